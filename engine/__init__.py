@@ -1,0 +1,1 @@
+"""Moves frames and typed messages between processes; knows nothing of what is recognised in them."""

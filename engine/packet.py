@@ -1,0 +1,104 @@
+"""What travels: a small typed message that starts as a reference to a frame and gains what each stage adds.
+
+MessagePack by `msgspec`; a NumPy array travels as dtype, shape and bytes. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+Status = Literal["ok", "held", "no_person", "unsure", "dropped", "source_lost", "end"]
+"""`held`: an earlier result stands in; `unsure`: seen, not accepted; `dropped`: not processed, see `reason`."""
+
+MAX_ARRAY_BYTES = 64 * 1024 * 1024
+_ARRAY_DTYPES = frozenset({"|u1", "<f4", "<f8", "<i4", "<i8", "|b1"})
+
+
+class FrameRef(msgspec.Struct, frozen=True):
+    """Where a frame's pixels lie: slot of a shared-memory ring, valid while the slot's generation is unchanged.
+
+    Pixels are uint8 BGR of shape (height, width, 3).
+    """
+
+    segment: str
+    slot: int
+    generation: int
+    width: int
+    height: int
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """One stage's share of a packet's time."""
+
+    stage: str
+    entered_ns: int
+    left_ns: int
+
+
+class Packet(msgspec.Struct, kw_only=True):
+    """One frame of one stream on its way through the pipeline; applications subclass it with what their stages add."""
+
+    stream: str
+    sequence: int
+    pts: float
+    """Presentation time in seconds from the start of the stream."""
+    captured_at_ns: int
+    frame: FrameRef | None = None
+    status: Status = "ok"
+    reason: str | None = None
+    spans: list[Span] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether no stage has work left to do on it: it only has to be reported."""
+        return self.status in ("dropped", "source_lost", "end")
+
+    def end(self, status: Status, reason: str | None = None) -> None:
+        """Finish early; the packet still travels to the end of the pipeline, so that every frame is accounted for."""
+        self.status = status
+        self.reason = reason
+        self.frame = None
+
+
+
+
+
+def encode_array(value: object) -> Any:
+    """msgspec `enc_hook`: array -> (dtype, shape, bytes)."""
+    if isinstance(value, np.ndarray):
+        array = np.ascontiguousarray(value)
+        return (array.dtype.str, array.shape, array.tobytes())
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"cannot send a {type(value).__name__}")
+
+
+def decode_array(kind: type, value: Any) -> Any:
+    """msgspec `dec_hook`: (dtype, shape, bytes) -> read-only array; ValueError when malformed or oversized."""
+    if kind is not np.ndarray:
+        raise NotImplementedError(f"cannot receive a {kind.__name__}")
+    dtype, shape, data = value
+    if dtype not in _ARRAY_DTYPES or len(data) > MAX_ARRAY_BYTES:
+        raise ValueError(f"array of dtype {dtype!r} and {len(data)} bytes is not allowed in a packet")
+    return np.frombuffer(data, np.dtype(dtype)).reshape(shape)
+
+
+PacketT = TypeVar("PacketT", bound=Packet)
+
+
+class PacketCodec(Generic[PacketT]):
+    """Encodes and decodes packets of one concrete type."""
+
+    def __init__(self, kind: type[PacketT]) -> None:
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=encode_array)
+        self._decoder = msgspec.msgpack.Decoder(kind, dec_hook=decode_array)
+
+    def encode(self, packet: PacketT) -> bytes:
+        return self._encoder.encode(packet)
+
+    def decode(self, data: bytes) -> PacketT:
+        """Raises msgspec.ValidationError or ValueError when the bytes are no such packet."""
+        return self._decoder.decode(data)

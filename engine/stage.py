@@ -1,0 +1,114 @@
+"""What the engine asks of a stage and of a source, and what it gives them.
+
+A stage is named in the configuration as `"module:Class"`. It is constructed in its worker process with its settings:
+`Class(settings)`. `name` is the section of the configuration that `settings_type` decodes; stages may share a section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+
+from engine.packet import FrameRef, Packet
+
+
+class FrameOverrun(Exception):
+    """The frame was overwritten before or while it was read; the worker ends the packet as dropped and counts it."""
+
+
+class FrameAccess(Protocol):
+    """Pixels of the frames that packets refer to."""
+
+    def read(self, ref: FrameRef) -> AbstractContextManager[np.ndarray]:
+        """Read-only uint8 BGR view of shape (height, width, 3), valid inside the `with`.
+
+        Raises FrameOverrun on entry or on exit when the writer has taken the slot.
+        """
+
+
+class Context(msgspec.Struct, kw_only=True):
+    """What a stage may know and do; given to `open`."""
+
+    worker: str
+    streams: list[str]
+    """Names of all the streams, in the order of the sources."""
+    frames: FrameAccess
+    restarts: int = 0
+    """How often this worker has been restarted: a writer appends instead of starting anew."""
+    request_stop: Callable[[], None]
+    """Asks for an orderly end of the whole program (a key in the window, for example)."""
+    health: Callable[[], dict[str, Any]]
+    """The newest health record: FPS in and out, drops by reason, latency percentiles, restarts, memory."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """A function with state. One instance serves all streams of its worker and keeps state by `packet.stream`."""
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[msgspec.Struct]]
+
+    def open(self, context: Context) -> None:
+        """Load what is needed; raises UserError when a file or device is missing."""
+
+    def process(self, packet: Any) -> Packet | None:
+        """Add this stage's part and return the packet (the same object). Not called for packets that have ended,
+        unless the class says `sees_ended = True`."""
+
+    def close(self) -> None:
+        """Flush and release; called once, also after an error in `process`."""
+
+
+# Optional members, looked up by the worker:
+#   process_batch(packets: list) -> list      instead of `process`, over whatever waits, of all streams
+#   max_batch: int, max_wait_ms: float        attributes that bound such a batch
+#   sees_ended: ClassVar[bool]                process also gets packets that have ended (writers, publishers)
+#   idle(now_ns: int) -> None                 called about every 50 ms when nothing arrives (window events, health)
+#   describe() -> dict[str, str]              device, runtime and versions really used; goes into --stats
+
+
+class SourceInfo(msgspec.Struct, frozen=True):
+    """What a source turned out to be."""
+
+    width: int
+    height: int
+    fps: float | None
+    live: bool
+    """A live source cannot wait: frames that nobody takes are lost, so the newest wins."""
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """One frame was written into the array that `allocate` gave."""
+
+    pts: float
+    captured_at_ns: int
+
+
+class SourceLost(msgspec.Struct, frozen=True):
+    """The source gave nothing; it will be tried again. Reported once per loss."""
+
+    reason: str
+
+
+class Source(Protocol):
+    """Where frames come from; constructed as `Class(settings, source)` in the capture process of its stream."""
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[msgspec.Struct]]
+
+    def open(self, skip: int = 0) -> SourceInfo:
+        """Open and look at the first frame; `skip` frames at the start were already delivered before a restart
+        (ignored by live sources). Raises UserError when it cannot be opened."""
+
+    def read(self, allocate: Callable[[int, int], np.ndarray]) -> Captured | SourceLost | None:
+        """Write the next frame into `allocate(height, width)`, a writable uint8 (height, width, 3) BGR array.
+
+        Blocks until there is one; None at the end. A paced file sleeps until its time has come.
+        """
+
+    def close(self) -> None:
+        """Release the device or file; may be called from another thread to interrupt `read`."""

@@ -1,0 +1,76 @@
+"""A model folder: one model file and the `card.toml` that says what it is; what differs from its card is not loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.errors import UserError
+from stages.classes import models_folder
+
+
+class CardInput(msgspec.Struct, frozen=True):
+    """One input of the network; 0 in `shape` stands for a free dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str = ""
+    colour: str = ""
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model is, where it comes from and what it was measured to do."""
+
+    task: str
+    """body, stick, fused or pose_classifier."""
+    architecture: str
+    file: str
+    sha256: str
+    inputs: tuple[CardInput, ...]
+    outputs: tuple[str, ...]
+    licence: str
+    source: str
+    data: str
+    """What it was trained on."""
+    metrics: dict[str, Any] = {}
+    threshold: float | None = None
+    """Score from which a detection counts or a pose is accepted."""
+    temperature: float = 1.0
+    """Divides the logits, so that confidence means what it says."""
+    classes: tuple[str, ...] = ()
+    classes_sha256: str = ""
+    notes: str = ""
+    made_with: dict[str, str] = {}
+
+
+def load_card(model: str | Path) -> tuple[Card, Path]:
+    """Card and verified model file of a folder, or of a shipped model by its name (`stick_heatmap`).
+
+    Raises UserError when the folder, card or file is missing, or the file's SHA-256 differs from the card's.
+    """
+    folder = Path(model)
+    if not folder.is_dir() and (models_folder() / model).is_dir():
+        folder = models_folder() / model
+    path = folder / "card.toml"
+    if not path.is_file():
+        raise UserError(f"model {model}: no card.toml in {folder}; give a shipped model's name or a folder with a card")
+    try:
+        card = msgspec.toml.decode(path.read_bytes(), type=Card)
+    except msgspec.DecodeError as error:
+        raise UserError(f"model card {path} is not valid: {error}") from None
+    file = folder / card.file
+    if file.resolve().parent != folder.resolve() or not file.is_file():
+        raise UserError(f"model {model}: its card names {card.file}, which is not in {folder}; put the file there")
+    if sha256_of(file) != card.sha256:
+        raise UserError(f"model file {file} does not match the SHA-256 in {path}; fetch it again or export it anew")
+    return card, file
+
+
+def sha256_of(file: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

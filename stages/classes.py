@@ -1,0 +1,71 @@
+"""The class file: names and meaning of the poses."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import UserError
+
+NEUTRAL_KIND = "neutral"
+
+
+class PoseClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One class, in the order of the classifier's outputs."""
+
+    name: str
+    kind: str
+    family: str
+    chamber: str
+    side: str
+    text: str
+
+    @property
+    def title(self) -> str:
+        """The name as people read it."""
+        return self.name.replace("_", " ")
+
+
+class ClassFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All classes; `neutral` is the one whose kind says so."""
+
+    classes: tuple[PoseClass, ...] = msgspec.field(name="class")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(c.family for c in self.classes))
+
+    @property
+    def chambers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(c.chamber for c in self.classes))
+
+    def digest(self) -> str:
+        """SHA-256 over names, families and chambers: what a model's outputs depend on."""
+        text = "\n".join(f"{c.name} {c.family} {c.chamber}" for c in self.classes)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def models_folder() -> Path:
+    """The shipped models, wherever the package is installed."""
+    return Path(str(files("models")))
+
+
+def load_classes(path: Path | None = None) -> ClassFile:
+    """Read a class file (the shipped one by default); raises UserError when it is missing or malformed."""
+    path = path or models_folder() / "classes.toml"
+    try:
+        classes = msgspec.toml.decode(path.read_bytes(), type=ClassFile)
+    except FileNotFoundError:
+        raise UserError(f"class file {path} does not exist; give the path of a classes.toml") from None
+    except msgspec.DecodeError as error:
+        raise UserError(f"class file {path} is not valid: {error}") from None
+    if len(set(classes.names)) != len(classes.names):
+        raise UserError(f"class file {path} names a class twice; names must differ")
+    return classes

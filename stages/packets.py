@@ -1,0 +1,99 @@
+"""What the stages add to a packet."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from engine.packet import Packet
+
+Hand = Literal["left", "right"]
+StickMethod = Literal["detected", "forearm", "evidence", "kept"]
+"""`detected`: as the detector gave it (correction off); `kept`: correction looked and found too little evidence."""
+
+
+class Person(msgspec.Struct, kw_only=True):
+    """One person in pixels of the source frame (unmirrored)."""
+
+    track: int
+    """Changes when another person is followed or after the person was lost."""
+    box: tuple[float, float, float, float]
+    """Bounding box x0, y0, x1, y1."""
+    score: float
+    keypoints: np.ndarray
+    """float32 (17, 3): x, y in pixels and confidence 0..1, COCO order; missing: confidence 0, x = y = NaN."""
+
+
+class Stick(msgspec.Struct, kw_only=True):
+    """The stick in pixels of the source frame; a missing end has confidence 0 and x = y = NaN."""
+
+    hand: Hand
+    """The hand whose wrist is at the grip."""
+    grip: tuple[float, float, float]
+    tip: tuple[float, float, float]
+    method: StickMethod = "detected"
+    detected_tip: tuple[float, float] | None = None
+    """The tip before smoothing and correction."""
+
+
+class GateDecision(msgspec.Struct, kw_only=True):
+    """Whether detection and classification are worth their time on this frame."""
+
+    detect: bool = True
+    """False: the picture has hardly changed, the last result stands in."""
+    classify: bool = True
+    """False: too little was seen with confidence; `reason` names what."""
+    reason: str | None = None
+    motion: float = 0.0
+
+
+class GraphInput(msgspec.Struct, kw_only=True):
+    """What the classifier gets; built by `stages.graph`, the same in training and serving."""
+
+    nodes: np.ndarray
+    """float32 (19, node features)."""
+    edges: np.ndarray
+    """float32 (directed edges, edge features)."""
+    mask: np.ndarray
+    """float32 (19,): 1 where the node is present."""
+    crop: np.ndarray | None = None
+    """uint8 (128, 128, 3) RGB around the grip, mirrored for left-handers; None when there is no hand to look at."""
+
+
+class Pose(msgspec.Struct, kw_only=True):
+    """The classifier's answer; probabilities are calibrated."""
+
+    label: str
+    confidence: float
+    accepted: bool
+    family: str
+    chamber: str
+    probabilities: dict[str, float]
+    age_frames: int = 0
+    """How many frames ago it was really seen; more than 0 when it stands in."""
+
+
+class Cue(msgspec.Struct, kw_only=True):
+    """One thing to correct."""
+
+    quantity: str
+    measured: float
+    wanted: tuple[float, float]
+    severity: float
+    """Distance to the band in half-widths of the band."""
+    sentence: str
+
+
+class ArnisPacket(Packet, kw_only=True):
+    """A frame and what is known of it so far."""
+
+    person: Person | None = None
+    stick: Stick | None = None
+    gate: GateDecision | None = None
+    graph: GraphInput | None = None
+    pose: Pose | None = None
+    feedback: list[Cue] = []
+    canvas: np.ndarray | None = None
+    """The drawn frame, uint8 BGR; lives inside the last worker only."""
