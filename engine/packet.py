@@ -49,6 +49,8 @@ class Packet(msgspec.Struct, kw_only=True):
     frame: FrameRef | None = None
     status: Status = "ok"
     reason: str | None = None
+    expires_at_ns: int | None = None
+    """Live streams: from then on the packet is too old to be worth working on; None: it may take its time."""
     spans: list[Span] = []
 
     @property
@@ -61,9 +63,6 @@ class Packet(msgspec.Struct, kw_only=True):
         self.status = status
         self.reason = reason
         self.frame = None
-
-
-
 
 
 def encode_array(value: object) -> Any:

@@ -95,5 +95,7 @@ class ArnisPacket(Packet, kw_only=True):
     graph: GraphInput | None = None
     pose: Pose | None = None
     feedback: list[Cue] = []
+    ready_at_ns: int | None = None
+    """When the first stage that passes results on had it: the end of the latency that a result states."""
     canvas: np.ndarray | None = None
     """The drawn frame, uint8 BGR; lives inside the last worker only."""

@@ -1,0 +1,136 @@
+"""The capture process of one stream: its source in a thread, its requests answered in the main loop."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from engine.clock import NS_PER_S, now_ns
+from engine.config import import_name
+from engine.control import Beat, Begin, Opened, Ready, Stop, StreamEnded, SupervisorLine, WorkerLost
+from engine.frames import OwnedFrames
+from engine.intake import Intake
+from engine.links import EntryServer, Parcel
+from engine.packet import PacketCodec
+from engine.process import WorkerSpec
+from engine.ring import FrameRing, FrameWriter
+from engine.stage import Source, SourceInfo
+from engine.state import RunState, StreamState
+
+_POLL_MS = 50
+
+
+def make_source(source_type: Any, sections: dict[str, Any], source: str) -> Source:
+    """The configured source class with its settings."""
+    settings = msgspec.convert(sections.get(source_type.name, {}), source_type.settings_type)
+    made: Source = source_type(settings, source)
+    return made
+
+
+def run(spec: WorkerSpec, line: SupervisorLine) -> None:
+    """Serve one stream until its end has been acknowledged. Raises UserError when the source cannot be opened."""
+    source = make_source(import_name(spec.engine.source, "engine.source"), spec.sections, spec.source)
+    state = RunState(Path(spec.folder), spec.streams).stream(spec.stream)
+    info = source.open(state.frames_read)
+    line.send(Opened(info))
+    capture = _Capture(spec, line, source, info, state)
+    try:
+        capture.run()
+    finally:
+        capture.close()
+
+
+class _Capture:
+    """Answers the workers' requests from an intake."""
+
+    def __init__(
+        self, spec: WorkerSpec, line: SupervisorLine, source: Source, info: SourceInfo, state: StreamState
+    ) -> None:
+        self._spec = spec
+        self._line = line
+        self._beat_at_ns = 0
+        self._served = 0
+        self._context: zmq.Context[Any] = zmq.Context()
+        # The reading thread wakes the main loop through a pair of sockets, because a poll cannot wait for a lock.
+        self._bell = self._context.socket(zmq.PAIR)
+        self._bell.bind("inproc://bell")
+        self._clapper = self._context.socket(zmq.PAIR)
+        self._clapper.connect("inproc://bell")
+        packet_type = import_name(spec.engine.packet, "engine.packet")
+        self._owned = OwnedFrames(spec.stream) if spec.engine.transport == "copy" else None
+        self._parcel = Parcel(PacketCodec(packet_type), self._owned)
+        self._intake = Intake(
+            spec.stream,
+            source,
+            info,
+            packet_type,
+            spec.engine,
+            state,
+            self._new_writer,
+            self._ring_bell,
+            spec.max_frames,
+        )
+
+    def run(self) -> None:
+        server = EntryServer(self._context, self._spec.entry_endpoints[self._spec.stream])
+        poller = zmq.Poller()
+        poller.register(server.socket, zmq.POLLIN)
+        poller.register(self._bell, zmq.POLLIN)
+        self._line.send(Ready())
+        while not (self._intake.ended or self._line.orphaned):
+            self._handle_messages()
+            poller.poll(_POLL_MS)
+            self._quiet_bell()
+            self._serve(server)
+        if self._intake.ended:
+            self._line.send(StreamEnded())
+
+    def close(self) -> None:
+        """Release the source; the sockets go with the process, whose reading thread may still ring the bell."""
+        self._intake.stop()
+        self._intake.close()
+
+    def _serve(self, server: EntryServer) -> None:
+        for peer in server.requests():
+            notices, packet = self._intake.take()
+            for notice in notices:
+                server.note(peer, self._parcel.pack(notice)[0])
+            server.answer(peer, self._parcel.pack(packet) if packet else None)
+            self._served += 1
+        self._intake.tick()
+        if self._intake.error is not None:
+            raise self._intake.error
+        if self._intake.ready():
+            server.announce()
+
+    def _handle_messages(self) -> None:
+        while (message := self._line.poll()) is not None:
+            if isinstance(message, Begin):
+                self._intake.start()
+            elif isinstance(message, Stop):
+                self._intake.stop()
+            elif isinstance(message, WorkerLost):
+                self._intake.worker_lost()
+        now = now_ns()
+        if now >= self._beat_at_ns:
+            self._beat_at_ns = now + int(self._spec.engine.heartbeat_s * NS_PER_S)
+            self._line.send(Beat(self._served))
+
+    def _new_writer(self, frame_bytes: int) -> FrameWriter:
+        """Room for larger frames than before; also called by the reading thread."""
+        if self._owned is not None:
+            return self._owned
+        return FrameRing.attach(self._line.ask_for_ring(frame_bytes), self._spec.engine.slots)
+
+    def _ring_bell(self) -> None:
+        with suppress(zmq.Again):
+            self._clapper.send(b"", zmq.NOBLOCK)
+
+    def _quiet_bell(self) -> None:
+        with suppress(zmq.Again):
+            while True:
+                self._bell.recv(zmq.NOBLOCK)

@@ -1,0 +1,167 @@
+"""What the supervisor and its workers say to one another, and the line between them.
+
+A pipe for each worker, MessagePack in it. The worker's end is read by a thread, which also watches the parent: a worker
+never outlives its supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import msgspec
+
+from engine.stage import SourceInfo
+
+_GRANT_TIMEOUT_S = 10.0
+
+
+class Opened(msgspec.Struct, tag=True, frozen=True):
+    """Capture: the source is open."""
+
+    info: SourceInfo
+
+
+class NeedRing(msgspec.Struct, tag=True, frozen=True):
+    """Capture: please make room for frames of that size; answered by GrantRing."""
+
+    frame_bytes: int
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """The worker can take frames (capture: can give them)."""
+
+    described: dict[str, dict[str, str]] = {}
+
+
+class Beat(msgspec.Struct, tag=True, frozen=True):
+    """The main loop turns."""
+
+    packets: int
+
+
+class Failed(msgspec.Struct, tag=True, frozen=True):
+    """The worker ends because of that; `by_user`: a sentence for the user, and no restart would help."""
+
+    sentence: str
+    by_user: bool
+
+
+class StopRequested(msgspec.Struct, tag=True, frozen=True):
+    """A stage asks for the end of the program."""
+
+
+class StreamEnded(msgspec.Struct, tag=True, frozen=True):
+    """Capture: the end of the stream has been acknowledged."""
+
+
+class Begin(msgspec.Struct, tag=True, frozen=True):
+    """To capture: everybody is ready, let frames flow."""
+
+
+class GrantRing(msgspec.Struct, tag=True, frozen=True):
+    """To capture: the ring to write into."""
+
+    name: str
+
+
+class WorkerLost(msgspec.Struct, tag=True, frozen=True):
+    """To capture: a worker died, perhaps with frames."""
+
+
+class Stop(msgspec.Struct, tag=True, frozen=True):
+    """Finish what was begun, close and end."""
+
+
+class HealthRecord(msgspec.Struct, tag=True, frozen=True):
+    """The newest health record."""
+
+    record: dict[str, Any]
+
+
+ToSupervisor = Opened | NeedRing | Ready | Beat | Failed | StopRequested | StreamEnded
+ToWorker = Begin | GrantRing | WorkerLost | Stop | HealthRecord
+
+_encoder = msgspec.msgpack.Encoder()
+_to_supervisor = msgspec.msgpack.Decoder(ToSupervisor)
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+
+
+def send(connection: Connection, message: ToSupervisor | ToWorker) -> bool:
+    """False when the other side is gone."""
+    try:
+        connection.send_bytes(_encoder.encode(message))
+    except OSError:
+        return False
+    return True
+
+
+def receive(connection: Connection) -> ToSupervisor | None:
+    """Supervisor: the next message; None when the worker has closed its end."""
+    try:
+        message: ToSupervisor = _to_supervisor.decode(connection.recv_bytes())
+    except (EOFError, OSError):
+        return None
+    return message
+
+
+class SupervisorLine:
+    """A worker's line to its supervisor."""
+
+    def __init__(self, connection: Connection, last_will: Callable[[], None], grace_s: float = 2.0) -> None:
+        """`last_will` is called when the supervisor has died and the worker has not ended by itself in `grace_s`."""
+        self._connection = connection
+        self._last_will = last_will
+        self._grace_s = grace_s
+        self._messages: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self._grants: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._orphaned = threading.Event()
+        threading.Thread(target=self._listen, name="supervisor-line", daemon=True).start()
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the supervisor is gone."""
+        return self._orphaned.is_set()
+
+    def send(self, message: ToSupervisor) -> None:
+        with self._sending:
+            send(self._connection, message)
+
+    def poll(self) -> ToWorker | None:
+        """The next message if there is one."""
+        with contextlib.suppress(queue.Empty):
+            return self._messages.get_nowait()
+        return None
+
+    def ask_for_ring(self, frame_bytes: int) -> str:
+        """Name of a new ring for frames of that size; callable from any thread. Raises TimeoutError."""
+        self.send(NeedRing(frame_bytes))
+        try:
+            return self._grants.get(timeout=_GRANT_TIMEOUT_S)
+        except queue.Empty:
+            raise TimeoutError("the supervisor made no room for frames") from None
+
+    def _listen(self) -> None:
+        parent = multiprocessing.parent_process()
+        watched: list[Any] = [self._connection] + ([parent.sentinel] if parent else [])
+        try:
+            while self._connection in wait(watched):
+                message = _to_worker.decode(self._connection.recv_bytes())
+                if isinstance(message, GrantRing):
+                    self._grants.put(message.name)
+                else:
+                    self._messages.put(message)
+        except (EOFError, OSError):
+            pass  # the supervisor's end of the pipe is closed: it has gone
+        self._orphaned.set()
+        self._messages.put(Stop())
+        threading.Event().wait(self._grace_s)
+        self._last_will()
+        os._exit(1)

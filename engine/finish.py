@@ -1,0 +1,59 @@
+"""The pipeline's exit: every sequence of every stream leaves it exactly once and in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from engine.clock import NS_PER_MS, NS_PER_S, now_ns
+from engine.config import EngineSettings
+from engine.meter import Meter
+from engine.packet import Packet
+from engine.reorder import ReorderBuffer
+from engine.state import RunState
+
+_log = logging.getLogger(__name__)
+
+
+class Finisher:
+    """Put around the last worker's stages: `arrange` before them, `finish` after them."""
+
+    def __init__(
+        self, streams: Sequence[str], packet_type: type[Packet], state: RunState, meter: Meter, settings: EngineSettings
+    ) -> None:
+        self._packet_type = packet_type
+        self._state = state
+        self._meter = meter
+        self._buffers = {name: ReorderBuffer(state.stream(name).finished) for name in streams}
+        self._live_wait_ns = int(settings.reorder_ms * NS_PER_MS)
+        # Files may lose nothing: a missing packet was lost with its worker, and capture will say so. The wait is a
+        # backstop for the case that it does not.
+        self._file_wait_ns = int((2 * settings.silent_s + settings.write_off_ms / 1000) * NS_PER_S)
+
+    def arrange(self, packets: Sequence[Packet]) -> list[Packet]:
+        """What may go through the stages now, in order; call it without packets when nothing arrives."""
+        now = now_ns()
+        for packet in packets:
+            buffer = self._buffers.get(packet.stream)
+            if buffer is None:
+                _log.warning("a packet of the unknown stream %r was ignored", packet.stream)
+                continue
+            wait = self._file_wait_ns if packet.expires_at_ns is None else self._live_wait_ns
+            buffer.push(packet, now + wait)
+        return [
+            self._given_up(name, item) if isinstance(item, int) else item
+            for name, buffer in self._buffers.items()
+            for item in buffer.pop(now)
+        ]
+
+    def finish(self, packet: Packet) -> None:
+        """The packet has gone through the last stage."""
+        self._meter.count(packet)
+        self._state.stream(packet.stream).finished = packet.sequence + 1
+
+    def _given_up(self, stream: str, sequence: int) -> Packet:
+        packet = self._packet_type(
+            stream=stream, sequence=sequence, pts=self._state.stream(stream).last_pts, captured_at_ns=now_ns()
+        )
+        packet.end("dropped", "late")
+        return packet

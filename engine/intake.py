@@ -1,0 +1,221 @@
+"""The entry of one stream: reads its source in a thread, numbers the packets, and hands them over on request."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.clock import NS_PER_MS, NS_PER_S, now_ns
+from engine.config import EngineSettings
+from engine.flow import InFlight
+from engine.mailbox import EveryMailbox, LatestMailbox, Mailbox
+from engine.packet import Packet
+from engine.ring import MAX_SIDE_PX, FrameWriter
+from engine.stage import Captured, Source, SourceInfo, SourceLost
+from engine.state import StreamState
+
+_log = logging.getLogger(__name__)
+_READ_GRACE_S = 0.3
+_STOP_GRACE_NS = NS_PER_S
+
+
+class Intake:
+    """Everything between a source and the first worker, the same with and without sockets.
+
+    `take`, `finished_before`, `tick` and `stop` belong to one thread; the source is read in another.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        source: Source,
+        info: SourceInfo,
+        packet_type: type[Packet],
+        settings: EngineSettings,
+        state: StreamState,
+        new_writer: Callable[[int], FrameWriter],
+        wake: Callable[[], None],
+        max_frames: int | None = None,
+    ) -> None:
+        """`new_writer(frame_bytes)` gives room for frames of that size; `wake` is called from the reading thread
+        when there is something to take."""
+        self._stream = stream
+        self._source = source
+        self._packet_type = packet_type
+        self._state = state
+        self._new_writer = new_writer
+        self._wake = wake
+        self._max_frames = max_frames
+        self.live = info.live if settings.policy == "auto" else settings.policy == "latest"
+        self._mailbox: Mailbox = LatestMailbox() if self.live else EveryMailbox()
+        self._max_age_ns = int(settings.max_age_ms * NS_PER_MS)
+        self._stall_ns = int(settings.silent_s * NS_PER_S) if info.live else None
+        self._in_flight = InFlight(settings.in_flight, settings.write_off_ms, settings.silent_s * 1000)
+        self._lock = threading.Lock()
+        self._writer = new_writer(info.height * info.width * 3)
+        self._thread = threading.Thread(target=self._read_all, name=f"source-{stream}", daemon=True)
+        self._stop_at_ns: int | None = None
+        self._closed = False
+        self._reading_since_ns: int | None = None
+        self._end_sequence: int | None = None
+        self.error: Exception | None = None
+        """What ended the reading thread, if it was no regular end."""
+        self._resume(settings.write_off_ms)
+
+    @property
+    def writer(self) -> FrameWriter:
+        return self._writer
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the stream has arrived at the other end of the pipeline."""
+        return self._end_sequence is not None and self._state.finished > self._end_sequence
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ready(self) -> bool:
+        """Whether `take` would give something."""
+        with self._lock:
+            return self._in_flight.due(now_ns()) or (self._in_flight.has_room and self._mailbox.waiting() is not None)
+
+    def take(self) -> tuple[list[Packet], Packet | None]:
+        """Notices about frames that were dropped, and the newest frame if there is one and room for it."""
+        with self._lock:
+            now = now_ns()
+            notices = self._in_flight.take_notices(now)
+            packet = self._mailbox.take() if self._in_flight.has_room else None
+            if packet is not None:
+                self._in_flight.send(packet, now)
+            return notices, packet
+
+    def worker_lost(self) -> None:
+        """A worker died, and with it perhaps frames of this stream."""
+        with self._lock:
+            self._in_flight.worker_lost(now_ns())
+
+    def tick(self) -> None:
+        """Account for what has left the pipeline, and send the end when all has; call it every now and then.
+
+        Raises TimeoutError when a live source has not answered for too long.
+        """
+        with self._lock:
+            now = now_ns()
+            self._in_flight.finished(self._state.finished)
+            if self._stop_at_ns is not None:
+                self._press_on(now)
+            elif self._stall_ns and self._reading_since_ns and now - self._reading_since_ns > self._stall_ns:
+                raise TimeoutError(f"source {self._stream} has given nothing for {self._stall_ns / NS_PER_S:.0f} s")
+            if self._end_sequence is None and self._drained(now):
+                self._end_sequence = self._number()
+                packet = self._packet(self._end_sequence)
+                packet.end("end")
+                self._in_flight.notify(packet, now)
+
+    def stop(self) -> None:
+        """Read no more; what was read still goes its way."""
+        if self._stop_at_ns is None:
+            self._stop_at_ns = now_ns()
+            self._mailbox.close()
+
+    def close(self) -> None:
+        """Release the source."""
+        if not self._closed:
+            self._closed = True
+            self._source.close()
+        if self._thread.ident is not None:
+            self._thread.join(_READ_GRACE_S)
+
+    def _resume(self, write_off_ms: float) -> None:
+        """After a restart: what the dead process had under way either comes out of the pipeline or is lost."""
+        due = now_ns() + int(write_off_ms * NS_PER_MS)
+        for sequence in range(self._state.finished, self._state.next_sequence):
+            packet = self._packet(sequence)
+            packet.end("dropped", "worker_lost")
+            self._in_flight.notify(packet, due)
+
+    def _drained(self, now: int) -> bool:
+        hung = self._stop_at_ns is not None and now - self._stop_at_ns > _STOP_GRACE_NS
+        reading = self._thread.ident is None or self._thread.is_alive()
+        if (reading and not hung) or self.error is not None:
+            return False
+        return self._in_flight.empty and self._mailbox.waiting() is None
+
+    def _press_on(self, now: int) -> None:
+        """Interrupt a read that did not come back by itself after the stop."""
+        assert self._stop_at_ns is not None
+        if not self._closed and self._thread.is_alive() and now - self._stop_at_ns > _READ_GRACE_S * NS_PER_S:
+            self._closed = True
+            threading.Thread(target=self._source.close, name="close-source", daemon=True).start()
+
+    def _read_all(self) -> None:
+        left = None if self._max_frames is None else self._max_frames - self._state.frames_read
+        try:
+            while self._stop_at_ns is None and (left is None or left > 0):
+                self._reading_since_ns = now_ns()
+                event = self._source.read(self._allocate)
+                self._reading_since_ns = None
+                if event is None:
+                    break
+                if isinstance(event, Captured):
+                    left = None if left is None else left - 1
+                self._accept(event)
+        except Exception as error:
+            if self._stop_at_ns is None:
+                self.error = error
+            else:
+                _log.debug("source %s ended while it was being closed", self._stream, exc_info=True)
+        finally:
+            self._wake()
+
+    def _allocate(self, height: int, width: int) -> np.ndarray:
+        if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+            raise ValueError(f"a frame of {width}x{height} pixels is not possible")
+        if not self._writer.fits(height, width):
+            self._writer = self._new_writer(height * width * 3)
+        with self._lock:
+            waiting = self._mailbox.waiting()
+            busy = self._in_flight.frames() | ({waiting.sequence} if waiting else set())
+        return self._writer.begin(height, width, busy)
+
+    def _accept(self, event: Captured | SourceLost) -> None:
+        with self._lock:
+            if self._end_sequence is not None:
+                return  # came back from a hanging read after the end was declared
+            packet = self._packet(self._number())
+            if isinstance(event, Captured):
+                self._fill(packet, event)
+        if isinstance(event, SourceLost):
+            packet.end("source_lost", event.reason)
+            displaced: Packet | None = packet
+        else:
+            displaced = self._mailbox.put(packet)
+            if displaced is not None:
+                displaced.end("dropped", "replaced" if self._stop_at_ns is None else "stopped")
+        if displaced is not None:
+            with self._lock:
+                self._in_flight.notify(displaced, now_ns())
+        self._wake()
+
+    def _fill(self, packet: Packet, event: Captured) -> None:
+        self._state.frames_read += 1
+        self._state.last_pts = event.pts
+        packet.pts, packet.captured_at_ns = event.pts, event.captured_at_ns
+        packet.frame = self._writer.commit(packet.sequence)
+        if self.live:
+            packet.expires_at_ns = event.captured_at_ns + self._max_age_ns
+
+    def _packet(self, sequence: int) -> Packet:
+        """A packet without a frame."""
+        return self._packet_type(
+            stream=self._stream, sequence=sequence, pts=self._state.last_pts, captured_at_ns=now_ns()
+        )
+
+    def _number(self) -> int:
+        """The next sequence; counted before anything else happens, so that a death can't make it be used twice."""
+        sequence = self._state.next_sequence
+        self._state.next_sequence = sequence + 1
+        return sequence

@@ -1,0 +1,147 @@
+"""The pipeline's shape as processes and addresses: the run's folder, and what each worker is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.config import Config, import_name
+from engine.errors import UserError
+from engine.process import WorkerSpec
+from engine.ring import process_exists
+
+_PREFIX = "engine-run"
+_NAME = re.compile(rf"{_PREFIX}-(\d+)-")
+_LONGEST_ADDRESS = 100
+"""The system cuts the path of a socket at 107 characters."""
+
+
+class RunFolder:
+    """A folder that only this user can enter, for socket files and shared tables; removed at the end."""
+
+    def __init__(self, tcp: bool) -> None:
+        self._tcp = tcp
+        self._ports: list[socket.socket] = []
+        parent = Path(tempfile.gettempdir())
+        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+        if runtime and os.access(runtime, os.W_OK):
+            parent = Path(runtime)  # in memory, and private to the user
+        _sweep(parent)
+        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-", dir=parent))
+
+    def endpoint(self, name: str) -> str:
+        """A new address for a socket to bind to."""
+        if self._tcp:
+            # Held until `release`, so that the next free port is another one.
+            held = socket.socket()
+            held.bind(("127.0.0.1", 0))
+            self._ports.append(held)
+            return f"tcp://127.0.0.1:{held.getsockname()[1]}"
+        path = str(self.path / name)
+        if len(path.encode()) > _LONGEST_ADDRESS:
+            raise UserError(
+                f"{path} is too long a path for a socket: set TMPDIR to a shorter one, or engine.links to tcp"
+            )
+        return f"ipc://{path}"
+
+    def release(self) -> None:
+        """Let the workers have their ports."""
+        for held in self._ports:
+            held.close()
+        self._ports.clear()
+
+    def remove(self) -> None:
+        self.release()
+        with suppress(OSError):
+            shutil.rmtree(self.path)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove folders of supervisors that died without a chance to do so."""
+    for path in parent.glob(f"{_PREFIX}-*"):
+        match = _NAME.match(path.name)
+        if match and not process_exists(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def use_tcp(config: Config) -> bool:
+    """Whether links go over loopback TCP: ZeroMQ's wheels for Windows have no ipc."""
+    return config.engine.links == "tcp" or (config.engine.links == "auto" and sys.platform == "win32")
+
+
+def stream_names(sources: Sequence[str]) -> list[str]:
+    """ "0", "1", ... in the order of the sources."""
+    return [str(number) for number in range(len(sources))]
+
+
+def entry_stages(config: Config) -> list[str]:
+    """Names of the stages before which a packet has travelled."""
+    return [import_name(worker.stages[0], f"[[worker]] {worker.name}").name for worker in config.workers]
+
+
+def count_stages(config: Config) -> int:
+    return sum(len(worker.stages) for worker in config.workers)
+
+
+def sections_of(config: Config) -> dict[str, Any]:
+    """All settings of stages and source as plain values."""
+    return {name: msgspec.to_builtins(section) for name, section in config.sections.items()}
+
+
+def make_specs(
+    config: Config, sources: Sequence[str], folder: RunFolder, max_frames: int | None, log_level: str
+) -> list[WorkerSpec]:
+    """One spec for each process: the stages' workers in the order of the data, then one capture for each source."""
+    streams = stream_names(sources)
+    common: dict[str, Any] = {
+        "supervisor_pid": os.getpid(),
+        "folder": str(folder.path),
+        "streams": streams,
+        "engine": config.engine,
+        "sections": sections_of(config),
+        "entry_endpoints": {name: folder.endpoint(f"entry-{name}") for name in streams},
+        "log_level": log_level,
+        "all_stages": count_stages(config),
+        "entry_stages": entry_stages(config),
+    }
+    specs = _stage_specs(config, folder, common)
+    for name, source in zip(streams, sources, strict=True):
+        capture: dict[str, Any] = {"name": f"capture-{name}", "stream": name, "source": source}
+        specs.append(WorkerSpec(kind="capture", max_frames=max_frames, **capture, **common))
+    folder.release()
+    return specs
+
+
+def _stage_specs(config: Config, folder: RunFolder, common: Mapping[str, Any]) -> list[WorkerSpec]:
+    names = [_replica_names(worker.name, worker.replicas) for worker in config.workers]
+    pulls = [{name: folder.endpoint(name) for name in group} for group in names[1:]]
+    specs = []
+    for index, worker in enumerate(config.workers):
+        for name in names[index]:
+            specs.append(
+                WorkerSpec(
+                    kind="stages",
+                    name=name,
+                    stages=worker.stages,
+                    first=index == 0,
+                    last=index == len(config.workers) - 1,
+                    pull_endpoint=pulls[index - 1][name] if index else "",
+                    push_endpoints=list(pulls[index].values()) if index < len(pulls) else [],
+                    **common,
+                )
+            )
+    return specs
+
+
+def _replica_names(name: str, replicas: int) -> list[str]:
+    return [name] if replicas == 1 else [f"{name}-{number}" for number in range(replicas)]

@@ -1,0 +1,254 @@
+"""ZeroMQ links between processes: by request at the entry, by queue between workers.
+
+Entry: capture binds a ROUTER; the first workers and the last one connect a DEALER each.
+
+    capture -> first  READY                   there is a frame and room for it
+    first -> capture  TAKE                    the worker is free
+    capture -> first  NOTE packet             a frame that was dropped, any number of them
+    capture -> first  FRAME packet [pixels]   the newest frame at that moment, or NONE
+    last -> capture   DONE                    look at the stream's state: more has left the pipeline
+
+High-water marks bound nothing here (a "queue of 2" takes hundreds of small messages): they are a fence. No socket
+lingers: nothing counts as delivered before the last worker has reported it, and the end of a stream is such a packet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import zmq
+
+from engine.clock import NS_PER_MS, now_ns
+from engine.frames import OwnedFrames
+from engine.packet import Packet, PacketCodec
+from engine.stage import FrameOverrun
+
+_log = logging.getLogger(__name__)
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+_FENCE = 256
+_TAKE_EXPIRES_NS = 1000 * NS_PER_MS
+_SEND_SLICE_MS = 50
+FIRST, LAST = b"first", b"last"
+READY, TAKE, NOTE, FRAME, NONE, DONE = b"READY", b"TAKE", b"NOTE", b"FRAME", b"NONE", b"DONE"
+
+
+def make_socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
+    """A socket with the options that all links share."""
+    socket: zmq.Socket[Any] = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, _FENCE)
+    socket.setsockopt(zmq.RCVHWM, _FENCE)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.RECONNECT_IVL, 20)
+    return socket
+
+
+class EntryServer:
+    """Capture's end of the entry link."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+        self.socket = make_socket(context, zmq.ROUTER)
+        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted worker comes under the same name
+        self.socket.bind(endpoint)
+        self._announced: dict[bytes, bool] = {}
+
+    def announce(self) -> None:
+        """Tell every first worker that does not know yet that there is something to take."""
+        for peer, knows in self._announced.items():
+            if not knows:
+                self._announced[peer] = True
+                self._send([peer, READY])
+
+    def requests(self) -> list[bytes]:
+        """The first workers that asked for a frame since the last call."""
+        asked: list[bytes] = []
+        while True:
+            try:
+                peer, kind, *_ = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return asked
+            if kind == b"" and peer.startswith(FIRST):  # the probe that a (re)connected DEALER sends
+                self._announced[peer] = False
+            elif kind == TAKE:
+                self._announced[peer] = False
+                asked.append(peer)
+
+    def note(self, peer: bytes, packet: bytes) -> None:
+        self._send([peer, NOTE, packet])
+
+    def answer(self, peer: bytes, parts: Sequence[Any] | None) -> None:
+        """Answer a request with the parts of a packet, or with nothing."""
+        self._send([peer, FRAME, *parts] if parts else [peer, NONE])
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _send(self, parts: list[Any]) -> None:
+        try:
+            self.socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            _log.debug("a worker takes no messages")  # what it would have got is sent again or written off
+
+
+class Parcel:
+    """Packets to message parts and back; with transport `copy` the pixels are the second part."""
+
+    def __init__(self, codec: PacketCodec[Any], frames: OwnedFrames | None) -> None:
+        self._codec = codec
+        self._frames = frames
+
+    def pack(self, packet: Packet) -> list[Any]:
+        if self._frames is None or packet.frame is None:
+            return [self._codec.encode(packet)]
+        try:
+            pixels = self._frames.pixels(packet.frame)
+        except FrameOverrun:
+            packet.end("dropped", "overrun")
+            return [self._codec.encode(packet)]
+        return [self._codec.encode(packet), pixels]
+
+    def unpack(self, parts: Sequence[bytes]) -> Packet | None:
+        """None, and a line in the log, when the message is malformed."""
+        try:
+            packet: Packet = self._codec.decode(parts[0])
+            if len(parts) > 1 and self._frames is not None and packet.frame is not None:
+                self._frames.put(packet.frame, parts[1])
+        except (msgspec.ValidationError, msgspec.DecodeError, ValueError, IndexError) as error:
+            _log.error("a malformed message was ignored: %s", error)
+            return None
+        return packet
+
+
+class TakeInlet:
+    """A first worker's end of the entry links: asks the stream that has waited longest."""
+
+    def __init__(self, context: zmq.Context[Any], endpoints: dict[str, str], peer: str, parcel: Parcel) -> None:
+        self._parcel = parcel
+        self._poller = zmq.Poller()
+        self._sockets: dict[Any, str] = {}
+        self._ready: dict[Any, None] = {}
+        self._asked: dict[Any, int] = {}
+        for stream, endpoint in endpoints.items():
+            socket = _dealer(context, endpoint, FIRST + b"/" + peer.encode())
+            self._sockets[socket] = stream
+            self._poller.register(socket, zmq.POLLIN)
+
+    def receive(self, timeout_ms: float, max_batch: int, max_wait_ms: float) -> list[Packet]:
+        """Packets that came within the timeout; asks for at most `max_batch` frames."""
+        packets: list[Packet] = []
+        until = now_ns() + int(timeout_ms * NS_PER_MS)
+        while True:
+            self._ask(max_batch)
+            left_ms = max(0, (until - now_ns()) // NS_PER_MS)
+            for socket, _ in self._poller.poll(0 if packets and not self._asked else left_ms):
+                self._drain(socket, packets)
+            if packets and (not self._asked or max_batch == 1) or now_ns() >= until:
+                return packets
+
+    def close(self) -> None:
+        for socket in self._sockets:
+            socket.close()
+
+    def _ask(self, limit: int) -> None:
+        now = now_ns()
+        self._asked = {socket: at for socket, at in self._asked.items() if now - at < _TAKE_EXPIRES_NS}
+        for socket in list(self._ready)[: max(0, limit - len(self._asked))]:
+            del self._ready[socket]
+            try:
+                socket.send(TAKE, zmq.NOBLOCK)
+            except zmq.Again:
+                continue  # that capture is down; it says READY again when it is back
+            self._asked[socket] = now
+
+    def _drain(self, socket: Any, packets: list[Packet]) -> None:
+        while True:
+            try:
+                kind, *parts = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if kind == READY:
+                self._ready[socket] = None
+                continue
+            if kind in (FRAME, NONE):
+                self._asked.pop(socket, None)
+            if kind in (FRAME, NOTE) and (packet := self._parcel.unpack(parts)) is not None:
+                packets.append(packet)
+
+
+class PullInlet:
+    """A later worker's queue."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str, parcel: Parcel) -> None:
+        self._parcel = parcel
+        self._socket = make_socket(context, zmq.PULL)
+        self._socket.bind(endpoint)
+
+    def receive(self, timeout_ms: float, max_batch: int, max_wait_ms: float) -> list[Packet]:
+        """What waits, at most `max_batch`; once there is one, waits at most `max_wait_ms` for more."""
+        packets: list[Packet] = []
+        until = now_ns() + int(timeout_ms * NS_PER_MS)
+        while len(packets) < max_batch and self._socket.poll(max(0, (until - now_ns()) // NS_PER_MS)):
+            packet = self._parcel.unpack(self._socket.recv_multipart())
+            if packet is None:
+                continue
+            if not packets:
+                until = now_ns() + int(max_wait_ms * NS_PER_MS)
+            packets.append(packet)
+        return packets
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class PushOutlet:
+    """Passes packets on to the next worker's replicas in turn."""
+
+    def __init__(self, context: zmq.Context[Any], endpoints: Sequence[str], parcel: Parcel) -> None:
+        self._parcel = parcel
+        self._socket = make_socket(context, zmq.PUSH)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # only to replicas that are there
+        for endpoint in endpoints:
+            self._socket.connect(endpoint)
+
+    def send(self, packet: Packet, keep_waiting: Callable[[], bool]) -> bool:
+        """False when no worker took it before `keep_waiting()`, asked every 50 ms, said no."""
+        parts = self._parcel.pack(packet)
+        while not self._socket.poll(_SEND_SLICE_MS, zmq.POLLOUT):
+            if not keep_waiting():
+                return False
+        self._socket.send_multipart(parts, zmq.NOBLOCK)
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class DoneOutlet:
+    """The last worker's end of the entry links."""
+
+    def __init__(self, context: zmq.Context[Any], endpoints: dict[str, str], peer: str) -> None:
+        self._sockets = {
+            stream: _dealer(context, endpoint, LAST + b"/" + peer.encode()) for stream, endpoint in endpoints.items()
+        }
+
+    def done(self, stream: str) -> None:
+        """Say that the stream's state has changed; the state itself lies in shared memory, so nothing hangs on it."""
+        try:
+            self._sockets[stream].send(DONE, zmq.NOBLOCK)
+        except zmq.Again:
+            _log.debug("capture of stream %s is away", stream)
+
+    def close(self) -> None:
+        for socket in self._sockets.values():
+            socket.close()
+
+
+def _dealer(context: zmq.Context[Any], endpoint: str, identity: bytes) -> zmq.Socket[Any]:
+    socket = make_socket(context, zmq.DEALER)
+    socket.setsockopt(zmq.IDENTITY, identity)
+    socket.setsockopt(zmq.PROBE_ROUTER, 1)  # an empty message on every (re)connect tells a new capture that we are here
+    socket.connect(endpoint)
+    return socket

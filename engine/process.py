@@ -1,0 +1,122 @@
+"""How every worker process begins and ends."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from engine.config import EngineSettings
+from engine.control import Failed, SupervisorLine
+from engine.errors import UserError
+from engine.ring import remove_rings_of
+
+_log = logging.getLogger(__name__)
+USER_ERROR_EXIT = 2
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a worker process has to know; it travels as MessagePack."""
+
+    kind: Literal["capture", "stages"]
+    name: str
+    supervisor_pid: int
+    folder: str
+    streams: list[str]
+    engine: EngineSettings
+    sections: dict[str, Any]
+    entry_endpoints: dict[str, str]
+    """Where capture of each stream listens."""
+    restarts: int = 0
+    log_level: str = "WARNING"
+
+    stages: list[str] = []
+    first: bool = False
+    last: bool = False
+    pull_endpoint: str = ""
+    push_endpoints: list[str] = []
+    all_stages: int = 0
+    """How many stages there are in all workers."""
+    entry_stages: list[str] = []
+    """The first stage of each worker, by its `name`."""
+
+    stream: str = ""
+    source: str = ""
+    max_frames: int | None = None
+
+
+def main(spec_bytes: bytes, connection: Connection) -> None:
+    """Entry point of a spawned process."""
+    spec = msgspec.msgpack.decode(spec_bytes, type=WorkerSpec)
+    _set_up_signals()
+    _die_with_supervisor(spec.supervisor_pid, on=True)
+    logging.basicConfig(level=spec.log_level, format=f"%(levelname)s {spec.name}: %(message)s", force=True)
+    line = SupervisorLine(connection, last_will=lambda: _clean_up_after_supervisor(spec))
+    _die_with_supervisor(spec.supervisor_pid, on=False)  # the line lets an orphan close its files first
+    try:
+        exit_code = _run(spec, line)
+    finally:
+        if line.orphaned:
+            _clean_up_after_supervisor(spec)
+    logging.shutdown()
+    sys.stderr.flush()
+    # Threads of drivers and runtimes must not keep a process from ending whose work is done.
+    os._exit(exit_code)
+
+
+def _run(spec: WorkerSpec, line: SupervisorLine) -> int:
+    try:
+        if spec.kind == "capture":
+            from engine import capture
+
+            capture.run(spec, line)
+        else:
+            from engine import worker
+
+            worker.run(spec, line)
+    except UserError as error:
+        line.send(Failed(str(error), by_user=True))
+        return USER_ERROR_EXIT
+    except Exception as error:
+        _log.debug("the worker fails", exc_info=True)
+        line.send(Failed(f"{type(error).__name__}: {error}", by_user=False))
+        return 1
+    return 0
+
+
+def _set_up_signals() -> None:
+    """The supervisor alone decides what a signal to the whole process group means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        # The supervisor spawns with them blocked, so that none arrives before this line.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def _die_with_supervisor(pid: int, on: bool) -> None:
+    """Have the kernel end this process with its parent (Linux), for the time in which no thread watches it yet.
+
+    The parent may have died before the call, so its id is compared.
+    """
+    if sys.platform == "linux":
+        libc: Any = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if on else 0)
+        if os.getppid() != pid:
+            os._exit(1)
+
+
+def _clean_up_after_supervisor(spec: WorkerSpec) -> None:
+    """Remove what the supervisor would have removed; every orphan tries, the last one succeeds."""
+    remove_rings_of(spec.supervisor_pid)
+    with suppress(OSError):
+        shutil.rmtree(Path(spec.folder))

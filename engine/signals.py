@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM as a wish to end in good order."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+class StopFlag:
+    """Set by the first signal; `urgent` by the second."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @property
+    def wanted(self) -> bool:
+        return self._count > 0
+
+    @property
+    def urgent(self) -> bool:
+        return self._count > 1
+
+    def want(self) -> None:
+        """Somebody asks for the end; asking again does not make it urgent."""
+        self._count = max(self._count, 1)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        _log.info("got %s", signal.Signals(number).name)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopFlag]:
+    """Turn signals into a flag while inside; only the main thread can."""
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before: dict[int, Any] = {
+        number: signal.signal(number, flag._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Hold signals back: a process spawned inside starts with them blocked, until it has chosen to ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

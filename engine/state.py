@@ -1,0 +1,112 @@
+"""What must outlive any one process of a run: small tables in files that are mapped into memory.
+
+They lie in the run's folder, so that a restarted worker goes on where the dead one stopped, with nothing lost since
+the last message. One process writes a row, any may read it.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_NAME_BYTES = 64
+
+
+class SharedTable:
+    """Rows of int64, found by name; a new name takes the next free row. One writing process."""
+
+    def __init__(self, path: Path | None, columns: int, rows: int) -> None:
+        """`path` None: in this process only. All users of a file must agree on `columns` and `rows`."""
+        row_bytes = _NAME_BYTES + 8 * columns
+        self._map = _map(path, row_bytes * rows)
+        self._kind = np.dtype([("name", f"S{_NAME_BYTES}"), ("values", "<i8", (columns,))])
+        self._rows = np.frombuffer(self._map, self._kind, rows)
+        self._index: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The row's values, int64 (columns,), as a live view; names beyond the last row share the row `other`."""
+        if name not in self._index and not self._find(name):
+            key = name.encode()[:_NAME_BYTES]
+            free = np.flatnonzero(self._rows["name"] == b"")
+            if len(free) == 0:
+                return np.asarray(self._rows["values"][-1])
+            # The last row is kept for the overflow.
+            self._rows["name"][free[0]] = key if len(free) > 1 else b"other"
+            self._index[name] = int(free[0])
+        return np.asarray(self._rows["values"][self._index[name]])
+
+    def names(self) -> list[str]:
+        """Names of all rows in use, in the order of their first use."""
+        return [bytes(name).decode(errors="replace") for name in self._rows["name"] if name]
+
+    def _find(self, name: str) -> bool:
+        found = np.flatnonzero(self._rows["name"] == name.encode()[:_NAME_BYTES])
+        if len(found):
+            self._index[name] = int(found[0])
+        return len(found) > 0
+
+
+class StreamState:
+    """How far one stream is; the last worker writes `finished`, capture the rest."""
+
+    def __init__(self, row: np.ndarray) -> None:
+        self._row = row
+
+    @property
+    def next_sequence(self) -> int:
+        """The number that the next packet gets."""
+        return int(self._row[0])
+
+    @next_sequence.setter
+    def next_sequence(self, value: int) -> None:
+        self._row[0] = value
+
+    @property
+    def frames_read(self) -> int:
+        """Frames that the source has delivered: what a restarted file skips."""
+        return int(self._row[1])
+
+    @frames_read.setter
+    def frames_read(self, value: int) -> None:
+        self._row[1] = value
+
+    @property
+    def last_pts(self) -> float:
+        """Presentation time of the newest frame in seconds."""
+        return int(self._row[2]) / 1e9
+
+    @last_pts.setter
+    def last_pts(self, value: float) -> None:
+        self._row[2] = round(value * 1e9)
+
+    @property
+    def finished(self) -> int:
+        """All packets before this number have left the pipeline."""
+        return int(self._row[3])
+
+    @finished.setter
+    def finished(self, value: int) -> None:
+        self._row[3] = value
+
+
+class RunState:
+    """The streams' states of a run; the supervisor makes it first, so that no two processes name a row."""
+
+    def __init__(self, folder: Path | None, streams: Sequence[str]) -> None:
+        self._table = SharedTable(folder / "streams" if folder else None, columns=4, rows=len(streams) + 1)
+        self._states = {name: StreamState(self._table[name]) for name in streams}
+
+    def stream(self, name: str) -> StreamState:
+        return self._states[name]
+
+
+def _map(path: Path | None, size: int) -> mmap.mmap:
+    if path is None:
+        return mmap.mmap(-1, size)
+    with path.open("a+b") as file:
+        if file.seek(0, 2) < size:
+            file.truncate(size)
+        return mmap.mmap(file.fileno(), size)

@@ -1,0 +1,234 @@
+"""`arnis-stream`: recognise poses in what cameras, files and network streams show.
+
+Flags are shorthands for settings of config.toml; `main` reads them, decides what `auto` means for these sources, runs
+the pipeline and prints the account.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from enum import Enum
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from engine.config import Config, load_config
+from engine.errors import UserError
+from engine.run import run_pipeline
+from engine.summary import RunSummary
+from stages.dry_run import check_outputs, dry_run
+from stages.publish import ResultsSettings, program_version
+from stages.publisher import DEFAULT_URL
+from stages.record import RecordSettings, finish_recordings
+from stages.view import has_display
+
+PROGRAM = "arnis-stream"
+DEMO = "demo"
+
+
+class SourceKind(Enum):
+    """What a `--source` names."""
+
+    CAMERA = "camera"
+    NETWORK = "network"
+    DEMO = "demo"
+    FILE = "file"
+
+
+def kind_of(source: str) -> SourceKind:
+    if source == DEMO:
+        return SourceKind.DEMO
+    if source.isdigit() or source.startswith("/dev/video"):
+        return SourceKind.CAMERA
+    return SourceKind.NETWORK if "://" in source else SourceKind.FILE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. 0: ended in order; 1: the engine gave up; 2: a mistake that the user can mend."""
+    options = parse(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        return run(options)
+    except UserError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if options.debug:
+            raise
+        log_file = Path(tempfile.gettempdir()) / f"{PROGRAM}-error.log"
+        log_file.write_text(traceback.format_exc(), encoding="utf-8")
+        sys.stderr.write(f"{PROGRAM}: unexpected {type(error).__name__}: {error}; details are in {log_file}\n")
+        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the options ask for. Raises UserError."""
+    config = load_config(default_config(), options.config, options.set, flags_of(options))
+    if options.print_config:
+        sys.stdout.write(config_text(config))
+        return 0
+    if not options.source:
+        raise UserError("no source given: add --source 0 (a camera), --source clip.mp4 (a file) or --source demo")
+    config = decide(config, options.source)
+    streams = [str(number) for number in range(len(options.source))]
+    check_outputs(config, streams, options.stats)
+    if options.dry_run:
+        sys.stdout.write("\n".join([*dry_run(config, options.source), ""]))
+        return 0
+    summary = run_pipeline(
+        config,
+        options.source,
+        workers=options.workers,
+        duration_s=options.duration,
+        max_frames=options.max_frames,
+        log_level="INFO" if options.verbose else "WARNING",
+    )
+    return conclude(config, summary, streams, options.stats)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; argparse ends the program with 2 when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} --source S [--source S2 ...] [options]",
+        description="Names Arnis poses in live or recorded video and says what to correct.",
+        epilog="Every setting is listed with its meaning by --print-config and in config.toml.",
+    )
+    add = parser.add_argument
+    add("--source", action="append", default=[], metavar="S", help=f"camera number, file, folder, address or {DEMO}")
+    add("--config", type=Path, metavar="FILE", help="settings that differ from the defaults")
+    add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting")
+    add("--view", choices=["auto", "window", "none"], help="where to show the picture")
+    add("--record", metavar="FILE", help="record the shown picture (.mkv, .mp4)")
+    add("--results", metavar="FILE", help='one line of JSON for each frame ("-": standard output)')
+    add("--publish", metavar="URL", help=f'publish results on a socket ("off": never; live: {DEFAULT_URL})')
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument("--realtime", action="store_true", help="play files at their own speed, as a camera would")
+    pace.add_argument("--fast", action="store_true", help="read files as fast as they can be processed")
+    add("--duration", type=_positive(float), metavar="S", help="stop after S seconds")
+    add("--max-frames", type=_positive(int), metavar="N", help="stop after N frames of each source")
+    add("--workers", type=_positive(int), metavar="N", help="processes for the stages (1: no other process at all)")
+    add("--stats", type=Path, metavar="FILE", help="write rates, latencies and losses as JSON")
+    add("--print-config", action="store_true", help="print all settings and where they come from")
+    add("--dry-run", action="store_true", help="check settings, models, sources and outputs, then stop")
+    add("--verbose", action="store_true", help="say more about what goes on")
+    add("--debug", action="store_true", help=argparse.SUPPRESS)
+    add("--version", action="version", version=f"{PROGRAM} {program_version()}")
+    return parser.parse_args(arguments)
+
+
+def flags_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings that the flags stand for."""
+    given = {
+        "overlay.view": options.view,
+        "record.path": options.record,
+        "results.path": options.results,
+        "publish.url": options.publish,
+        "capture.pace": "realtime" if options.realtime else "fast" if options.fast else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def default_config() -> Path:
+    """config.toml beside the packages in a checkout, inside of them when installed."""
+    installed = Path(str(files("stages"))) / "config.toml"
+    return installed if installed.is_file() else installed.parents[1] / "config.toml"
+
+
+def decide(config: Config, sources: Sequence[str]) -> Config:
+    """The configuration with `auto` replaced by what it means for these sources."""
+    kinds = {kind_of(source) for source in sources}
+    changes: dict[str, dict[str, Any]] = {}
+
+    def replace(section: str, key: str, value: str) -> None:
+        if section in config.sections and getattr(config.sections[section], key) == "auto":
+            changes.setdefault(section, {})[key] = value
+
+    watched = bool(kinds & {SourceKind.CAMERA, SourceKind.DEMO})
+    live = bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
+    results = config.sections.get("results", ResultsSettings())
+    replace("overlay", "view", "window" if watched and has_display() else "none")
+    replace("overlay", "mirror", "on" if kinds == {SourceKind.CAMERA} else "off")
+    replace("publish", "url", DEFAULT_URL if live or SourceKind.DEMO in kinds else "off")
+    replace("record", "when_slow", "drop" if live else "wait")
+    if isinstance(results, ResultsSettings) and results.path == "-":
+        changes.setdefault("overlay", {})["live_line"] = "stderr"
+    sections = {
+        name: msgspec.structs.replace(section, **changes.get(name, {})) for name, section in config.sections.items()
+    }
+    return msgspec.structs.replace(config, sections=sections)
+
+
+def config_text(config: Config) -> str:
+    """One line for each setting: name, value, origin."""
+    lines = [(f"{s.section}.{s.key}", json.dumps(s.value), s.origin) for s in config.describe()]
+    width = max(len(name) for name, _, _ in lines)
+    return "".join(f"{name:{width}} = {value}   # {origin}\n" for name, value, origin in lines)
+
+
+def conclude(config: Config, summary: RunSummary, streams: Sequence[str], stats_file: Path | None) -> int:
+    """Finish recordings, write the statistics, print the account; returns the exit code."""
+    record = config.sections.get("record")
+    if isinstance(record, RecordSettings) and record.path:
+        finish_recordings(record, streams, max(summary.stats["restarts"].values(), default=0))
+    if stats_file is not None:
+        stats_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary.stats), indent=2) + b"\n")
+    results = config.sections.get("results")
+    to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
+    _print(summary_text(summary.stats), sys.stderr if to_stdout else sys.stdout)
+    if summary.error is not None:
+        sys.stderr.write(f"{PROGRAM}: {summary.error}\n")
+    return summary.exit_code
+
+
+def summary_text(stats: dict[str, Any]) -> str:
+    """What a person wants to know of a run, in a few lines."""
+    line = f"{stats['frames_in']} frames, {stats['results_out']} results in {stats['duration_s']:.1f} s"
+    lines = [f"{line} ({stats['fps_out']:.1f} FPS)"]
+    if stats.get("latency_ms"):
+        lines[0] += f"; latency p50 {stats['latency_ms']['p50']:.0f} ms, p95 {stats['latency_ms']['p95']:.0f} ms"
+    for title, counts in (("dropped", stats["dropped"]), ("restarts", stats["restarts"])):
+        said = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
+        if said:
+            lines.append(f"{title}: {said}")
+    for title, section in (("held", "results"), ("recorded", "record")):
+        said = ", ".join(f"{name.replace('_', ' ') if title == 'held' else name} {value}"
+                         for name, value in stats["stages"].get(section, {}).items())  # fmt: skip
+        if said:
+            lines.append(f"{title}: {said}")
+    return "\n".join(lines) + "\n"
+
+
+def _print(text: str, out: TextIO) -> None:
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        sys.stderr.close()  # The reader has gone; Python would complain about it once more at exit.
+
+
+def _positive(kind: type[int] | type[float]) -> Any:
+    """An argparse type: a number above 0."""
+
+    def convert(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise ValueError
+        return value
+
+    convert.__name__ = f"positive {kind.__name__}"
+    return convert
+
+
+if __name__ == "__main__":
+    sys.exit(main())

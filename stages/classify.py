@@ -1,0 +1,144 @@
+"""Names the pose: GeoPose-Net over the packets that wait, of all streams, with calibrated probabilities.
+
+Family and chamber are the groups with the largest sums of the poses' probabilities: from a confidence of one half on
+they are those of the label itself, so an accepted answer never contradicts itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
+
+from engine.errors import UserError
+from engine.stage import Context
+from stages.cards import Card, load_card
+from stages.classes import ClassFile, load_classes
+from stages.graph import CROP_SIZE_PX, DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
+from stages.packets import ArnisPacket, GraphInput, Pose
+from stages.runtime import Backend, Network, load_network
+from stages.skeleton import NODE_COUNT
+
+INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "nodes": ("float32", (0, NODE_COUNT, len(NODE_FEATURES))),
+    "edges": ("float32", (0, len(DIRECTED_EDGES), len(EDGE_FEATURES))),
+    "mask": ("float32", (0, NODE_COUNT)),
+    "crop": ("uint8", (0, CROP_SIZE_PX, CROP_SIZE_PX, 3)),
+    "crop_present": ("float32", (0,)),
+}
+"""Name, dtype and shape of the network's inputs, 0 for the batch."""
+
+
+def class_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Softmax of float (B, classes) divided by the temperature of the model's card (Guo et al. 2017); float64."""
+    scaled = logits.astype(np.float64) / temperature
+    weights: np.ndarray = np.exp(scaled - scaled.max(1, keepdims=True))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def network_inputs(graphs: Sequence[GraphInput]) -> list[np.ndarray]:
+    """The arrays of one batch, in the order of `INPUTS`; a missing crop is black and marked absent."""
+    crops = np.zeros((len(graphs), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    present = np.zeros(len(graphs), np.float32)
+    for i, graph in enumerate(graphs):
+        if graph.crop is not None:
+            crops[i], present[i] = graph.crop, 1
+    nodes, edges, mask = (np.stack([getattr(graph, name) for graph in graphs]) for name in ("nodes", "edges", "mask"))
+    return [nodes, edges, mask, crops, present]
+
+
+def name_pose(probabilities: np.ndarray, classes: ClassFile, threshold: float) -> Pose:
+    """The answer for one row (classes,) of probabilities; accepted from `threshold` on, `neutral` included."""
+    best = int(probabilities.argmax())
+    chosen = classes.classes[best]
+    return Pose(
+        label=chosen.name,
+        confidence=float(probabilities[best]),
+        accepted=bool(probabilities[best] >= threshold),
+        family=_likeliest([c.family for c in classes.classes], probabilities),
+        chamber=_likeliest([c.chamber for c in classes.classes], probabilities),
+        probabilities={c.name: float(p) for c, p in zip(classes.classes, probabilities, strict=True)},
+    )
+
+
+def check_card(card: Card, classes: ClassFile, model: str) -> None:
+    """Raises UserError unless the card is that of a pose classifier for these inputs and classes."""
+    if card.task != "pose_classifier":
+        raise UserError(f"model {model} is made for the task {card.task}, not pose_classifier; choose another")
+    inputs = {i.name: (i.dtype, i.shape) for i in card.inputs}
+    if inputs != INPUTS:
+        raise UserError(f"model {model} takes other inputs than this program builds; export it anew with `arnis-train export`")
+    if card.classes != classes.names or card.classes_sha256 != classes.digest():
+        raise UserError(f"model {model} was trained for another class file; train it anew, or restore models/classes.toml")
+
+
+class ClassifySettings(msgspec.Struct, forbid_unknown_fields=True):
+    """Section `[classify]`."""
+
+    model: str = "geopose"
+    """Shipped model, or a folder with a card."""
+    backend: Backend = "auto"
+    """Runtime: onnxruntime, openvino, or auto: the faster one here."""
+    threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
+    """Threads of the network; 0: as many as there are cores, at most four."""
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """Confidence from which a pose is accepted; 0: the one in the model's card."""
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    """Most frames, of all streams, that are classified together."""
+    max_wait_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    """How long to wait for a batch to fill."""
+
+
+class Classify:
+    """Adds the pose, and sets the status: ok when it is accepted, unsure otherwise."""
+
+    name: ClassVar[str] = "classify"
+    settings_type: ClassVar[type[msgspec.Struct]] = ClassifySettings
+
+    def __init__(self, settings: ClassifySettings) -> None:
+        self._settings = settings
+        self.max_batch, self.max_wait_ms = settings.max_batch, settings.max_wait_ms
+
+    def open(self, context: Context) -> None:
+        self._classes = load_classes()
+        card, file = load_card(self._settings.model)
+        check_card(card, self._classes, self._settings.model)
+        shapes = [tuple(size or 1 for size in shape) for _, shape in INPUTS.values()]
+        self._network: Network = load_network(file, self._settings.backend, self._settings.threads, shapes=shapes)
+        self._temperature = card.temperature
+        self._threshold = self._settings.threshold or card.threshold or 0.0
+
+    def process(self, packet: ArnisPacket) -> ArnisPacket:
+        return self.process_batch([packet])[0]
+
+    def process_batch(self, packets: list[ArnisPacket]) -> list[ArnisPacket]:
+        """Classify those that have a graph and that no gate holds back; the others pass unchanged."""
+        chosen = [p for p in packets if p.graph is not None and _is_asked(p)]
+        graphs = [p.graph for p in chosen if p.graph is not None]
+        if not graphs:
+            return packets
+        logits = self._network(*network_inputs(graphs))[0]
+        for packet, row in zip(chosen, class_probabilities(logits, self._temperature), strict=True):
+            packet.pose = name_pose(row, self._classes, self._threshold)
+            packet.status = "ok" if packet.pose.accepted else "unsure"
+        return packets
+
+    def describe(self) -> dict[str, str]:
+        return {"model": self._settings.model, "runtime": self._network.describe()}
+
+    def close(self) -> None:
+        """Nothing to release: the network goes with the process."""
+
+
+def _is_asked(packet: ArnisPacket) -> bool:
+    return not packet.ended and (packet.gate is None or (packet.gate.detect and packet.gate.classify))
+
+
+def _likeliest(groups: Sequence[str], probabilities: np.ndarray) -> str:
+    """The group whose classes have the largest sum of probabilities."""
+    sums: dict[str, float] = {}
+    for group, probability in zip(groups, probabilities, strict=True):
+        sums[group] = sums.get(group, 0.0) + float(probability)
+    return max(sums, key=lambda group: sums[group])

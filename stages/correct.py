@@ -1,0 +1,265 @@
+"""Puts the stick where the picture shows it: refines the angle and finds the tip along the rod.
+
+A detector's tip is off by several degrees and some tenths of the length. The picture knows better: a rod is a pair of
+parallel edges of constant width and one colour. Where that cannot be seen (over a sleeve of the same colour, pointing
+at the lens) the input is kept and marked so; nothing is invented. The often-quoted rule that makes the stick 1.35
+forearms long and bends it towards the forearm is there for comparison (`forearm`): most real poses break it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import cv2
+import msgspec
+import numpy as np
+
+from engine.stage import Context
+from stages.graph import torso_length
+from stages.packets import ArnisPacket, Person, Stick
+from stages.skeleton import LEFT_ELBOW, LEFT_WRIST, RIGHT_ELBOW, RIGHT_WRIST
+
+FOREARM_RATIO = 1.35
+FOREARM_CONE_DEG = 20.0
+
+MAX_LENGTH = 1.6
+"""Grip to tip in torsos: what a stick reaches at most in a picture. An upper bound only, because of foreshortening."""
+
+# The strip is sampled in fractions of the torso: a rod, 2 to 6 % of a torso thick, is 3 to 8 rows.
+_ROW = 0.0075
+_COLUMN = 0.012
+_HALF_ROWS = 48
+_COLUMNS = int(MAX_LENGTH / _COLUMN) + 1
+_RODS = ((3, 1, 1), (5, 3, 1), (7, 3, 2))
+"""Width of a rod, height of its half, distance of that from the middle; all in rows."""
+_SURE_CONTRAST = 40.0
+"""Grey levels between rod and background beyond which more contrast proves no more."""
+
+_ANGLES_DEG = np.linspace(-12.0, 12.0, 33)
+_OFFSETS = np.arange(-8, 9)
+_HAND = 0.12
+"""Torsos from the grip that the fist hides."""
+_TRUST = 100.0
+"""Votes that a tip twice as far as detected costs: how far the detected length is believed."""
+_SHORTEST = 0.3
+"""Torsos; a shorter (foreshortened) stick shows no edges worth following."""
+
+
+class CorrectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section `[correct]`."""
+
+    method: Literal["evidence", "forearm", "off"] = "evidence"
+    """evidence (follow the rod in the picture), forearm (length and direction from the forearm) or off."""
+    min_evidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
+    """Mean contrast along the rod, 0 to 1, below which the stick is kept as detected."""
+    min_margin: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.2
+    """By how much the best line must beat the typical one around it."""
+
+
+class Refined(msgspec.Struct, frozen=True):
+    """The stick on the axis that the picture shows."""
+
+    grip: np.ndarray
+    tip: np.ndarray
+    evidence: float
+    margin: float
+
+
+def clamp_to_forearm(elbow: np.ndarray, wrist: np.ndarray, grip: np.ndarray, tip: np.ndarray) -> np.ndarray:
+    """Tip of a stick 1.35 forearms long whose direction is clipped to within 20 degrees of the forearm's; all (2,)."""
+    forearm, stick = wrist - elbow, tip - grip
+    along = np.degrees(np.arctan2(forearm[1], forearm[0]))
+    away = wrap_deg(np.degrees(np.arctan2(stick[1], stick[0])) - along)
+    angle = np.radians(along + np.clip(away, -FOREARM_CONE_DEG, FOREARM_CONE_DEG))
+    return np.asarray(grip + FOREARM_RATIO * np.hypot(*forearm) * np.array([np.cos(angle), np.sin(angle)]))
+
+
+def wrap_deg(angle: float) -> float:
+    """The same angle in [-180, 180)."""
+    return float((angle + 180.0) % 360.0 - 180.0)
+
+
+def refine_stick(
+    frame: np.ndarray, grip: np.ndarray, tip: np.ndarray, torso_px: float, *, min_evidence: float, min_margin: float
+) -> Refined | None:
+    """The stick on the rod that is seen near it, or None where too little is.
+
+    `frame` uint8 BGR (h, w, 3); `grip` and `tip` (2,) in pixels. Searches 12 degrees to either side and a rod's width
+    of offset; the grip is projected on to the new axis, the tip is found along it within what the torso allows.
+    """
+    length = float(np.hypot(*(tip - grip))) / torso_px
+    if not _SHORTEST <= length <= 1.5 * MAX_LENGTH:
+        return None
+    axis = (tip - grip) / np.hypot(*(tip - grip))
+    strip = _cut_strip(frame, grip, axis, torso_px)
+    contrast = _rod_contrast(strip)
+    angle, offset, evidence, margin = _best_line(contrast, min(length, MAX_LENGTH))
+    if evidence < min_evidence or margin < min_margin:
+        return None
+    reach = _find_tip(strip, contrast, angle, offset, length, _inside(frame, grip, axis, torso_px))
+    normal = np.array([-axis[1], axis[0]])
+    direction = np.cos(angle) * axis + np.sin(angle) * normal
+    start = grip + offset * _ROW * torso_px * normal
+    foot = start + np.dot(grip - start, direction) * direction
+    return Refined(foot, foot + reach * torso_px * direction, evidence, margin)
+
+
+def _cut_strip(frame: np.ndarray, grip: np.ndarray, axis: np.ndarray, torso_px: float) -> np.ndarray:
+    """uint8 (rows, columns, 3): columns run from the grip along `axis`, rows across it, the axis in the middle row."""
+    along, across = axis * _COLUMN * torso_px, np.array([-axis[1], axis[0]]) * _ROW * torso_px
+    matrix = np.column_stack([along, across, grip - _HALF_ROWS * across])
+    size = (_COLUMNS, 2 * _HALF_ROWS + 1)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(frame, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
+
+
+def _rod_contrast(strip: np.ndarray) -> np.ndarray:
+    """float32 (rows, columns), 0..1: how much a rod centred there would differ from *both* its sides.
+
+    Each half of the rod is held against the background next to it, and the smaller difference counts: on the edge of
+    a wall or sleeve each half is like its own side, so that an edge is no rod.
+    """
+    rows = strip.shape[0]
+    smooth = {size: cv2.blur(strip, (3, size)) for size in (1, 3)}
+    best = np.zeros(strip.shape[:2], np.uint8)
+    for width, half, inward in _RODS:
+        outward = width // 2 + 2
+        centre = slice(outward, rows - outward)
+        differences = []
+        for way in (-1, 1):
+            inside = smooth[half][outward + way * inward : rows - outward + way * inward]
+            beside = smooth[3][outward + way * outward : rows - outward + way * outward]
+            differences.append(_mean_channel(cv2.absdiff(inside, beside)))
+        best[centre] = cv2.max(best[centre], cv2.min(*differences))
+    return np.asarray(np.minimum(best / np.float32(_SURE_CONTRAST), 1.0))
+
+
+def _mean_channel(image: np.ndarray) -> np.ndarray:
+    return np.asarray(cv2.transform(image, np.full((1, 3), 1.0 / 3.0)))
+
+
+_SLOPES = np.tan(np.radians(_ANGLES_DEG)) * _COLUMN / _ROW
+_LINE_ROWS = np.clip(
+    np.rint(_HALF_ROWS + _OFFSETS[None, :, None] + _SLOPES[:, None, None] * np.arange(_COLUMNS)).astype(np.int32),
+    0,
+    2 * _HALF_ROWS,
+)
+"""Row of each hypothesis (angle, offset) in each column."""
+_DOUBT = 0.1 * (_ANGLES_DEG[:, None] / _ANGLES_DEG[-1]) ** 2 + 0.05 * (_OFFSETS / _OFFSETS[-1]) ** 2
+"""Contrast by which a line must be better the farther it lies from the detected one."""
+
+
+def _best_line(contrast: np.ndarray, length: float) -> tuple[float, float, float, float]:
+    """Angle (radians), offset (rows), mean contrast and its margin over the typical line."""
+    columns = np.arange(int(_HAND / _COLUMN), max(int(0.85 * length / _COLUMN), int(_HAND / _COLUMN) + 8))
+    scores = contrast[_LINE_ROWS[:, :, columns], columns].mean(axis=2)
+    a, o = np.unravel_index(int((scores - _DOUBT).argmax()), scores.shape)
+    best = float(scores[a, o])
+    angle = _ANGLES_DEG[a] + _vertex(scores[:, o], int(a)) * (_ANGLES_DEG[1] - _ANGLES_DEG[0])
+    offset = _OFFSETS[o] + _vertex(scores[a], int(o))
+    return float(np.radians(angle)), float(offset), best, best - float(np.median(scores))
+
+
+def _vertex(values: np.ndarray, peak: int) -> float:
+    """Where between its neighbours the maximum of a sampled curve lies (parabola through three points), -0.5..0.5."""
+    if not 0 < peak < len(values) - 1:
+        return 0.0
+    before, at, after = (float(v) for v in values[peak - 1 : peak + 2])
+    bend = before - 2.0 * at + after
+    return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < -1e-9 else 0.0
+
+
+def _find_tip(
+    strip: np.ndarray, contrast: np.ndarray, angle: float, offset: float, length: float, inside: float
+) -> float:
+    """Grip to tip in torsos: where the evidence for a rod ends when one walks outward along the refined axis.
+
+    Each column votes for or against; the tip is where the sum of votes is largest, so that a short shadow does not
+    end the rod and a stray edge behind it does not lengthen it.
+    """
+    columns = np.arange(_COLUMNS)
+    rows = np.clip(np.rint(_HALF_ROWS + offset + np.tan(angle) * columns * _COLUMN / _ROW), 1, 2 * _HALF_ROWS - 1)
+    rows = rows.astype(np.int32)
+    seen = np.max([contrast[rows + d, columns] for d in (-1, 0, 1)], axis=0)
+    colour = cv2.blur(strip, (3, 3))[rows, columns].astype(np.float32)
+    first, known = int(_HAND / _COLUMN), int(min(0.75 * length, MAX_LENGTH) / _COLUMN)
+    usual = np.median(colour[first:known], axis=0)
+    spread = 15.0 + np.median(np.abs(colour[first:known] - usual))
+    alike = np.exp(-0.5 * np.square((colour - usual) / (2.0 * spread)).mean(axis=1))
+    level = max(float(np.median(seen[first:known])), 1e-3)
+    votes = np.minimum(seen / level, 1.0) * alike - 0.5
+    lowest = int(0.6 * length / _COLUMN)
+    highest = min(int(min(1.4 * length, MAX_LENGTH, inside) / _COLUMN), _COLUMNS - 1)
+    if highest <= lowest:
+        return length
+    reach = np.arange(lowest, highest + 1) * _COLUMN / np.cos(angle)
+    total = np.cumsum(votes)[lowest : highest + 1] - _TRUST * np.square(reach / length - 1.0)
+    return float(reach[total.argmax()])
+
+
+def _inside(frame: np.ndarray, grip: np.ndarray, axis: np.ndarray, torso_px: float) -> float:
+    """Torsos from the grip along the axis to the border of the picture."""
+    limits = np.array([frame.shape[1] - 1.0, frame.shape[0] - 1.0])
+    with np.errstate(divide="ignore"):
+        ways = np.where(axis > 0, (limits - grip) / axis, -grip / axis)
+    return float(np.abs(ways).min()) / torso_px
+
+
+class Correct:
+    """Refines the stick of each detected frame by the configured method."""
+
+    name: ClassVar[str] = "correct"
+    settings_type: ClassVar[type[msgspec.Struct]] = CorrectSettings
+
+    def __init__(self, settings: CorrectSettings) -> None:
+        self._settings = settings
+
+    def open(self, context: Context) -> None:
+        self._frames = context.frames
+
+    def process(self, packet: ArnisPacket) -> ArnisPacket:
+        person, stick, method = packet.person, packet.stick, self._settings.method
+        if method == "off" or person is None or stick is None or (packet.gate and not packet.gate.detect):
+            return packet
+        if not np.isfinite([*stick.grip, *stick.tip]).all():
+            return packet
+        if stick.detected_tip is None:
+            stick.detected_tip = (stick.tip[0], stick.tip[1])
+        if method == "forearm":
+            _bend_to_forearm(stick, person)
+        elif packet.frame is not None:
+            with self._frames.read(packet.frame) as frame:
+                self._follow_rod(frame, stick, person)
+        return packet
+
+    def close(self) -> None:
+        pass
+
+    def _follow_rod(self, frame: np.ndarray, stick: Stick, person: Person) -> None:
+        torso_px = float(torso_length(person.keypoints))
+        stick.method = "kept"
+        if torso_px <= 0.0:
+            return
+        refined = refine_stick(
+            frame,
+            np.array(stick.grip[:2]),
+            np.array(stick.tip[:2]),
+            torso_px,
+            min_evidence=self._settings.min_evidence,
+            min_margin=self._settings.min_margin,
+        )
+        if refined is not None:
+            stick.grip = (float(refined.grip[0]), float(refined.grip[1]), stick.grip[2])
+            stick.tip = (float(refined.tip[0]), float(refined.tip[1]), stick.tip[2])
+            stick.method = "evidence"
+
+
+def _bend_to_forearm(stick: Stick, person: Person) -> None:
+    elbow, wrist = (LEFT_ELBOW, LEFT_WRIST) if stick.hand == "left" else (RIGHT_ELBOW, RIGHT_WRIST)
+    arm = person.keypoints[[elbow, wrist], :2].astype(np.float64)
+    if not np.isfinite(arm).all() or np.allclose(arm[0], arm[1]):
+        stick.method = "kept"
+        return
+    tip = clamp_to_forearm(arm[0], arm[1], np.array(stick.grip[:2]), np.array(stick.tip[:2]))
+    stick.tip = (float(tip[0]), float(tip[1]), stick.tip[2])
+    stick.method = "forearm"

@@ -1,0 +1,215 @@
+"""Finds the person and the stick, follows one person per stream, and says which hand holds the stick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
+
+from engine.errors import UserError
+from engine.stage import Context
+from stages.detectors import (
+    BodyCandidate,
+    BodyDetector,
+    Runtime,
+    StickCandidate,
+    StickDetector,
+    open_model,
+    overlap,
+)
+from stages.detectors.mediapipe import MediaPipePose
+from stages.detectors.movenet import MoveNet
+from stages.detectors.stick import StickHeatmap
+from stages.detectors.yolo import Yolo, YoloStick
+from stages.graph import torso_length
+from stages.packets import ArnisPacket, Hand, Person, Stick
+from stages.runtime import Backend, Device, Precision
+from stages.skeleton import LEFT_WRIST, RIGHT_WRIST
+
+SAME_PERSON = 0.1
+"""Overlap with the box of the frame before from which it is the same person; even a lunge keeps more."""
+
+VOTES_KEPT = 0.95
+"""Share of the earlier votes that a sighting leaves: a stick that changes hands is believed after some 14 frames."""
+
+
+class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [detect]."""
+
+    body: str = "movenet_lightning"
+    stick: str = "stick_heatmap"
+    fused: str = ""
+    backend: Backend = "auto"
+    device: Device = "cpu"
+    threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    precision: Precision = "f32"
+    lost_s: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.5
+    grip_within: Annotated[float, msgspec.Meta(gt=0, le=5)] = 0.5
+    longest_stick: Annotated[float, msgspec.Meta(gt=0, le=5)] = 1.6
+
+
+def choose_person(candidates: Sequence[BodyCandidate], previous: BodyCandidate | None) -> BodyCandidate | None:
+    """The one that overlaps the person followed so far; else the largest, weighed by score; None of none."""
+    if previous is not None:
+        same = [c for c in candidates if overlap(c.box, previous.box) >= SAME_PERSON]
+        if same:
+            return max(same, key=lambda c: overlap(c.box, previous.box))
+    return max(candidates, key=_prominence, default=None)
+
+
+def wrist_distances(grip: np.ndarray, keypoints: np.ndarray) -> tuple[float, float]:
+    """Distance of the grip to the left and to the right wrist, in torso lengths; infinite where it isn't known."""
+    torso_px = float(torso_length(keypoints))
+    if torso_px <= 0:
+        return math.inf, math.inf
+    gaps = np.linalg.norm(keypoints[[LEFT_WRIST, RIGHT_WRIST], :2] - grip[:2], axis=1) / torso_px
+    left, right = np.where(np.isfinite(gaps), gaps, np.inf).tolist()
+    return left, right
+
+
+def is_plausible(stick: StickCandidate, keypoints: np.ndarray, grip_within: float, longest: float) -> bool:
+    """Whether the grip is near a wrist and the stick no longer than a stick can be; both limits in torso lengths."""
+    grip, tip = stick.points
+    if min(wrist_distances(grip, keypoints)) > grip_within:
+        return False
+    length = float(np.linalg.norm(tip[:2] - grip[:2]))
+    return math.isnan(length) or length <= longest * float(torso_length(keypoints))
+
+
+class HandVote:
+    """Which hand holds the stick: the wrist nearest to the grip, weighed by how much nearer it is, over time."""
+
+    def __init__(self) -> None:
+        self._votes: dict[Hand, float] = {"left": 0.0, "right": 0.0}
+
+    def cast(self, left: float, right: float, confidence: float) -> Hand:
+        """Distances of the grip to both wrists in torso lengths, at least one of them finite; returns the verdict."""
+        nearest: Hand = "left" if left < right else "right"
+        for hand in self._votes:
+            self._votes[hand] *= VOTES_KEPT
+        self._votes[nearest] += confidence * min(abs(left - right), 1.0)
+        return max(self._votes, key=lambda hand: self._votes[hand])
+
+
+class _Followed(msgspec.Struct):
+    """The person of one stream."""
+
+    track: int = 0
+    body: BodyCandidate | None = None
+    """As last seen, up to `lost_s` ago."""
+    visible: bool = False
+    """Whether they were seen in the frame before."""
+    seen_at_s: float = -math.inf
+    vote: HandVote = msgspec.field(default_factory=HandVote)
+
+
+class Detect:
+    """Adds `person` and `stick` to the packet."""
+
+    name: ClassVar[str] = "detect"
+    settings_type: ClassVar[type[DetectSettings]] = DetectSettings
+
+    def __init__(self, settings: DetectSettings) -> None:
+        self._settings = settings
+        self._streams: dict[str, _Followed] = {}
+        self._body: BodyDetector
+        self._stick: StickDetector | None = None
+
+    def open(self, context: Context) -> None:
+        """Load the networks; raises UserError when a model, a runtime or a device is missing."""
+        chosen = self._settings
+        runtime = Runtime(chosen.backend, chosen.threads, chosen.precision, chosen.device)
+        self._frames = context.frames
+        self._body = make_body_detector(chosen.fused or chosen.body, runtime, fused=bool(chosen.fused))
+        if chosen.stick and not chosen.fused:
+            self._stick = make_stick_detector(chosen.stick, runtime)
+
+    def process(self, packet: ArnisPacket) -> ArnisPacket:
+        if packet.frame is None or packet.gate and not packet.gate.detect:
+            return packet
+        followed = self._streams.setdefault(packet.stream, _Followed())
+        with self._frames.read(packet.frame) as image:
+            seen = followed.body if followed.visible else None
+            body = choose_person(self._body.detect(image, seen, packet.stream, packet.pts), followed.body)
+            sticks: Sequence[StickCandidate] = []
+            if body is not None:
+                sticks = self._stick.detect(image, body) if self._stick else [body.stick] if body.stick else []
+        # Only now, as leaving the `with` raises when the picture was overwritten while it was looked at.
+        self._follow(followed, body, packet.pts)
+        if body is not None:
+            packet.person = Person(track=followed.track, box=body.box, score=body.score, keypoints=body.keypoints)
+            packet.stick = self._choose_stick(sticks, body.keypoints, followed.vote)
+        return packet
+
+    def close(self) -> None:
+        if hasattr(self, "_body"):
+            self._body.close()
+
+    def describe(self) -> dict[str, str]:
+        """Runtime and device of each network."""
+        if self._settings.fused:
+            return {"fused": f"{self._settings.fused}: {self._body.describe()}"}
+        parts = {"body": f"{self._settings.body}: {self._body.describe()}"}
+        if self._stick is not None:
+            parts["stick"] = f"{self._settings.stick}: {self._stick.describe()}"
+        return parts
+
+    def _follow(self, followed: _Followed, body: BodyCandidate | None, pts: float) -> None:
+        """Give a new track to somebody else, or to whom was lost for long."""
+        was_visible, followed.visible = followed.visible, body is not None
+        if not was_visible and pts - followed.seen_at_s > self._settings.lost_s:
+            followed.body = None
+        if body is None:
+            return
+        if followed.body is None or overlap(body.box, followed.body.box) < SAME_PERSON:
+            followed.track += 1
+            followed.vote = HandVote()
+        followed.body = body
+        followed.seen_at_s = pts
+
+    def _choose_stick(
+        self, candidates: Sequence[StickCandidate], keypoints: np.ndarray, vote: HandVote
+    ) -> Stick | None:
+        limits = self._settings.grip_within, self._settings.longest_stick
+        plausible = [c for c in candidates if is_plausible(c, keypoints, *limits)]
+        if not plausible:
+            return None
+        grip, tip = max(plausible, key=lambda c: c.score).points
+        left, right = wrist_distances(grip, keypoints)
+        hand = vote.cast(left, right, float(grip[2]))
+        return Stick(hand=hand, grip=_end(grip), tip=_end(tip), detected_tip=None if tip[2] == 0 else _end(tip)[:2])
+
+
+def make_body_detector(model: str, runtime: Runtime, fused: bool = False) -> BodyDetector:
+    """Detector of a shipped model's name, a model folder or a `.task` file; raises UserError when it can't be made."""
+    if Path(model).suffix == ".task":
+        if fused:
+            raise UserError(f"detect.fused = {model!r} gives no stick; set it as detect.body")
+        return MediaPipePose(Path(model))
+    card, network = open_model(model, runtime, ["fused"] if fused else ["body"])
+    if card.architecture == "movenet":
+        return MoveNet(model, card, network)
+    if card.architecture.startswith("yolo"):
+        return Yolo(model, card, network)
+    raise UserError(f"model {model}: its card names the architecture {card.architecture}, not movenet or yolo")
+
+
+def make_stick_detector(model: str, runtime: Runtime) -> StickDetector:
+    """Detector of a shipped model's name or a model folder; raises UserError when it can't be made."""
+    card, network = open_model(model, runtime, ["stick"])
+    kind = YoloStick if card.architecture.startswith("yolo") else StickHeatmap
+    return kind(model, card, network)
+
+
+def _prominence(candidate: BodyCandidate) -> float:
+    x0, y0, x1, y1 = candidate.box
+    return candidate.score * (x1 - x0) * (y1 - y0)
+
+
+def _end(point: np.ndarray) -> tuple[float, float, float]:
+    x, y, score = point.tolist()
+    return x, y, score

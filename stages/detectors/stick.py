@@ -1,0 +1,41 @@
+"""The stick by heatmaps, looked for in the square around a person whose body is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.errors import UserError
+from stages.cards import Card
+from stages.detectors import MISSING_BELOW, BodyCandidate, StickCandidate, mark_missing
+from stages.runtime import Network
+from stages.stick_crop import extract_crop, from_crop, stick_crop
+
+
+class StickHeatmap:
+    """Runs a stick network: uint8 RGB crop (1, size, size, 3) in; `points` (1, 2, 3) and `presence` (1,) out."""
+
+    def __init__(self, model: str, card: Card, network: Network) -> None:
+        self._network = network
+        names = [output.name for output in self._network.outputs]
+        if not {"points", "presence"} <= set(names):
+            raise UserError(f"model {model} gives {', '.join(names)}, not points and presence; choose another as stick")
+        self._points, self._presence = names.index("points"), names.index("presence")
+        self._threshold = 0.5 if card.threshold is None else card.threshold
+        self._size = self._network.inputs[0].shape[1] or card.inputs[0].shape[1]
+
+    def detect(self, image: np.ndarray, body: BodyCandidate) -> Sequence[StickCandidate]:
+        height, width = image.shape[:2]
+        crop = stick_crop(body.keypoints, width, height)
+        cut = extract_crop(image, crop, self._size)
+        outputs = self._network(np.ascontiguousarray(cut[None, ..., ::-1]))
+        presence = float(outputs[self._presence].reshape(-1)[0])
+        if presence < self._threshold:
+            return []
+        points = outputs[self._points][0].astype(np.float32)
+        points[:, :2] = from_crop(points[:, :2], crop)
+        return [StickCandidate(mark_missing(points, width, height, MISSING_BELOW), presence)]
+
+    def describe(self) -> str:
+        return self._network.describe()

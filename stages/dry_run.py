@@ -1,0 +1,100 @@
+"""Checks everything that a run would need, without running: what a user wants to know before the training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from engine.capture import make_source
+from engine.chain import Chain
+from engine.config import Config, import_name
+from engine.errors import UserError
+from engine.layout import sections_of, stream_names
+from engine.packet import FrameRef
+from engine.stage import Context, FrameOverrun
+from stages.outputs import check_writable
+from stages.overlay import OverlaySettings
+from stages.publish import ResultsSettings
+from stages.publisher import PublishSettings, frames_url, results_url
+from stages.record import RecordSettings, check_recording, recording_path
+from stages.view import has_display
+
+
+def check_outputs(config: Config, streams: Sequence[str], stats_file: Path | None) -> list[str]:
+    """Where output goes, one line each; raises UserError when it cannot go there. Writes nothing."""
+    found = []
+    for section in config.sections.values():
+        match section:
+            case ResultsSettings(path=path) if path and path != "-":
+                check_writable(Path(path), "results.path")
+                found.append(f"results: {path}")
+            case RecordSettings(path=path) if path:
+                for stream in streams:
+                    check_recording(recording_path(Path(path), stream, streams))
+                found.append(f"recording: {path}")
+            case OverlaySettings(view="window") if not has_display():
+                raise UserError("overlay.view = window: there is no display here; use --view none")
+            case PublishSettings() if results_url(section):
+                found.append(f"publishing: {results_url(section)}, pictures {frames_url(section) or 'off'}")
+    if stats_file is not None:
+        check_writable(stats_file, "--stats")
+        found.append(f"statistics: {stats_file}")
+    return found
+
+
+def dry_run(config: Config, sources: Sequence[str]) -> list[str]:
+    """Open every source and every stage once; returns what was found, a line each. Raises UserError."""
+    sections = sections_of(config)
+    source_type = import_name(config.engine.source, "engine.source")
+    lines = []
+    for name, text in zip(stream_names(sources), sources, strict=True):
+        source = make_source(source_type, sections, text)
+        try:
+            info = source.open()
+        finally:
+            source.close()
+        fps = f"{info.fps:.2f} FPS" if info.fps else "unknown rate"
+        lines.append(f"source {name}: {text}: {info.width}x{info.height}, {fps}, {'live' if info.live else 'recorded'}")
+    lines += check_outputs(config, stream_names(sources), None)
+    for worker in config.workers:
+        lines += _open_worker(worker.name, worker.stages, _harmless(config), stream_names(sources))
+    return [*lines, "all is well: nothing was run"]
+
+
+def _open_worker(name: str, stages: Sequence[str], sections: dict[str, Any], streams: list[str]) -> list[str]:
+    chain = Chain.load(stages, sections, errors_in_a_row=1)
+    context = Context(worker=name, streams=streams, frames=_NoFrames(), request_stop=lambda: None, health=dict)
+    try:
+        chain.open(context)
+        described = chain.describe()
+    finally:
+        chain.close()
+    said = [f"  {stage}: {key} {value}" for stage, facts in described.items() for key, value in facts.items()]
+    return [f"worker {name}: {len(stages)} stages open", *said]
+
+
+def _harmless(config: Config) -> dict[str, Any]:
+    """Settings with which opening the stages writes no file and shows no window: `check_outputs` looks at these."""
+    quiet: dict[type[msgspec.Struct], dict[str, Any]] = {
+        ResultsSettings: {"path": ""},
+        RecordSettings: {"path": ""},
+        OverlaySettings: {"view": "none", "live_line": "none"},
+    }
+    return {
+        name: msgspec.to_builtins(msgspec.structs.replace(section, **quiet.get(type(section), {})))
+        for name, section in config.sections.items()
+    }
+
+
+class _NoFrames:
+    """There are no frames before the start."""
+
+    @contextmanager
+    def read(self, ref: FrameRef) -> Any:
+        raise FrameOverrun
+        yield np.empty(0)

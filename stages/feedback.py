@@ -1,0 +1,209 @@
+"""Says what to correct: what is measured of a recognised pose against the band in which good examples of it lie.
+
+Bands, not points: inside its band a quantity is right. The bands are learned from examples (`models/bands.toml`), by
+pose and by view, because an angle in a picture depends on where the camera stands. Cues are in the performer's own left
+and right, and only about joints that were seen with confidence.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, NamedTuple
+
+import msgspec
+
+from engine.errors import UserError
+from engine.stage import Context
+from stages.angles import QUANTITIES, VIEWS, measure, mirrored_name, view_of
+from stages.classes import NEUTRAL_KIND, load_classes, models_folder
+from stages.graph import canonical_keypoints
+from stages.packets import ArnisPacket, Cue, Hand, Person, Stick
+
+ANY_VIEW = "any"
+_MISSING = (float("nan"), float("nan"), 0.0)
+
+
+class Band(msgspec.Struct, frozen=True, array_like=True):
+    """Where good examples lie, and how many there were."""
+
+    low: float
+    high: float
+    samples: int
+
+
+BandTable = dict[str, dict[str, dict[str, Band]]]
+"""Pose -> view (or `any`) -> quantity -> band."""
+
+
+class FeedbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section `[feedback]`."""
+
+    bands: str = "bands.toml"
+    """File of the bands: a path, or the name of a shipped one."""
+    max_cues: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
+    """At most so many cues at a time, worst first; 0 = no feedback."""
+    min_severity: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.25
+    """Distance beyond the band, in half-widths of the band, from which a cue is given; it stays until back inside."""
+    min_confidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
+    """Keypoints below this confidence are not judged."""
+
+
+class _Advice(NamedTuple):
+    part: str
+    """Only the worst cue about one part of the body is given."""
+    too_low: str
+    too_high: str
+
+
+_ADVICE = {
+    "elbow_deg": _Advice("{side} arm", "Straighten your {side} elbow.", "Bend your {side} elbow more."),
+    "shoulder_deg": _Advice(
+        "{side} arm", "Move your {side} elbow away from your body.", "Bring your {side} elbow closer to your body."
+    ),
+    "hip_deg": _Advice("{side} leg", "Straighten your {side} hip.", "Bend more at your {side} hip."),
+    "knee_deg": _Advice("{side} leg", "Straighten your {side} knee.", "Bend your {side} knee more."),
+    "hand_height": _Advice(
+        "{side} hand", "Raise your {side} hand to {level}.", "Lower your {side} hand to {level}."
+    ),
+    "hand_reach": _Advice(
+        "{side} arm", "Reach farther with your {side} hand.", "Bring your {side} hand closer to your shoulder."
+    ),
+    "torso_lean_deg": _Advice("torso", "Lean in a little more.", "Stand more upright."),
+    "stick_deg": _Advice("stick", "Raise the tip of the stick.", "Lower the tip of the stick."),
+    "tip_height": _Advice(
+        "stick", "Raise the tip of the stick to {level}.", "Lower the tip of the stick to {level}."
+    ),
+    "wrist_deg": _Advice(
+        "stick", "Turn the stick farther from the line of your forearm.", "Bring the stick into line with your forearm."
+    ),
+    "stance_width": _Advice("feet", "Set your feet farther apart.", "Bring your feet closer together."),
+}  # fmt: skip
+
+_LEVELS = (
+    (0.6, "above your head"), (0.2, "eye level"), (-0.12, "shoulder level"), (-0.4, "chest level"),
+    (-0.7, "waist level"), (-1.2, "hip level"), (-2.0, "knee level"),
+)  # fmt: skip
+"""Lower ends of the heights, in torsos above the shoulders."""
+
+
+def read_bands(path: Path) -> BandTable:
+    """Bands of a file; raises UserError when it is missing, malformed or names a view or quantity that there is not."""
+    try:
+        bands = msgspec.toml.decode(path.read_bytes(), type=BandTable)
+    except FileNotFoundError:
+        raise UserError(f"bands file {path} does not exist; make it with `arnis-train bands`") from None
+    except msgspec.DecodeError as error:
+        raise UserError(f"bands file {path} is not valid: {error}") from None
+    for pose, views in bands.items():
+        for view, quantities in views.items():
+            unknown = sorted(quantities.keys() - set(QUANTITIES))
+            if view not in (*VIEWS, ANY_VIEW) or unknown:
+                name = f"view {view}" if not unknown else f"quantity {unknown[0]}"
+                raise UserError(
+                    f"bands file {path}: {pose} has the unknown {name}; make it anew with `arnis-train bands`"
+                )
+    return bands
+
+
+def severity(value: float, band: Band) -> float:
+    """Signed distance to the band in its half-widths: negative below it, positive above, 0 inside; NaN for NaN."""
+    half = max((band.high - band.low) / 2.0, 1e-6)
+    if band.low <= value <= band.high:
+        return 0.0
+    return (value - (band.low if value < band.low else band.high)) / half
+
+
+def find_cues(
+    values: dict[str, float],
+    bands: dict[str, Band],
+    hand: Hand,
+    *,
+    min_severity: float,
+    shown: frozenset[str] = frozenset(),
+) -> list[Cue]:
+    """Cues, worst first, one per part of the body, for the canonical `values` (NaN: not seen) of a pose.
+
+    A quantity in `shown` (canonical names) was cued before and stays until it is back inside its band. `hand` is the
+    weapon hand: a left-hander hears of the left elbow where the canonical skeleton has the right one.
+    """
+    worst: dict[str, Cue] = {}
+    for name, band in bands.items():
+        away = severity(values.get(name, float("nan")), band)
+        if not abs(away) > (0.0 if name in shown else min_severity):
+            continue
+        own = mirrored_name(name) if hand == "left" else name
+        part, sentence = advise(own, away, band)
+        cue = Cue(
+            quantity=own, measured=round(values[name], 2), wanted=(band.low, band.high),
+            severity=round(abs(away), 2), sentence=sentence,
+        )  # fmt: skip
+        if part not in worst or cue.severity > worst[part].severity:
+            worst[part] = cue
+    return sorted(worst.values(), key=lambda cue: -cue.severity)
+
+
+def advise(quantity: str, away: float, band: Band) -> tuple[str, str]:
+    """Part of the body and sentence for a quantity, in the performer's own sides: too low (`away` < 0) or too high."""
+    side, _, rest = quantity.partition("_")
+    advice = _ADVICE[rest if side in ("left", "right") else quantity]
+    sentence = advice.too_low if away < 0 else advice.too_high
+    # The edge that was missed says where to go: "to eye level" when anything from the eyes up is right.
+    level = level_name(band.low if away < 0 else band.high)
+    return advice.part.format(side=side), sentence.format(side=side, level=level)
+
+
+def level_name(height: float) -> str:
+    """What people call a height given in torsos above the shoulders."""
+    return next((name for lowest, name in _LEVELS if height >= lowest), "your feet")
+
+
+class Feedback:
+    """Adds cues to accepted poses."""
+
+    name: ClassVar[str] = "feedback"
+    settings_type: ClassVar[type[msgspec.Struct]] = FeedbackSettings
+
+    def __init__(self, settings: FeedbackSettings) -> None:
+        self._settings = settings
+        self._bands: BandTable = {}
+        self._shown: dict[str, tuple[str, frozenset[str]]] = {}
+
+    def open(self, context: Context) -> None:
+        if not self._settings.max_cues:
+            return
+        path = Path(self._settings.bands)
+        self._bands = read_bands(path if path.is_file() else models_folder() / path)
+        classes = load_classes()
+        unknown = sorted(self._bands.keys() - set(classes.names))
+        if unknown:
+            raise UserError(f"bands file {path} names the class {unknown[0]}, which is not in the class file")
+        for c in classes.classes:
+            if c.kind == NEUTRAL_KIND:
+                self._bands.pop(c.name, None)
+
+    def process(self, packet: ArnisPacket) -> ArnisPacket:
+        gated = packet.gate is not None and not (packet.gate.detect and packet.gate.classify)
+        person, pose = packet.person, packet.pose
+        if gated or person is None or pose is None or not pose.accepted or pose.label not in self._bands:
+            return packet
+        stick = packet.stick or Stick(hand="right", grip=_MISSING, tip=_MISSING)
+        packet.feedback = self._cues(packet.stream, person, stick, pose.label)
+        return packet
+
+    def close(self) -> None:
+        self._shown.clear()
+
+    def _cues(self, stream: str, person: Person, stick: Stick, label: str) -> list[Cue]:
+        keypoints = canonical_keypoints(person.keypoints, stick.grip, stick.tip, stick.hand)
+        views = self._bands[label]
+        view = int(view_of(keypoints))
+        bands = views.get(VIEWS[view] if view >= 0 else ANY_VIEW) or views.get(ANY_VIEW, {})
+        values = {name: float(value) for name, value in measure(keypoints, self._settings.min_confidence).items()}
+        before, shown = self._shown.get(stream, ("", frozenset()))
+        cues = find_cues(
+            values, bands, stick.hand, min_severity=self._settings.min_severity,
+            shown=shown if before == label else frozenset(),
+        )[: self._settings.max_cues]  # fmt: skip
+        names = (mirrored_name(cue.quantity) if stick.hand == "left" else cue.quantity for cue in cues)
+        self._shown[stream] = (label, frozenset(names))
+        return cues

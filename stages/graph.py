@@ -1,0 +1,271 @@
+"""From keypoints and pixels to what the classifier reads: a graph of 19 nodes and a picture of the weapon hand.
+
+The functions are the same in training and serving; all but the crop work on batches (any leading dimensions).
+Missing nodes are told by the mask, never by a coordinate: their features are zero and no other node attends to them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+
+from engine.stage import Context
+from stages.packets import ArnisPacket, GraphInput, Hand, Stick
+from stages.skeleton import (
+    EDGES, GRIP, LEFT_EAR, LEFT_ELBOW, LEFT_EYE, LEFT_HIP, LEFT_KNEE, LEFT_SHOULDER,
+    LEFT_WRIST, MIRROR, NODE_COUNT, NOSE, RIGHT_EAR, RIGHT_ELBOW, RIGHT_EYE, RIGHT_HIP, RIGHT_KNEE,
+    RIGHT_SHOULDER, RIGHT_WRIST, STICK_EDGE, TIP,
+)  # fmt: skip
+from stages.stick_crop import extract_crop
+
+NODE_FEATURES = (
+    "x", "y", "confidence", "present", "bone_x", "bone_y", "above_eyes", "above_shoulders", "above_knees",
+    "from_grip_x", "from_grip_y", "from_tip_x", "from_tip_y", "along_stick", "off_stick",
+)  # fmt: skip
+"""Lengths in torsos, y down as in pictures; `above_...` is a height (up is positive); `along_stick` is 0 at the grip
+and 1 at the tip, `off_stick` the distance to the line through both, signed."""
+
+EDGE_FEATURES = (
+    "length", "sin", "cos", "rigid", "sin_to_forearm", "cos_to_forearm", "sin_to_torso", "cos_to_torso",
+)  # fmt: skip
+"""Direction from source to target; angles to the forearm and the torso do not change when the camera rolls."""
+
+DIRECTED_EDGES = np.array(
+    [*EDGES, *((b, a) for a, b in EDGES), *((n, n) for n in range(NODE_COUNT))], dtype=np.int64
+)
+"""(E, 2) source and target; both directions and self-loops, without which a lone node's attention has nothing to weigh."""
+
+PRESENT_CONFIDENCE = 0.1
+"""A node below this confidence counts as missing."""
+CROP_SIZE_PX = 128
+
+# Largest upright ratios: mid-shoulder to mid-hip stays the ruler unless the body leans towards the camera.
+_TORSO_PER_SHOULDER_WIDTH = 1.25
+_TORSO_PER_THIGH = 1.0
+_FARTHEST = 5.0
+"""Torsos; a point farther from the hips than any stick reaches is a wild detection and is cut to this."""
+_MIN_STICK = 0.2
+"""Torsos; a shorter (foreshortened) stick has no line worth measuring distances to."""
+_CROP_SIDE = 0.9
+"""Side of the hand crop in torsos: the hand, the wrist and some shaft."""
+_HAND_PER_FOREARM = 0.35
+"""From the wrist to the middle of the fist, in forearms (8 to 9 cm of 23 to 26 cm)."""
+_GRIP_CONFIDENCE = 0.3
+
+_MID_SHOULDER, _MID_HIP = NODE_COUNT, NODE_COUNT + 1
+_PARENTS = np.array([
+    _MID_SHOULDER, NOSE, NOSE, LEFT_EYE, RIGHT_EYE, _MID_SHOULDER, _MID_SHOULDER, LEFT_SHOULDER, RIGHT_SHOULDER,
+    LEFT_ELBOW, RIGHT_ELBOW, _MID_HIP, _MID_HIP, LEFT_HIP, RIGHT_HIP, LEFT_KNEE, RIGHT_KNEE, RIGHT_WRIST, GRIP,
+])  # fmt: skip
+_HEAD = (NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR)
+_RIGID = np.array([tuple(sorted(edge)) == STICK_EDGE for edge in DIRECTED_EDGES.tolist()], np.float32)
+_MISSING = (float("nan"), float("nan"), 0.0)
+
+
+def canonical_keypoints(
+    body: np.ndarray, grip: tuple[float, float, float], tip: tuple[float, float, float], hand: Hand
+) -> np.ndarray:
+    """Body (17, 3) and stick as float32 (19, 3): x, y, confidence with the weapon hand on the right.
+
+    A left-hander is mirrored (x becomes -x, left and right nodes change places); the origin is free, because
+    `build_graph` subtracts it.
+    """
+    keypoints = np.vstack([body, np.asarray([grip, tip], np.float32)]).astype(np.float32)
+    return mirror_keypoints(keypoints) if hand == "left" else keypoints
+
+
+def mirror_keypoints(keypoints: np.ndarray) -> np.ndarray:
+    """(..., 19, 3) as a mirror shows it: x becomes -x, left nodes become right nodes."""
+    mirrored: np.ndarray = keypoints[..., MIRROR, :].copy()
+    mirrored[..., 0] *= -1
+    return mirrored
+
+
+def weapon_hand(keypoints: np.ndarray) -> np.ndarray:
+    """bool (...): True where the grip of (..., 19, 3) is nearer to the left wrist than to the right one.
+
+    False where the grip or both wrists are missing; a missing wrist is infinitely far.
+    """
+    points, present = _split(keypoints)
+    distance = np.linalg.norm(points[..., [LEFT_WRIST, RIGHT_WRIST], :] - points[..., [GRIP], :], axis=-1)
+    distance = np.where(present[..., [LEFT_WRIST, RIGHT_WRIST]], distance, np.inf)
+    left: np.ndarray = present[..., GRIP] & (distance[..., 0] < distance[..., 1])
+    return left
+
+
+def torso_length(keypoints: np.ndarray) -> np.ndarray:
+    """The unit of length, float32 (...), of keypoints (..., 17 or 19, 3), in their unit; 0 where nothing tells it.
+
+    The largest of torso, 1.25 shoulder widths and a thigh, so that leaning towards the camera does not shrink it.
+    """
+    points, present = _split(keypoints)
+    shoulders, hips = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER), _middle(points, present, LEFT_HIP, RIGHT_HIP)
+    candidates = [
+        np.where(shoulders[1] & hips[1], np.linalg.norm(shoulders[0] - hips[0], axis=-1), 0),
+        _TORSO_PER_SHOULDER_WIDTH * _distance(points, present, LEFT_SHOULDER, RIGHT_SHOULDER),
+        _TORSO_PER_THIGH * _distance(points, present, LEFT_HIP, LEFT_KNEE),
+        _TORSO_PER_THIGH * _distance(points, present, RIGHT_HIP, RIGHT_KNEE),
+    ]
+    unit: np.ndarray = np.max(candidates, axis=0).astype(np.float32)
+    return unit
+
+
+def build_graph(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Node features (..., 19, 15), edge features (..., 75, 8) and mask (..., 19), all float32, of canonical keypoints.
+
+    `keypoints` (..., 19, 3): x, y in any unit, confidence; missing: confidence 0. Where neither hips nor shoulders
+    give an origin and a unit, everything is masked.
+    """
+    points, present = _normalise(*_split(keypoints), torso_length(keypoints))
+    shoulders = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER)
+    hips = _middle(points, present, LEFT_HIP, RIGHT_HIP)
+    confidence = np.where(present, keypoints[..., 2], 0)
+    parts = [points, confidence[..., None], present[..., None]]
+    every = np.concatenate([points, shoulders[0][..., None, :], hips[0][..., None, :]], -2)
+    every_present = np.concatenate([present, shoulders[1][..., None], hips[1][..., None]], -1)
+    parts.append(np.where(every_present[..., _PARENTS, None], points - every[..., _PARENTS, :], 0))
+    for reference in (_middle(points, present, *_HEAD), shoulders, _middle(points, present, LEFT_KNEE, RIGHT_KNEE)):
+        height = reference[0][..., None, 1] - points[..., 1]
+        parts.append(np.where(reference[1][..., None], height, 0)[..., None])
+    for end in STICK_EDGE:
+        parts.append(np.where(present[..., [end], None], points - points[..., [end], :], 0))
+    parts.append(_against_stick(points, present))
+    nodes = np.where(present[..., None], np.concatenate(parts, -1), 0).astype(np.float32)
+    return nodes, _edge_features(points, present), present.astype(np.float32)
+
+
+def hand_crop(image: np.ndarray, keypoints: np.ndarray, hand: Hand) -> np.ndarray | None:
+    """uint8 RGB (128, 128, 3) around the weapon hand of uint8 BGR `image`, mirrored for left-handers.
+
+    `keypoints` (19, 3) in pixels of the image, not canonical. Centre: the grip, or the wrist plus a third of the
+    forearm where the grip is weak; side: 0.9 torso. None when neither is known or the hand is outside the picture.
+    """
+    points, present = _split(keypoints)
+    elbow, wrist = (LEFT_ELBOW, LEFT_WRIST) if hand == "left" else (RIGHT_ELBOW, RIGHT_WRIST)
+    if present[GRIP] and keypoints[GRIP, 2] >= _GRIP_CONFIDENCE:
+        centre = points[GRIP]
+    elif present[wrist]:
+        forearm = points[wrist] - points[elbow] if present[elbow] else np.zeros(2)
+        centre = points[wrist] + _HAND_PER_FOREARM * forearm
+    else:
+        return None
+    side = _CROP_SIDE * float(torso_length(keypoints))
+    height, width = image.shape[:2]
+    if side < 4 or not (0 <= centre[0] < width and 0 <= centre[1] < height):
+        return None
+    crop = extract_crop(image, (float(centre[0]), float(centre[1]), side), CROP_SIZE_PX)[:, :, ::-1]
+    return np.ascontiguousarray(crop[:, ::-1] if hand == "left" else crop)
+
+
+class GraphSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """Settings of the graph."""
+
+    crop: bool = True
+    """Also look at the picture of the weapon hand; without it the classifier judges the keypoints alone."""
+
+
+class Graph:
+    """Adds the classifier's input; leaves packets alone that the gates have told not to classify."""
+
+    name: ClassVar[str] = "graph"
+    settings_type: ClassVar[type[msgspec.Struct]] = GraphSettings
+
+    def __init__(self, settings: GraphSettings) -> None:
+        self._settings = settings
+        self._context: Context | None = None
+
+    def open(self, context: Context) -> None:
+        self._context = context
+
+    def process(self, packet: ArnisPacket) -> ArnisPacket:
+        if packet.person is None or (packet.gate and not (packet.gate.detect and packet.gate.classify)):
+            return packet
+        stick = packet.stick or Stick(hand="right", grip=_MISSING, tip=_MISSING)
+        body = packet.person.keypoints
+        nodes, edges, mask = build_graph(canonical_keypoints(body, stick.grip, stick.tip, stick.hand))
+        packet.graph = GraphInput(nodes=nodes, edges=edges, mask=mask)
+        if self._settings.crop and packet.frame is not None and self._context is not None:
+            keypoints = np.vstack([body, np.asarray([stick.grip, stick.tip], np.float32)])
+            with self._context.frames.read(packet.frame) as image:
+                packet.graph.crop = hand_crop(image, keypoints, stick.hand)
+        return packet
+
+    def close(self) -> None:
+        self._context = None
+
+
+def _split(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (..., K, 2), zero where missing, and presence, bool (..., K)."""
+    xy = keypoints[..., :2]
+    present = (keypoints[..., 2] >= PRESENT_CONFIDENCE) & np.isfinite(xy).all(-1)
+    return np.where(present[..., None], xy, 0).astype(np.float32), present
+
+
+def _middle(points: np.ndarray, present: np.ndarray, *nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (..., 2) of those of the nodes that are present, and whether there is any."""
+    weights = present[..., list(nodes)].astype(np.float32)
+    total = weights.sum(-1)
+    mean = (points[..., list(nodes), :] * weights[..., None]).sum(-2) / np.maximum(total, 1)[..., None]
+    return mean, total > 0
+
+
+def _distance(points: np.ndarray, present: np.ndarray, a: int, b: int) -> np.ndarray:
+    distance: np.ndarray = np.linalg.norm(points[..., a, :] - points[..., b, :], axis=-1)
+    return np.where(present[..., a] & present[..., b], distance, 0)
+
+
+def _normalise(points: np.ndarray, present: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Origin to mid-hip (a torso below mid-shoulder when no hip is seen), unit to one torso."""
+    shoulders, any_shoulder = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER)
+    hips, any_hip = _middle(points, present, LEFT_HIP, RIGHT_HIP)
+    below = shoulders + np.stack([np.zeros_like(unit), unit], -1)
+    origin = np.where(any_hip[..., None], hips, below)
+    usable = (unit > 0) & (any_hip | any_shoulder)
+    scale = np.where(usable, unit, 1)[..., None, None]
+    present = present & usable[..., None]
+    centred = np.clip((points - origin[..., None, :]) / scale, -_FARTHEST, _FARTHEST)
+    return np.where(present[..., None], centred, 0), present
+
+
+def _against_stick(points: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(..., 19, 2): position along the stick and distance off its line; zero without a stick to measure against."""
+    shaft = points[..., TIP, :] - points[..., GRIP, :]
+    length = np.linalg.norm(shaft, axis=-1)
+    known = present[..., GRIP] & present[..., TIP] & (length >= _MIN_STICK)
+    length = np.where(known, length, 1)[..., None]
+    along_axis = (shaft / length)[..., None, :]
+    offset = points - points[..., [GRIP], :]
+    along = (offset * along_axis).sum(-1) / length
+    off = offset[..., 0] * along_axis[..., 1] - offset[..., 1] * along_axis[..., 0]
+    features = np.clip(np.stack([along, off], -1), -_FARTHEST, _FARTHEST)
+    return np.where(known[..., None, None], features, 0)
+
+
+def _edge_features(points: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """float32 (..., E, 8); an edge with a missing end is zero, so is a self-loop."""
+    source, target = DIRECTED_EDGES[:, 0], DIRECTED_EDGES[:, 1]
+    there = (present[..., source] & present[..., target])[..., None]
+    length, direction = _direction(points[..., target, :] - points[..., source, :])
+    shoulders = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER)
+    hips = _middle(points, present, LEFT_HIP, RIGHT_HIP)
+    forearm_there = present[..., RIGHT_ELBOW] & present[..., RIGHT_WRIST]
+    forearm = np.where(forearm_there[..., None], points[..., RIGHT_WRIST, :] - points[..., RIGHT_ELBOW, :], 0)
+    torso = np.where((shoulders[1] & hips[1])[..., None], shoulders[0] - hips[0], 0)
+    rigid = np.broadcast_to(_RIGID[:, None], length.shape)
+    parts = [length, direction[..., [1, 0]], rigid, _turn(forearm, direction), _turn(torso, direction)]
+    return np.where(there, np.concatenate(parts, -1), 0).astype(np.float32)
+
+
+def _direction(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Length (..., 1) and unit vector (..., 2); zero for no length."""
+    length: np.ndarray = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return length, np.where(length > 1e-6, vectors / np.maximum(length, 1e-6), 0)
+
+
+def _turn(reference: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Sine and cosine (..., E, 2) of the angle from `reference` (..., 2) to each direction (..., E, 2)."""
+    axis = _direction(reference)[1][..., None, :]
+    sine = axis[..., 0] * direction[..., 1] - axis[..., 1] * direction[..., 0]
+    return np.stack([sine, (axis * direction).sum(-1)], -1)

@@ -1,0 +1,215 @@
+"""Passes results on: as lines of a file, and on a socket that others subscribe to.
+
+Both stages stand before the drawing ones, so that nobody waits for a picture; both see packets that have ended, so
+that every frame is accounted for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import msgspec
+
+from engine.clock import NS_PER_S, now_ns
+from engine.stage import Context
+from stages.classes import load_classes
+from stages.outputs import check_writable
+from stages.packets import ArnisPacket
+from stages.publisher import Publisher, PublishSettings, frames_url, results_url
+from stages.result import SCHEMA_VERSION, FeedbackMessage, Hello, cue_result, result_of
+from stages.skeleton import DRAWN_EDGES, KEYPOINT_NAMES, STICK_EDGE
+from stages.tally import PoseTally
+
+log = logging.getLogger(__name__)
+
+TAIL_BYTES = 4 * 1024 * 1024
+"""How much of a results file a restarted worker reads: what may come twice is among the last lines."""
+REBIND_S = 3.0
+"""How long a restarted worker waits for its predecessor's port."""
+
+
+class ResultsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Section [results]."""
+
+    path: str = ""
+    """File that gets one line of JSON per frame; `-`: the standard output; empty: none."""
+
+
+class Results:
+    """Writes one line of JSON for each packet; a restarted worker goes on in the same file."""
+
+    name: ClassVar[str] = "results"
+    settings_type: ClassVar[type[msgspec.Struct]] = ResultsSettings
+    sees_ended: ClassVar[bool] = True
+
+    def __init__(self, settings: ResultsSettings) -> None:
+        self._path = settings.path
+        self._out: BinaryIO | None = None
+        self._last: dict[str, int] = {}
+        self._tally = PoseTally()
+        self._encoder = msgspec.json.Encoder()
+
+    def open(self, context: Context) -> None:
+        """Raises UserError when the file cannot be written."""
+        self._request_stop = context.request_stop
+        if self._path == "-":
+            self._out = sys.stdout.buffer
+        elif self._path:
+            path = Path(self._path)
+            check_writable(path, "results.path")
+            if context.restarts and path.exists():
+                self._last = mend_lines(path)
+            # Unbuffered: each line is one write, so that a killed worker has lost none.
+            self._out = path.open("ab" if context.restarts else "wb", buffering=0)
+
+    def process(self, packet: ArnisPacket) -> ArnisPacket:
+        _mark_ready(packet)
+        self._tally.count(packet)
+        if self._out is None or packet.sequence <= self._last.get(packet.stream, -1):
+            return packet
+        try:
+            self._out.write(self._encoder.encode(result_of(packet)) + b"\n")
+            if self._path == "-":
+                self._out.flush()
+        except BrokenPipeError:
+            # The reader (`| head`) has gone, and a run for nobody has no purpose.
+            self._out = None
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._request_stop()
+        return packet
+
+    def close(self) -> None:
+        if self._out is not None and self._path != "-":
+            self._out.close()
+        self._out = None
+
+    def describe(self) -> dict[str, str]:
+        """Seconds for which each pose was held."""
+        return {label: f"{held_s:.1f} s" for label, held_s in self._tally.seconds().items()}
+
+
+class Publish:
+    """Sends results, cues and health to whoever has subscribed; `hello` and health at once to who comes late."""
+
+    name: ClassVar[str] = "publish"
+    settings_type: ClassVar[type[msgspec.Struct]] = PublishSettings
+    sees_ended: ClassVar[bool] = True
+
+    def __init__(self, settings: PublishSettings) -> None:
+        self._settings = settings
+        self._publisher: Publisher | None = None
+        self._encode: Callable[[Any], bytes] = (
+            msgspec.json.Encoder() if settings.format == "json" else msgspec.msgpack.Encoder()
+        ).encode
+        self._cues: dict[str, list[str]] = {}
+        self._health_at_ns = 0
+
+    def open(self, context: Context) -> None:
+        """Raises UserError when the socket cannot be bound, or may not be without keys."""
+        self._context = context
+        url = results_url(self._settings)
+        if url:
+            retry_s = REBIND_S if context.restarts else 0.0
+            self._publisher = Publisher(
+                url, "publish.url", self._settings, queue=self._settings.queue, retry_s=retry_s
+            )
+            log.info("results are published at %s", url)
+
+    def process(self, packet: ArnisPacket) -> ArnisPacket:
+        _mark_ready(packet)
+        if self._publisher is not None:
+            self._serve(self._publisher, now_ns())
+            if self._publisher.wanted(f"result.{packet.stream}"):
+                self._publisher.send(f"result.{packet.stream}", self._encode(result_of(packet)))
+            self._send_cues(self._publisher, packet)
+        return packet
+
+    def idle(self, now_ns: int) -> None:
+        if self._publisher is not None:
+            self._serve(self._publisher, now_ns)
+
+    def close(self) -> None:
+        if self._publisher is not None:
+            self._send_health(self._publisher)
+            self._publisher.close()
+            self._publisher = None
+
+    def _serve(self, publisher: Publisher, now: int) -> None:
+        """Greet new subscribers; send health each second."""
+        fresh = publisher.new_subscriptions()
+        if any(b"hello\0".startswith(prefix) for prefix in fresh):
+            self._send_hello(publisher)
+        newcomer = any(b"health\0".startswith(prefix) for prefix in fresh)
+        if newcomer or now - self._health_at_ns >= NS_PER_S:
+            self._send_health(publisher)
+            self._health_at_ns = now
+
+    def _send_hello(self, publisher: Publisher) -> None:
+        hello = Hello(
+            sequence=publisher.next_sequence("hello"),
+            version=program_version(),
+            streams=self._context.streams,
+            frames=frames_url(self._settings) or None,
+            classes=list(load_classes().classes),
+            keypoints=list(KEYPOINT_NAMES),
+            edges=[*DRAWN_EDGES, STICK_EDGE],
+        )
+        publisher.send("hello", self._encode(hello))
+
+    def _send_health(self, publisher: Publisher) -> None:
+        sequence = publisher.next_sequence("health")
+        health = {"schema": SCHEMA_VERSION, "sequence": sequence, **self._context.health()}
+        publisher.send("health", self._encode(health))
+
+    def _send_cues(self, publisher: Publisher, packet: ArnisPacket) -> None:
+        sentences = [] if packet.ended else [cue.sentence for cue in packet.feedback]
+        if packet.status == "dropped" or sentences == self._cues.get(packet.stream, []):
+            return
+        self._cues[packet.stream] = sentences
+        topic = f"feedback.{packet.stream}"
+        message = FeedbackMessage(
+            stream=packet.stream,
+            sequence=publisher.next_sequence(topic),
+            frame=packet.sequence,
+            pts=round(packet.pts, 6),
+            label=packet.pose.label if packet.pose and sentences else None,
+            cues=[cue_result(cue) for cue in packet.feedback] if sentences else [],
+        )
+        publisher.send(topic, self._encode(message))
+
+
+def mend_lines(path: Path) -> dict[str, int]:
+    """Last sequence of each stream at the end of a results file, after cutting off a half-written last line."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL_BYTES))
+        tail = file.read()
+        whole = tail.rfind(b"\n") + 1
+        file.truncate(size - len(tail) + whole)
+    lines = tail[:whole].splitlines()[0 if size <= TAIL_BYTES else 1 :]
+    # Lines of a stream are in order, so that the last one wins.
+    return {line.stream: line.sequence for line in (msgspec.json.decode(text, type=_Line) for text in lines)}
+
+
+def program_version() -> str:
+    """Version of the installed package; `0` in a bare checkout."""
+    try:
+        return version("arnis-stream")
+    except PackageNotFoundError:
+        return "0"
+
+
+class _Line(msgspec.Struct):
+    stream: str
+    sequence: int
+
+
+def _mark_ready(packet: ArnisPacket) -> None:
+    if packet.ready_at_ns is None:
+        packet.ready_at_ns = now_ns()

@@ -1,0 +1,199 @@
+"""A publishing socket: one-part messages `topic NUL payload`, refused off this machine without keys.
+
+ZeroMQ drops messages for a subscriber that is behind by `queue`; that, and nothing else, is what a slow one costs.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import zmq
+import zmq.auth
+from zmq.auth.thread import ThreadAuthenticator
+
+from engine.clock import NS_PER_S, now_ns
+from engine.errors import UserError
+
+DEFAULT_URL = "tcp://127.0.0.1:5570"
+LINGER_MS = 300
+"""How long the last messages may take to leave at the end."""
+MAX_INCOMING_BYTES = 65_536
+"""Subscribers send their topics and nothing else."""
+
+
+class PublishSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Section [publish]."""
+
+    url: str = "auto"
+    """Address of the results; `auto`: tcp://127.0.0.1:5570 for a live source, none for files; `off`: none."""
+    frames_url: str = "auto"
+    """Address of the pictures with overlay; `auto`: the next port; `off`: none."""
+    format: Literal["json", "msgpack"] = "json"
+    queue: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    """Messages that wait for a slow subscriber before it misses some."""
+    frames_fps: Annotated[float, msgspec.Meta(gt=0, le=240)] = 15.0
+    """Most pictures per second on `frame.<stream>`."""
+    jpeg_quality: Annotated[int, msgspec.Meta(ge=10, le=100)] = 80
+    server_key: str = ""
+    """CURVE key file of this program (`*.key_secret`); needed for any address off this machine."""
+    client_keys: str = ""
+    """Folder with the public keys (`*.key`) of those who may subscribe."""
+
+
+def results_url(settings: PublishSettings) -> str:
+    """Where results go; empty for nowhere. `auto` is decided by who knows the sources, and counts as nowhere here."""
+    return "" if settings.url in ("auto", "off", "") else settings.url
+
+
+def frames_url(settings: PublishSettings) -> str:
+    """Where pictures go; empty for nowhere."""
+    if settings.frames_url != "auto":
+        return "" if settings.frames_url == "off" else settings.frames_url
+    url = results_url(settings)
+    port = re.fullmatch(r"(tcp://.*:)(\d+)", url)
+    if port:
+        return f"{port[1]}{int(port[2]) + 1}"
+    return f"{url}-frames" if url.startswith("ipc://") else ""
+
+
+def is_loopback(url: str) -> bool:
+    """Whether nobody outside of this machine can reach the address."""
+    if url.startswith(("ipc://", "inproc://")):
+        return True
+    match = re.fullmatch(r"tcp://\[?([^\]]*)\]?:[^:]+", url)
+    if not match:
+        return False
+    try:
+        return ipaddress.ip_address(match[1]).is_loopback
+    except ValueError:
+        return match[1] == "localhost"
+
+
+class Publisher:
+    """An XPUB socket that knows its subscriptions and counts each topic's messages."""
+
+    def __init__(self, url: str, setting: str, settings: PublishSettings, *, queue: int, retry_s: float = 0.0) -> None:
+        """Bind; `setting` names the address in errors; `retry_s`: how long a dead predecessor's port may stay taken.
+
+        Raises UserError when the address is taken or wrong, when it is reachable from outside and there are no keys,
+        or when the keys cannot be read.
+        """
+        self._check(url, setting)
+        self.subscriptions: set[bytes] = set()
+        self._sequences: dict[str, int] = {}
+        self._context = zmq.Context()
+        self._authenticator: ThreadAuthenticator | None = None
+        self._socket = self._context.socket(zmq.XPUB)
+        try:
+            self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+            self._socket.setsockopt(zmq.SNDHWM, queue)
+            self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_INCOMING_BYTES)
+            self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+            self._secure(url, setting, settings)
+            self._bind(url, setting, retry_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def new_subscriptions(self) -> list[bytes]:
+        """Topics (prefixes) subscribed to since the last call, repeated ones too; updates `subscriptions`."""
+        fresh = []
+        while self._socket.poll(0):
+            message = self._socket.recv(zmq.NOBLOCK)
+            assert isinstance(message, bytes)
+            if message[:1] == b"\x01":
+                fresh.append(message[1:])
+                self.subscriptions.add(message[1:])
+            elif message[:1] == b"\x00":
+                self.subscriptions.discard(message[1:])
+        return fresh
+
+    def wanted(self, topic: str) -> bool:
+        """Whether anybody subscribed to the topic."""
+        name = topic.encode() + b"\0"
+        return any(name.startswith(prefix) for prefix in self.subscriptions)
+
+    def next_sequence(self, topic: str) -> int:
+        """Count a message of a topic; from 0."""
+        number = self._sequences.get(topic, 0)
+        self._sequences[topic] = number + 1
+        return number
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Never blocks: a subscriber whose queue is full misses the message."""
+        self._socket.send(topic.encode() + b"\0" + payload, zmq.NOBLOCK)
+
+    def close(self) -> None:
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._socket.close()
+        self._context.term()
+
+    @staticmethod
+    def _check(url: str, setting: str) -> None:
+        port = re.fullmatch(r"tcp://.+:(\d+|\*)", url)
+        # libzmq takes a port that is too large modulo 65536.
+        if not (port and (port[1] == "*" or 0 < int(port[1]) < 65_536)) and not re.match("ipc://.", url):
+            raise UserError(f"{setting}: {url!r} is no address; write tcp://127.0.0.1:PORT with a port from 1 to 65535")
+
+    def _secure(self, url: str, setting: str, settings: PublishSettings) -> None:
+        if not (settings.server_key or settings.client_keys):
+            if not is_loopback(url):
+                raise UserError(
+                    f"{setting}: {url} can be reached from other machines; set publish.server_key and "
+                    "publish.client_keys (CURVE keys), or use an address such as tcp://127.0.0.1:5570"
+                )
+            return
+        public, secret = load_server_key(settings.server_key)
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
+        self._authenticator.configure_curve(domain="*", location=str(client_folder(settings.client_keys)))
+        self._socket.curve_publickey = public
+        self._socket.curve_secretkey = secret
+        self._socket.curve_server = True
+
+    def _bind(self, url: str, setting: str, retry_s: float) -> None:
+        until = now_ns() + round(retry_s * NS_PER_S)
+        while True:
+            try:
+                self._socket.bind(url)
+                return
+            except zmq.ZMQError as error:
+                if error.errno == errno.EADDRINUSE and now_ns() < until:
+                    time.sleep(0.1)
+                    continue
+                if error.errno == errno.EADDRINUSE:
+                    raise UserError(
+                        f"{setting}: the port of {url} is in use (is another arnis-stream running?); "
+                        "choose another with --publish tcp://127.0.0.1:PORT, or --publish off"
+                    ) from error
+                advice = "write tcp://127.0.0.1:PORT"
+                raise UserError(f"{setting}: cannot bind {url}: {error.strerror}; {advice}") from error
+
+
+def load_server_key(file: str) -> tuple[bytes, bytes]:
+    """Public and secret key of a CURVE key file. Raises UserError when it is missing or holds no secret key."""
+    if not file:
+        raise UserError("publish.server_key is empty, but publish.client_keys is not: CURVE needs both")
+    try:
+        public, secret = zmq.auth.load_certificate(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"publish.server_key: cannot read a key from {file}: {error}") from error
+    if secret is None:
+        raise UserError(f"publish.server_key: {file} holds no secret key; give the *.key_secret file")
+    return public, secret
+
+
+def client_folder(folder: str) -> Path:
+    """The folder of authorised public keys. Raises UserError when it is missing or holds none."""
+    if not folder:
+        raise UserError("publish.client_keys is empty, but publish.server_key is not: nobody could subscribe")
+    if not any(Path(folder).glob("*.key")):
+        raise UserError(f"publish.client_keys: no *.key file in {folder}; put the subscribers' public keys there")
+    return Path(folder)

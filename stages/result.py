@@ -1,0 +1,196 @@
+"""One result, the same on the socket and as a line of `--results`; and the schema that says so to other programs.
+
+`python -m stages.result` writes `result.schema.json` anew from the Structs below; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from engine.clock import NS_PER_MS
+from engine.packet import Status
+from stages.classes import PoseClass
+from stages.packets import ArnisPacket, Cue, Hand, Person, Pose, Stick, StickMethod
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Point = tuple[float, float]
+Keypoint = tuple[float, float, Share]
+"""x and y in pixels of the unmirrored source frame, confidence."""
+
+
+class PersonResult(msgspec.Struct, kw_only=True, frozen=True):
+    """The person who is followed; `track` changes when it is another one."""
+
+    track: int
+    box: tuple[float, float, float, float]
+    score: Share
+    keypoints: Annotated[list[Keypoint | None], msgspec.Meta(min_length=17, max_length=17)]
+    """COCO order; null where a keypoint was not found."""
+
+
+class StickResult(msgspec.Struct, kw_only=True, frozen=True):
+    """The stick; an end that was not found is null, and so are angle and length then."""
+
+    hand: Hand
+    grip: Keypoint | None
+    tip: Keypoint | None
+    angle_deg: float | None
+    """Direction from grip to tip in the picture, counter-clockwise from the right: 90 points up. From -180 to 180."""
+    length_px: float | None
+    method: StickMethod
+    detected_tip: Point | None
+
+
+class Result(msgspec.Struct, kw_only=True, frozen=True):
+    """What is known of one frame."""
+
+    schema: int = SCHEMA_VERSION
+    stream: str
+    sequence: int
+    """Counts the frames of the stream without a gap: a subscriber sees from it what it missed."""
+    pts: float
+    """Seconds from the start of the stream."""
+    captured_at_ns: int
+    latency_ms: float | None
+    """From capture to when the result was ready; null for a frame that was not processed."""
+    status: Status
+    reason: str | None
+    person: PersonResult | None
+    stick: StickResult | None
+    pose: Pose | None
+    feedback: list[Cue]
+
+
+class FeedbackMessage(msgspec.Struct, kw_only=True, frozen=True):
+    """Topic `feedback.<stream>`: sent when the cues change, also to none."""
+
+    schema: int = SCHEMA_VERSION
+    stream: str
+    sequence: int
+    """Counts the messages of this topic."""
+    frame: int
+    """`sequence` of the result that it belongs to."""
+    pts: float
+    label: str | None
+    cues: list[Cue]
+
+
+class Hello(msgspec.Struct, kw_only=True, frozen=True):
+    """Topic `hello`: what a subscriber needs to read the rest; sent whenever somebody subscribes to it."""
+
+    schema: int = SCHEMA_VERSION
+    sequence: int
+    program: str = "arnis-stream"
+    version: str
+    streams: list[str]
+    frames: str | None
+    """Address of the socket with the pictures (`frame.<stream>`)."""
+    classes: list[PoseClass]
+    keypoints: list[str]
+    """Names of the 17 keypoints, then `grip` and `tip`."""
+    edges: list[tuple[int, int]]
+    """What to join by lines, as indices into `keypoints`."""
+
+
+def result_of(packet: ArnisPacket) -> Result:
+    """The result of a packet, rounded to what is measured: no NaN, null where there is none."""
+    seen = None if packet.ended else packet
+    latency_ns = packet.ready_at_ns - packet.captured_at_ns if seen and packet.ready_at_ns is not None else None
+    return Result(
+        stream=packet.stream,
+        sequence=packet.sequence,
+        pts=round(packet.pts, 6),
+        captured_at_ns=packet.captured_at_ns,
+        latency_ms=None if latency_ns is None else round(latency_ns / NS_PER_MS, 1),
+        status=packet.status,
+        reason=packet.reason or _gate_reason(packet),
+        person=_person(seen.person) if seen and seen.person else None,
+        stick=_stick(seen.stick) if seen and seen.stick else None,
+        pose=_pose(seen.pose) if seen and seen.pose else None,
+        feedback=[cue_result(cue) for cue in seen.feedback] if seen else [],
+    )
+
+
+def cue_result(cue: Cue) -> Cue:
+    """A cue as others read it: rounded."""
+    low, high = cue.wanted
+    return msgspec.structs.replace(
+        cue, measured=round(cue.measured, 3), wanted=(round(low, 3), round(high, 3)), severity=round(cue.severity, 2)
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a result, with those of the other messages among its `$defs`."""
+    (root, *_), definitions = msgspec.json.schema_components((Result, FeedbackMessage, Hello))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"arnis-stream result, version {SCHEMA_VERSION}",
+        **root,
+        "$defs": definitions,
+    }
+
+
+def schema_text() -> str:
+    """What stands in `result.schema.json`."""
+    return msgspec.json.format(msgspec.json.encode(json_schema(), order="deterministic"), indent=2).decode() + "\n"
+
+
+def _gate_reason(packet: ArnisPacket) -> str | None:
+    """Why there is no fresh result, where a gate decided so."""
+    return packet.gate.reason if packet.gate is not None and packet.status != "ok" else None
+
+
+def _person(person: Person) -> PersonResult:
+    x0, y0, x1, y1 = (round(float(v), 1) for v in person.box)
+    return PersonResult(
+        track=person.track,
+        box=(x0, y0, x1, y1),
+        score=_share(person.score),
+        keypoints=[_keypoint(point) for point in person.keypoints],
+    )
+
+
+def _stick(stick: Stick) -> StickResult:
+    grip, tip = _keypoint(stick.grip), _keypoint(stick.tip)
+    angle = length = None
+    if grip and tip:
+        across, up = stick.tip[0] - stick.grip[0], stick.grip[1] - stick.tip[1]
+        angle, length = round(math.degrees(math.atan2(up, across)), 1), round(math.hypot(across, up), 1)
+    detected = stick.detected_tip
+    found = detected is not None and all(map(math.isfinite, detected))
+    return StickResult(
+        hand=stick.hand, grip=grip, tip=tip, angle_deg=angle, length_px=length, method=stick.method,
+        detected_tip=(round(detected[0], 1), round(detected[1], 1)) if detected and found else None,
+    )  # fmt: skip
+
+
+def _pose(pose: Pose) -> Pose:
+    shares = {name: _share(value) for name, value in pose.probabilities.items()}
+    return msgspec.structs.replace(pose, confidence=_share(pose.confidence), probabilities=shares)
+
+
+def _keypoint(point: Sequence[float] | np.ndarray) -> Keypoint | None:
+    x, y, confidence = (float(v) for v in point)
+    if not (confidence > 0 and math.isfinite(x) and math.isfinite(y)):
+        return None
+    return round(x, 1), round(y, 1), _share(confidence)
+
+
+def _share(value: float) -> float:
+    return round(min(1.0, max(0.0, float(value))), 4)
+
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
+    sys.stdout.write(f"wrote {SCHEMA_FILE.name}\n")

@@ -1,0 +1,123 @@
+"""The square around a person in which the stick is looked for: the same function when training and when serving.
+
+Coordinates are continuous: pixel i covers [i, i + 1). A crop is (centre x, centre y, side) in pixels of the picture.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from stages.skeleton import (
+    LEFT_ELBOW,
+    LEFT_HIP,
+    LEFT_SHOULDER,
+    LEFT_WRIST,
+    RIGHT_ELBOW,
+    RIGHT_HIP,
+    RIGHT_SHOULDER,
+    RIGHT_WRIST,
+)
+
+Crop = tuple[float, float, float]
+
+STICK_REACH = 1.3
+"""Torso lengths that a stick may reach from the hand: 0.84 to 1.46 was measured in photos, with a median of 1.15."""
+
+_RELIABLE = 0.2
+_SHOULDER_TO_TORSO = 1.2  # shoulders are about 0.75 torso apart: the ruler when the torso leans towards the camera
+_FOREARM = 0.55  # torso lengths from elbow to hand, when the wrist itself was not found
+_HAND_BEYOND_WRIST = 0.3  # of the forearm
+_MIN_SIDE_PX = 32.0
+
+
+def stick_crop(keypoints: np.ndarray, width: int, height: int) -> Crop:
+    """Square that holds the torso and a stick of 1.3 torso lengths in either hand, as far as the picture reaches.
+
+    keypoints: float32 (17, 3) x, y in pixels and confidence, COCO order; missing ones have confidence 0 (NaN allowed).
+    Without a reliable torso the square is drawn round all reliable keypoints, without any it is the whole picture.
+    """
+    points = np.asarray(keypoints, np.float64)[:, :2]
+    with np.errstate(invalid="ignore"):
+        reliable = np.isfinite(points).all(1) & (np.nan_to_num(np.asarray(keypoints)[:, 2]) >= _RELIABLE)
+    torso_px = torso_length_px(points, reliable)
+    if torso_px > 0:
+        low, high = _torso_box(points, reliable, torso_px)
+    elif reliable.sum() >= 2:
+        low, high = points[reliable].min(0), points[reliable].max(0)
+        margin = 0.4 * float((high - low).max())
+        low, high = low - margin, high + margin
+    else:
+        low, high = np.zeros(2), np.array([width, height], np.float64)
+    # Nothing can be seen beyond the picture's border, so no resolution is spent on it.
+    seen_low, seen_high = np.maximum(low, 0.0), np.minimum(high, [width, height])
+    if (seen_high - seen_low).min() > 0:
+        low, high = seen_low, seen_high
+    centre = (low + high) / 2
+    return float(centre[0]), float(centre[1]), max(float((high - low).max()), _MIN_SIDE_PX)
+
+
+def torso_length_px(points: np.ndarray, reliable: np.ndarray) -> float:
+    """Mid-shoulder to mid-hip, never less than 1.2 shoulder widths; 0 when shoulders or hips are missing.
+
+    points: (17, 2) pixels; reliable: bool (17,).
+    """
+    shoulders = [i for i in (LEFT_SHOULDER, RIGHT_SHOULDER) if reliable[i]]
+    hips = [i for i in (LEFT_HIP, RIGHT_HIP) if reliable[i]]
+    if not shoulders or not hips:
+        return 0.0
+    length = float(np.linalg.norm(points[shoulders].mean(0) - points[hips].mean(0)))
+    if len(shoulders) == 2:
+        across = float(np.linalg.norm(points[LEFT_SHOULDER] - points[RIGHT_SHOULDER]))
+        length = max(length, _SHOULDER_TO_TORSO * across)
+    return length
+
+
+def _torso_box(points: np.ndarray, reliable: np.ndarray, torso_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the box round the torso and round what a stick in either hand can reach."""
+    torso = [i for i in (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP) if reliable[i]]
+    corners = [points[torso]]
+    arms = ((LEFT_SHOULDER, LEFT_ELBOW, LEFT_WRIST), (RIGHT_SHOULDER, RIGHT_ELBOW, RIGHT_WRIST))
+    for shoulder, elbow, wrist in arms:
+        if reliable[wrist]:
+            hand, reach = points[wrist], STICK_REACH
+            if reliable[elbow]:
+                hand = hand + _HAND_BEYOND_WRIST * (hand - points[elbow])
+        elif reliable[elbow]:
+            hand, reach = points[elbow], STICK_REACH + _FOREARM
+        elif reliable[shoulder]:
+            hand, reach = points[shoulder], STICK_REACH + _FOREARM
+        else:
+            continue
+        corners.append(np.stack([hand - reach * torso_px, hand + reach * torso_px]))
+    every = np.concatenate(corners)
+    return every.min(0), every.max(0)
+
+
+def extract_crop(image_bgr: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
+    """Cut a crop out of uint8 (H, W, 3) and scale it to uint8 (size_px, size_px, 3), same channel order.
+
+    Beyond the picture it is black. A large crop is shrunk by area, for a thin stick would alias away otherwise.
+    """
+    centre_x, centre_y, side_px = crop
+    oversample = int(np.clip(round(side_px / size_px), 1, 4))
+    scale = size_px * oversample / side_px
+    # Pixel indices are centres, coordinates are edges: hence the halves.
+    left, top = centre_x - side_px / 2, centre_y - side_px / 2
+    shift = [(0.5 - left) * scale - 0.5, (0.5 - top) * scale - 0.5]
+    matrix = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+    target = (size_px * oversample, size_px * oversample)
+    cut = cv2.warpAffine(image_bgr, matrix, target, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return cut if oversample == 1 else cv2.resize(cut, (size_px, size_px), interpolation=cv2.INTER_AREA)
+
+
+def to_crop(points: np.ndarray, crop: Crop) -> np.ndarray:
+    """Pixels of the picture (..., 2) to 0..1 of the crop."""
+    corner = np.array([crop[0] - crop[2] / 2, crop[1] - crop[2] / 2])
+    return np.asarray((points - corner) / crop[2])
+
+
+def from_crop(points: np.ndarray, crop: Crop) -> np.ndarray:
+    """0..1 of the crop (..., 2) to pixels of the picture."""
+    corner = np.array([crop[0] - crop[2] / 2, crop[1] - crop[2] / 2])
+    return np.asarray(points * crop[2] + corner)

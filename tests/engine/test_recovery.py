@@ -1,0 +1,176 @@
+"""Deaths: of any worker, of the supervisor, of a consumer; and orderly ends by signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bench import Bench, children_of, summary_of, wait_until
+from bench_parts import lines_of
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and /dev/shm")
+
+
+def sequences_and_wrong(bench: Bench, stream: str = "0") -> tuple[list[int], list[int]]:
+    lines = lines_of(bench.results, stream)
+    wrong = [n["sequence"] for n in lines if n["status"] == "ok" and n["number"] != n["sequence"] % 251]
+    return [line["sequence"] for line in lines], wrong
+
+
+def capture_pid(bench: Bench, process: subprocess.Popen[str]) -> int:
+    """The worker that runs none of the stages which say their process id, and reads no module of theirs."""
+    for pid in children_of(process.pid) - set(bench.pids().values()):
+        threads = [path.read_text().strip() for path in Path(f"/proc/{pid}/task").glob("*/comm")]
+        links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").glob("*") if path.exists()]
+        if len(threads) > 2 and any("streams" in link for link in links):
+            return pid
+    raise AssertionError("there is no capture process")
+
+
+def leftovers(pid: int) -> list[str]:
+    """Files in shared memory and in the temporary folders that carry a supervisor's process id."""
+    folders = [Path("/dev/shm"), Path("/tmp"), Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")]
+    return [str(path) for folder in folders for path in folder.glob(f"*-{pid}-*")]
+
+
+@pytest.mark.parametrize("victim", ["Read", "Write"])
+@pytest.mark.parametrize("policy", ["latest", "every"])
+def test_a_killed_worker_is_replaced_and_each_frame_still_gives_exactly_one_result(
+    tmp_path: Path, victim: str, policy: str
+) -> None:
+    bench = Bench(tmp_path)
+    live = "true" if policy == "latest" else "false"
+    process = bench.start(["400"], "numbers.fps=60", f"numbers.live={live}", "read.delay_ms=5", "write.delay_ms=2")
+    wait_until(lambda: bench.line_count() > 60)
+    before = bench.pids()[victim]
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: bench.pids()[victim] != before)
+    summary = summary_of(process)
+    sequences, wrong = sequences_and_wrong(bench)
+    assert sequences == list(range(401))
+    assert wrong == []
+    assert sum(summary["stats"]["restarts"].values()) == 1
+    lost = summary["stats"]["dropped"].get("worker_lost", 0)
+    assert lost <= 3
+    assert summary["stats"]["frames_in"] == 400
+    assert lines_of(bench.results)[-2]["status"] == "ok"
+
+
+def test_a_killed_capture_goes_on_with_the_next_frame_of_the_file(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["300"], "numbers.fps=60")
+    wait_until(lambda: bench.line_count() > 60)
+    os.kill(capture_pid(bench, process), signal.SIGKILL)
+    summary = summary_of(process)
+    sequences, wrong = sequences_and_wrong(bench)
+    assert summary["stats"]["restarts"]["capture-0"] == 1
+    assert sequences == list(range(301))
+    assert wrong == []
+    assert sum(line["status"] == "ok" for line in lines_of(bench.results)) >= 290
+
+
+def test_killing_everybody_again_and_again_loses_and_doubles_no_result(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(
+        ["500", "500"], "numbers.fps=60", "read.delay_ms=3", "engine.restarts=20", "engine.write_off_ms=300"
+    )
+    for victim in ("Read", "Write", "Read", "Write"):
+        count = bench.line_count()
+        wait_until(lambda count=count: bench.line_count() > count + 60)  # type: ignore[misc]
+        before = bench.pids()[victim]
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda victim=victim, before=before: bench.pids()[victim] != before)  # type: ignore[misc]
+    summary_of(process)
+    for stream in ("0", "1"):
+        sequences, wrong = sequences_and_wrong(bench, stream)
+        assert sequences == list(range(501))
+        assert wrong == []
+
+
+def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    summary = bench.run(["60"], "middle.hang_at=20", "engine.silent_s=1", "engine.heartbeat_s=0.2")
+    assert summary.stats["restarts"]["classify"] == 1
+    assert [line["sequence"] for line in lines_of(bench.results)] == list(range(61))
+    assert summary.stats["dropped"]["worker_lost"] >= 1
+
+
+def test_a_frozen_consumer_stops_neither_capture_nor_supervisor_and_memory_stays_bounded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["100000"], "numbers.fps=100", "numbers.live=true", "engine.silent_s=2")
+    wait_until(lambda: bench.line_count() > 50)
+    frozen = bench.pids()["Write"]
+    os.kill(frozen, signal.SIGSTOP)
+    wait_until(lambda: bench.pids()["Write"] != frozen)
+    count = bench.line_count()
+    wait_until(lambda: bench.line_count() > count + 100)
+    process.send_signal(signal.SIGINT)
+    summary = summary_of(process)
+    sequences, wrong = sequences_and_wrong(bench)
+    assert sequences == list(range(len(sequences)))
+    assert wrong == []
+    # One ring of eight small frames, whatever happened.
+    assert all(n == 0 or name == "output" for name, n in summary["stats"]["restarts"].items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_ends_in_good_order_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["100000"], "numbers.fps=100")
+    wait_until(lambda: bench.line_count() > 50)
+    workers = children_of(process.pid)
+    started = time.monotonic()
+    for pid in [*workers, process.pid]:
+        os.kill(pid, number)
+    summary = summary_of(process)
+    assert time.monotonic() - started < 10
+    assert process.returncode == 0
+    lines = lines_of(bench.results)
+    assert lines[-1]["status"] == "end"
+    assert [line["sequence"] for line in lines] == list(range(len(lines)))
+    assert "closed Write" in bench.pid_file.read_text()
+    assert summary["stats"]["frames_in"] == len(lines) - 1
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert leftovers(process.pid) == []
+
+
+def test_a_killed_supervisor_leaves_no_process_no_segment_and_no_socket_file(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["100000", "100000"], "numbers.fps=50")
+    wait_until(lambda: bench.line_count() > 50)
+    workers = children_of(process.pid)
+    assert leftovers(process.pid) != []
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    wait_until(lambda: leftovers(process.pid) == [])
+    assert "closed Write" in bench.pid_file.read_text()
+    process.communicate()
+
+
+def test_a_supervisor_killed_while_its_workers_start_leaves_nothing_either(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["100000"], "numbers.fps=50")
+    wait_until(lambda: len(children_of(process.pid)) >= 3)
+    workers = children_of(process.pid)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    wait_until(lambda: leftovers(process.pid) == [])
+    process.communicate()
+
+
+def test_what_a_dead_program_left_behind_is_swept_by_the_next(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    stale = Path(f"/dev/shm/frames-{dead.pid}-0-abcd")
+    stale.write_bytes(b"x")
+    Bench(tmp_path).run(["3"])
+    assert not stale.exists()

@@ -1,0 +1,268 @@
+"""Frames that show nothing new are skipped, guesses are not made, and the last result stands in for a while."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+from engine.frames import OwnedFrames
+from engine.stage import Context, FrameOverrun
+from stages.gate import ConfidenceGate, GateSettings, MotionGate, StandIn, motion_between, shrink_grey
+from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Stick
+
+CLIP = Path(__file__).parent.parent / "clips" / "sam2_juggle.mp4"
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """A real frame, 720p."""
+    capture = cv2.VideoCapture(str(CLIP))
+    found, frame = capture.read()
+    capture.release()
+    assert found
+    return frame
+
+
+def with_stick(picture: np.ndarray, angle_deg: float) -> np.ndarray:
+    """The frame with a rattan-coloured stick drawn from one fixed grip."""
+    drawn, angle = picture.copy(), np.radians(angle_deg)
+    tip = (int(560 + 180 * np.cos(angle)), int(330 - 180 * np.sin(angle)))
+    cv2.line(drawn, (560, 330), tip, (90, 150, 195), 7, cv2.LINE_AA)
+    return drawn
+
+
+def motion(before: np.ndarray, after: np.ndarray) -> float:
+    return motion_between(shrink_grey(before), shrink_grey(after))
+
+
+def noisy(picture: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 6, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def test_a_moving_tip_alone_is_motion(picture: np.ndarray) -> None:
+    still, moved = with_stick(picture, 40), with_stick(picture, 45)
+    assert motion(still, moved) > GateSettings().motion_threshold
+
+
+def test_camera_noise_is_no_motion(picture: np.ndarray) -> None:
+    assert motion(noisy(picture, 1), noisy(picture, 2)) < GateSettings().motion_threshold / 2
+
+
+def test_a_change_of_exposure_is_no_motion(picture: np.ndarray) -> None:
+    darker = np.clip(picture * 0.85 + 6, 0, 255).astype(np.uint8)
+    assert motion(picture, darker) < GateSettings().motion_threshold / 2
+
+
+def test_jpeg_artefacts_are_no_motion(picture: np.ndarray) -> None:
+    compressed = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR)
+    assert motion(picture, compressed) < GateSettings().motion_threshold / 2
+
+
+def test_a_portrait_picture_keeps_its_orientation() -> None:
+    assert shrink_grey(np.zeros((1280, 720, 3), np.uint8)).shape == (96, 54)
+    assert shrink_grey(np.zeros((720, 1280, 3), np.uint8)).shape == (54, 96)
+    assert shrink_grey(np.zeros((31, 17, 3), np.uint8)).shape == (96, 54)
+
+
+class Rig:
+    """The three stages over frames that lie in memory, as a worker calls them."""
+
+    def __init__(self, **settings: object) -> None:
+        self.settings = msgspec.convert(settings, GateSettings)
+        self.frames = OwnedFrames("0")
+        self.motion = MotionGate(self.settings)
+        self.confidence = ConfidenceGate(self.settings)
+        self.stand_in = StandIn(self.settings)
+        context = Context(
+            worker="w", streams=["0"], frames=self.frames, request_stop=lambda: None, health=dict
+        )  # fmt: skip
+        for stage in (self.motion, self.confidence, self.stand_in):
+            stage.open(context)
+        self.sequence = -1
+
+    def packet(self, picture: np.ndarray | None = None, stream: str = "0", step_s: float = 1 / 30) -> ArnisPacket:
+        self.sequence += 1
+        ref = None
+        if picture is not None:
+            np.copyto(self.frames.begin(*picture.shape[:2], busy=range(1000)), picture)
+            ref = self.frames.commit(self.sequence)
+        return ArnisPacket(
+            stream=stream, sequence=self.sequence, pts=self.sequence * step_s, captured_at_ns=1, frame=ref
+        )  # fmt: skip
+
+    def seen(self, packet: ArnisPacket) -> ArnisPacket:
+        """What a confident detector and classifier would add, after the motion gate."""
+        if packet.gate is None or packet.gate.detect:
+            packet.person, packet.stick = person(), stick()
+            packet = self.confidence.process(packet)
+            packet.pose, packet.feedback, packet.status = pose(), [cue()], "ok"
+        return self.stand_in.process(packet)
+
+    def unsure(self, packet: ArnisPacket) -> ArnisPacket:
+        """The same with a body that was hardly seen."""
+        packet.person, packet.stick = person(confidence=0.2), stick()
+        return self.stand_in.process(self.confidence.process(packet))
+
+    def nobody(self, packet: ArnisPacket) -> ArnisPacket:
+        return self.stand_in.process(self.confidence.process(packet))
+
+
+def person(confidence: float = 0.9, track: int = 1) -> Person:
+    keypoints = np.full((17, 3), 100, np.float32)
+    keypoints[:, 2] = confidence
+    return Person(track=track, box=(50.0, 50.0, 150.0, 150.0), score=0.9, keypoints=keypoints)
+
+
+def stick(grip: float = 0.9, tip: float = 0.9) -> Stick:
+    return Stick(hand="left", grip=(100.0, 100.0, grip), tip=(150.0, 60.0, tip))
+
+
+def pose(label: str = "crown_thrust") -> Pose:
+    return Pose(
+        label=label, confidence=0.9, accepted=True, family="left_lead", chamber="high", probabilities={label: 0.9}
+    )  # fmt: skip
+
+
+def cue() -> Cue:
+    return Cue(quantity="stick_deg", measured=10.0, wanted=(30.0, 60.0), severity=1.3, sentence="Raise the tip.")
+
+
+def test_a_still_picture_is_detected_again_only_after_the_allowed_frames(picture: np.ndarray) -> None:
+    rig = Rig(hold_frames=5)
+    detected = [rig.motion.process(rig.packet(noisy(picture, n))).gate.detect for n in range(13)]
+    assert detected == [True] + [False] * 5 + [True] + [False] * 5 + [True]
+
+
+def test_a_slow_drift_is_noticed_because_frames_are_compared_with_the_last_detected_one(picture: np.ndarray) -> None:
+    rig = Rig(hold_frames=300, hold_s=10.0)
+    detected = [rig.motion.process(rig.packet(with_stick(picture, 40 + 0.3 * n))).gate.detect for n in range(30)]
+    assert 2 <= sum(detected) < 20
+
+
+def test_streams_do_not_disturb_each_other(picture: np.ndarray) -> None:
+    rig = Rig()
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    gates = [rig.motion.process(rig.packet(p, s)).gate for p, s in [(picture, "a"), (mirrored, "b")] * 2]
+    assert [g.detect for g in gates] == [True, True, False, False]
+
+
+def test_a_gap_in_time_ends_a_hold(picture: np.ndarray) -> None:
+    rig = Rig()
+    assert all(rig.motion.process(rig.packet(picture, step_s=2.0)).gate.detect for _ in range(3))
+
+
+def test_motion_gating_can_be_switched_off(picture: np.ndarray) -> None:
+    rig = Rig(motion=False)
+    assert all(rig.motion.process(rig.packet(picture)).gate.detect for _ in range(3))
+
+
+def test_an_overwritten_frame_is_told_and_not_hidden(picture: np.ndarray) -> None:
+    rig = Rig()
+    packet = rig.packet(picture)
+    rig.frames.drop(packet.frame)
+    with pytest.raises(FrameOverrun):
+        rig.motion.process(packet)
+
+
+def test_a_held_packet_carries_the_last_result_and_its_age(picture: np.ndarray) -> None:
+    rig = Rig()
+    results = [rig.seen(rig.motion.process(rig.packet(picture))) for _ in range(4)]
+    assert [r.status for r in results] == ["ok", "held", "held", "held"]
+    assert [r.pose.age_frames for r in results] == [0, 1, 2, 3]
+    assert all(r.person is not None and r.stick is not None and r.feedback == [cue()] for r in results)
+
+
+def test_a_still_picture_of_an_unknown_pose_stays_unsure(picture: np.ndarray) -> None:
+    rig = Rig()
+    first = rig.motion.process(rig.packet(picture))
+    first.person, first.stick, first.status = person(), stick(), "unsure"
+    first.pose = msgspec.structs.replace(pose(), accepted=False)
+    rig.stand_in.process(first)
+    second = rig.stand_in.process(rig.motion.process(rig.packet(picture)))
+    assert second.status == "unsure"
+    assert second.pose is not None and not second.pose.accepted and second.pose.age_frames == 1
+
+
+def test_a_still_empty_picture_stays_empty(picture: np.ndarray) -> None:
+    rig = Rig()
+    first = rig.nobody(rig.motion.process(rig.packet(picture)))
+    second = rig.stand_in.process(rig.motion.process(rig.packet(picture)))
+    assert [first.status, second.status] == ["no_person", "no_person"]
+
+
+@pytest.mark.parametrize(
+    ("body", "grip", "tip", "reason"),
+    [
+        (0.9, 0.9, 0.9, None),
+        (0.4, 0.9, 0.9, "body_unsure"),
+        (0.9, 0.2, 0.9, "grip_unsure"),
+        (0.9, 0.9, 0.2, "tip_unsure"),
+    ],
+)
+def test_too_little_confidence_stops_the_classifier(body: float, grip: float, tip: float, reason: str | None) -> None:
+    rig = Rig()
+    packet = rig.packet()
+    packet.person, packet.stick = person(body), stick(grip, tip)
+    gate = rig.confidence.process(packet).gate
+    assert gate is not None and gate.classify == (reason is None) and gate.reason == reason
+
+
+def test_nobody_without_a_stick_is_classified_unless_the_stick_is_not_needed() -> None:
+    for need, reason in ((True, "no_stick"), (False, None)):
+        rig = Rig(need_stick=need)
+        packet = rig.packet()
+        packet.person = person()
+        assert rig.confidence.process(packet).gate.reason == reason
+
+
+def test_a_stick_that_turns_to_the_lens_still_counts_as_held_for_a_while() -> None:
+    rig = Rig(stick_memory_s=1.0)
+    rig.seen(rig.packet())
+    outcomes = []
+    for _ in range(40):
+        packet = rig.packet()
+        packet.person = person()
+        packet = rig.confidence.process(packet)
+        outcomes.append((packet.gate.classify, packet.stick and packet.stick.hand))
+    assert outcomes[0] == (True, "left")
+    assert outcomes[-1] == (False, None)
+
+
+def test_the_stick_of_another_person_is_not_remembered() -> None:
+    rig = Rig()
+    rig.seen(rig.packet())
+    packet = rig.packet()
+    packet.person = person(track=2)
+    assert rig.confidence.process(packet).gate.reason == "no_stick"
+
+
+def test_an_accepted_result_stands_in_for_five_unsure_frames_and_no_more() -> None:
+    rig = Rig(hold_frames=5)
+    rig.seen(rig.packet())
+    results = [rig.unsure(rig.packet()) for _ in range(7)]
+    assert [r.status for r in results] == ["held"] * 5 + ["unsure"] * 2
+    assert [r.pose.age_frames for r in results[:5]] == [1, 2, 3, 4, 5]
+    assert results[6].reason == "body_unsure" and results[6].pose is None
+
+
+def test_an_accepted_result_stands_in_while_the_person_is_lost_and_then_there_is_no_person() -> None:
+    rig = Rig(hold_frames=2)
+    rig.seen(rig.packet())
+    results = [rig.nobody(rig.packet()) for _ in range(4)]
+    assert [r.status for r in results] == ["held", "held", "no_person", "no_person"]
+    assert results[0].person is not None and results[3].person is None
+
+
+def test_a_newer_rejected_pose_is_not_covered_by_an_older_accepted_one() -> None:
+    rig = Rig()
+    rig.seen(rig.packet())
+    rejected = rig.packet()
+    rejected.person, rejected.stick, rejected.gate, rejected.status = person(), stick(), GateDecision(), "unsure"
+    rejected.pose = msgspec.structs.replace(pose("left_knee_block"), accepted=False)
+    assert rig.stand_in.process(rejected).status == "unsure"
+    assert rig.stand_in.process(rejected).pose.label == "left_knee_block"

@@ -1,0 +1,227 @@
+"""The picture that a person sees, drawn from real packets."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import sys
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+from engine.clock import now_ns
+from engine.errors import UserError
+from engine.packet import FrameRef
+from engine.stage import Context, FrameOverrun
+from stages.overlay import Overlay, OverlaySettings, draw_overlay, figures_text, pose_text
+from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Stick
+from stages.view import CANVAS_DEMAND, LiveLine, Rate, arrange
+
+
+def standing_person(width: int = 640, height: int = 480) -> Person:
+    """A person facing the camera in the middle of the picture; the left ankle was not found."""
+    x = np.array([0, 0.02, -0.02, 0.04, -0.04, 0.1, -0.1, 0.14, -0.14, 0.15, -0.15, 0.06, -0.06, 0.06, -0.06, 0, -0.06])
+    y = np.array([0.2, 0.18, 0.18, 0.19, 0.19, 0.3, 0.3, 0.45, 0.45, 0.6, 0.6, 0.6, 0.6, 0.77, 0.77, 0, 0.93])
+    keypoints = np.stack([(0.5 + x) * width, y * height, np.full(17, 0.9)], axis=1).astype(np.float32)
+    keypoints[15] = (math.nan, math.nan, 0.0)
+    return Person(track=1, box=(0.3 * width, 0.1 * height, 0.7 * width, 0.98 * height), score=0.9, keypoints=keypoints)
+
+
+def packet(**changes: Any) -> ArnisPacket:
+    """A recognised pose with a stick to the left of the picture and one cue."""
+    made = ArnisPacket(
+        stream="0", sequence=3, pts=0.1, captured_at_ns=now_ns(), frame=FrameRef("s", 0, 2, 640, 480),
+        person=standing_person(),
+        stick=Stick(hand="right", grip=(224.0, 288.0, 0.9), tip=(120.0, 250.0, 0.8), detected_tip=(118.0, 270.0)),
+        pose=Pose(label="left_eye_thrust", confidence=0.91, accepted=True, family="left_lead", chamber="high",
+                  probabilities={"left_eye_thrust": 0.91}),
+        feedback=[Cue(quantity="right_elbow_deg", measured=128.0, wanted=(150.0, 175.0), severity=0.6,
+                      sentence="Straighten your right elbow.")],
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **changes)
+
+
+def grey_picture(width: int = 640, height: int = 480) -> np.ndarray:
+    return np.full((height, width, 3), 120, np.uint8)
+
+
+def coloured(canvas: np.ndarray, bgr: tuple[int, int, int]) -> np.ndarray:
+    return np.argwhere((np.abs(canvas.astype(int) - bgr) < 12).all(axis=2))
+
+
+class OneFrame:
+    """Frame access to a single picture, or to one that the writer has taken."""
+
+    def __init__(self, picture: np.ndarray, *, overrun: bool = False) -> None:
+        self._picture, self._overrun = picture, overrun
+
+    @contextmanager
+    def read(self, ref: FrameRef) -> Any:
+        yield self._picture
+        if self._overrun:
+            raise FrameOverrun
+
+
+def context(picture: np.ndarray, *, overrun: bool = False, streams: tuple[str, ...] = ("0",)) -> Context:
+    return Context(worker="output", streams=list(streams), frames=OneFrame(picture, overrun=overrun),
+                   request_stop=lambda: None, health=dict)  # fmt: skip
+
+
+def test_the_source_picture_is_not_changed() -> None:
+    picture = grey_picture()
+    draw_overlay(picture, packet(), fps=30.0, age_ms=23.0)
+    assert (picture == 120).all()
+
+
+def test_the_corrected_stick_is_drawn_from_grip_to_tip() -> None:
+    canvas = draw_overlay(grey_picture(), packet(feedback=[]))
+    assert tuple(canvas[269, 172]) == (60, 240, 250)
+
+
+def test_missing_keypoints_and_a_missing_tip_are_left_out() -> None:
+    stick = Stick(hand="right", grip=(224.0, 288.0, 0.9), tip=(math.nan, math.nan, 0.0))
+    canvas = draw_overlay(grey_picture(), packet(stick=stick, feedback=[]))
+    assert (canvas[240:280, 100:190] == 120).all()
+
+
+def test_accepted_unsure_and_neutral_look_different() -> None:
+    pose = packet().pose
+    assert pose is not None
+    accepted = draw_overlay(grey_picture(), packet(feedback=[]))
+    rejected = msgspec.structs.replace(pose, accepted=False, confidence=0.4)
+    unsure = draw_overlay(grey_picture(), packet(status="unsure", pose=rejected, feedback=[]))
+    neutral = draw_overlay(grey_picture(), packet(pose=msgspec.structs.replace(pose, label="neutral"), feedback=[]))
+    green, amber = (110, 230, 110), (60, 190, 255)
+    corners = [canvas[:100, :400] for canvas in (accepted, unsure, neutral)]
+    assert [len(coloured(corner, green)) > 100 for corner in corners] == [True, False, False]
+    assert [len(coloured(corner, amber)) > 100 for corner in corners] == [False, True, False]
+
+
+def test_a_held_result_says_how_old_it_is() -> None:
+    pose = packet().pose
+    assert pose is not None
+    held = packet(status="held", pose=msgspec.structs.replace(pose, age_frames=3))
+    assert pose_text(held) == "left eye thrust 91 % (held 3)"
+
+
+def test_what_is_not_seen_is_said_with_its_reason() -> None:
+    assert pose_text(packet(status="no_person", pose=None)) == "no person"
+    gate = GateDecision(classify=False, reason="tip not seen")
+    assert pose_text(packet(status="unsure", pose=None, gate=gate)) == "unsure (tip not seen)"
+
+
+def test_age_and_rate_are_shown() -> None:
+    assert figures_text(29.84, 23.4) == "29.8 FPS  age 23 ms"
+
+
+def test_at_most_three_cues_are_drawn() -> None:
+    cues = 9 * [Cue(quantity="stance", measured=0, wanted=(1, 2), severity=1, sentence="Widen your stance.")]
+    three = draw_overlay(grey_picture(), packet(feedback=cues[:3]))
+    nine = draw_overlay(grey_picture(), packet(feedback=cues))
+    assert (three == nine).all()
+
+
+def test_a_mirrored_view_mirrors_the_picture_and_not_the_text() -> None:
+    picture = grey_picture()
+    picture[:, :40] = 250
+    plain = draw_overlay(picture, packet(feedback=[]))
+    mirrored = draw_overlay(picture, packet(feedback=[]), mirrored=True)
+    assert (mirrored[300:400, -40:] == 250).all()
+    # The right side of the pose's name lies over the same grey in both.
+    assert (plain[:70, 41:180] == mirrored[:70, 41:180]).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(854, 480), (1920, 1080), (1080, 1920), (64, 48)])
+def test_text_keeps_inside_pictures_of_any_size(width: int, height: int) -> None:
+    sentence = "Lift the elbow of your weapon arm. " * 4
+    long = [Cue(quantity="x", measured=0, wanted=(1, 2), severity=1, sentence=sentence)]
+    canvas = draw_overlay(grey_picture(width, height), packet(person=None, stick=None, feedback=long), fps=30, age_ms=9)
+    assert canvas.shape == (height, width, 3)
+    assert (canvas[:, -1] == 120).all() or width < 100
+
+
+def test_nothing_is_drawn_when_nobody_looks() -> None:
+    stage = Overlay(OverlaySettings(view="none", live_line="none"))
+    stage.open(context(grey_picture()))
+    assert stage.process(packet()).canvas is None
+    CANVAS_DEMAND.ask("recording")
+    try:
+        assert stage.process(packet()).canvas is not None
+    finally:
+        CANVAS_DEMAND.leave("recording")
+        stage.close()
+
+
+def test_a_frame_that_was_overwritten_costs_only_the_picture() -> None:
+    stage = Overlay(OverlaySettings(view="none", live_line="none"))
+    stage.open(context(grey_picture(), overrun=True))
+    CANVAS_DEMAND.ask("recording")
+    try:
+        drawn = stage.process(packet())
+    finally:
+        CANVAS_DEMAND.leave("recording")
+    assert (drawn.canvas, drawn.status) == (None, "ok")
+
+
+def test_a_window_without_a_display_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform in ("win32", "darwin"):
+        pytest.skip("there is always a display here")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(UserError, match="--view none"):
+        Overlay(OverlaySettings(view="window")).open(context(grey_picture()))
+
+
+def test_pressing_q_in_the_window_asks_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("DISPLAY", os.environ.get("DISPLAY", ":99"))
+    pygame = pytest.importorskip("pygame")
+    asked: list[str] = []
+    stage = Overlay(OverlaySettings(view="window", mirror="on"))
+    stage.open(msgspec.structs.replace(context(grey_picture()), request_stop=lambda: asked.append("stop")))
+    try:
+        stage.process(packet())
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_q))
+        stage.idle(now_ns())
+    finally:
+        stage.close()
+    assert asked == ["stop"]
+
+
+def test_several_streams_share_the_window_unstretched() -> None:
+    white, wide = np.full((100, 100, 3), 255, np.uint8), np.full((50, 200, 3), 255, np.uint8)
+    grid = arrange([white, wide, None], 800, 400)
+    boxes = cv2.connectedComponentsWithStats((grid[..., 0] > 200).astype(np.uint8))[2][1:]
+    shapes = sorted(round(width / height, 1) for _, _, width, height, _ in boxes.tolist())
+    assert shapes == [1.0, 4.0]
+
+
+def test_the_live_line_is_rewritten_on_a_terminal_and_sparse_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    written: dict[type[io.StringIO], str] = {}
+    for kind in (Terminal, io.StringIO):
+        out = kind()
+        monkeypatch.setattr(sys, "stdout", out)
+        line = LiveLine("stdout", with_stream=False)
+        for _ in range(50):
+            line.tell("0", "neutral 90 %", "", "30.0 FPS")
+        line.close()
+        written[kind] = out.getvalue()
+    assert written[Terminal] == "\rneutral 90 %  30.0 FPS\n"
+    assert written[io.StringIO] == "neutral 90 %  30.0 FPS\n"
+
+
+def test_the_rate_is_that_of_the_last_two_seconds() -> None:
+    rate = Rate()
+    assert rate.tick(0) is None
+    for i in range(1, 100):
+        fps = rate.tick(i * 40_000_000)
+    assert fps == pytest.approx(25.0)

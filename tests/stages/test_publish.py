@@ -1,0 +1,272 @@
+"""What subscribers and result files get, over real sockets and files."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import psutil
+import pytest
+import zmq
+import zmq.auth
+
+from engine.clock import now_ns
+from engine.errors import UserError
+from engine.stage import Context
+from stages.classes import load_classes
+from stages.outputs import check_writable
+from stages.packets import ArnisPacket, Cue
+from stages.preview import Preview, comment_of
+from stages.publish import Publish, Results, ResultsSettings
+from stages.publisher import PublishSettings, frames_url, is_loopback
+from stages.view import CANVAS_DEMAND
+
+
+def packet(sequence: int = 0, **changes: Any) -> ArnisPacket:
+    made = ArnisPacket(stream="0", sequence=sequence, pts=sequence / 30, captured_at_ns=now_ns(), status="no_person")
+    return msgspec.structs.replace(made, **changes)
+
+
+def context(restarts: int = 0) -> Context:
+    return Context(worker="output", streams=["0"], frames=None, restarts=restarts,  # type: ignore[arg-type]
+                   request_stop=lambda: None, health=lambda: {"fps_out": 30.0})  # fmt: skip
+
+
+@pytest.fixture
+def url() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+class Subscriber:
+    """What any ZeroMQ program does to listen."""
+
+    def __init__(self, url: str, *topics: str, **options: Any) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        for name, value in options.items():
+            setattr(self._socket, name, value)
+        self._socket.connect(url)
+        for topic in topics:
+            self._socket.subscribe(topic)
+
+    def receive(self, timeout_s: float = 5.0, serve: Any = lambda: None) -> tuple[str, bytes]:
+        """One message; `serve` lets the publishing side work meanwhile. Raises TimeoutError."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            serve()
+            if self._socket.poll(20):
+                message = self._socket.recv()
+                assert isinstance(message, bytes)
+                topic, _, payload = message.partition(b"\0")
+                return topic.decode(), payload
+        raise TimeoutError("no message")
+
+    def close(self) -> None:
+        self._socket.close(0)
+        self._context.term()
+
+
+@pytest.fixture
+def publish(url: str) -> Iterator[Publish]:
+    stage = Publish(PublishSettings(url=url))
+    stage.open(context())
+    yield stage
+    stage.close()
+
+
+def idle(stage: Any) -> Any:
+    return lambda: stage.idle(now_ns())
+
+
+def test_every_packet_becomes_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    stage = Results(ResultsSettings(path=str(file)))
+    stage.open(context())
+    stage.process(packet(0))
+    dropped = packet(1)
+    dropped.end("dropped", "replaced")
+    stage.process(dropped)
+    end = packet(2)
+    end.end("end")
+    stage.process(end)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["sequence"], line["status"]) for line in lines] == [(0, "no_person"), (1, "dropped"), (2, "end")]
+    stage.close()
+
+
+def test_a_restarted_worker_goes_on_in_the_same_file_without_doubles(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    first = Results(ResultsSettings(path=str(file)))
+    first.open(context())
+    first.process(packet(0))
+    first.process(packet(1))
+    first.close()
+    with file.open("ab") as half:
+        half.write(b'{"schema":1,"stre')
+    second = Results(ResultsSettings(path=str(file)))
+    second.open(context(restarts=1))
+    second.process(packet(1))
+    second.process(packet(2))
+    second.close()
+    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0, 1, 2]
+
+
+def test_results_to_a_missing_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"results\.path: .*there is no folder"):
+        Results(ResultsSettings(path=str(tmp_path / "nowhere" / "out.jsonl"))).open(context())
+
+
+def test_checking_an_output_leaves_no_trace(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new", "results.path")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_on_the_socket_is_the_line_of_the_file(tmp_path: Path, publish: Publish, url: str) -> None:
+    results = Results(ResultsSettings(path=str(tmp_path / "out.jsonl")))
+    results.open(context())
+    subscriber = Subscriber(url, "result.0\0", "health\0")
+    subscriber.receive(serve=idle(publish))
+    publish.process(results.process(packet(7)))
+    topic, payload = subscriber.receive()
+    assert topic == "result.0"
+    assert payload == (tmp_path / "out.jsonl").read_bytes().rstrip()
+    subscriber.close()
+
+
+def test_a_late_subscriber_gets_hello_and_health_at_once(publish: Publish, url: str) -> None:
+    for attempt in range(2):  # The second one sends a subscription that the socket already knows.
+        subscriber = Subscriber(url, "")
+        greetings = dict([subscriber.receive(serve=idle(publish)), subscriber.receive(serve=idle(publish))])
+        hello, health = json.loads(greetings["hello"]), json.loads(greetings["health"])
+        assert [entry["name"] for entry in hello["classes"]] == list(load_classes().names)
+        assert len(hello["keypoints"]) == 19
+        assert (hello["schema"], hello["sequence"], health["fps_out"]) == (1, attempt, 30.0)
+        if attempt:
+            subscriber.close()
+        else:
+            first = subscriber
+    first.close()
+
+
+def test_cues_are_sent_when_they_change(publish: Publish, url: str) -> None:
+    cue = Cue(quantity="right_elbow_deg", measured=128.0, wanted=(150, 175), severity=1, sentence="Straighten it.")
+    subscriber = Subscriber(url, "feedback.0\0", "health\0")
+    subscriber.receive(serve=idle(publish))
+    for sequence, cues in enumerate([[cue], [cue], [], [], [cue]]):
+        publish.process(packet(sequence, feedback=cues))
+    messages = [json.loads(subscriber.receive()[1]) for _ in range(3)]
+    assert [(message["sequence"], message["frame"]) for message in messages] == [(0, 0), (1, 2), (2, 4)]
+    assert [len(message["cues"]) for message in messages] == [1, 0, 1]
+    subscriber.close()
+
+
+def test_messagepack_holds_the_same(url: str) -> None:
+    stage = Publish(PublishSettings(url=url, format="msgpack"))
+    stage.open(context())
+    subscriber = Subscriber(url, "")
+    greetings = dict([subscriber.receive(serve=idle(stage)), subscriber.receive(serve=idle(stage))])
+    assert msgspec.msgpack.decode(greetings["hello"])["program"] == "arnis-stream"
+    subscriber.close()
+    stage.close()
+
+
+def test_a_subscriber_that_never_reads_costs_no_time_and_no_memory(publish: Publish, url: str) -> None:
+    subscriber = Subscriber(url, "", rcvhwm=1)
+    subscriber.receive(serve=idle(publish))
+    before = psutil.Process().memory_info().rss
+    cues = [Cue(quantity="x", measured=1, wanted=(2, 3), severity=1, sentence="s" * 20_000)]
+    for sequence in range(5000):
+        publish.process(packet(sequence, feedback=cues))
+    assert psutil.Process().memory_info().rss - before < 40e6
+    subscriber.close()
+
+
+def test_a_taken_port_is_named_with_a_way_out(publish: Publish, url: str) -> None:
+    with pytest.raises(UserError, match=rf"port of {url} is in use.*--publish off"):
+        Publish(PublishSettings(url=url)).open(context())
+
+
+@pytest.mark.parametrize("bad", ["127.0.0.1:5570", "tcp://127.0.0.1:99999999", "tcp://127.0.0.1:name"])
+def test_an_address_that_is_none_is_refused(bad: str) -> None:
+    with pytest.raises(UserError, match=r"publish\.url: .* is no address"):
+        Publish(PublishSettings(url=bad)).open(context())
+
+
+@pytest.mark.parametrize("open_url", ["tcp://*:5599", "tcp://0.0.0.0:5599", "tcp://192.168.1.5:5599", "tcp://[::]:5599"])
+def test_an_address_that_others_can_reach_needs_keys(open_url: str) -> None:
+    with pytest.raises(UserError, match="CURVE"):
+        Publish(PublishSettings(url=open_url)).open(context())
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1", "ipc:///some/where"])
+def test_loopback_addresses_are_known(url: str) -> None:
+    assert is_loopback(url)
+
+
+def test_with_keys_only_those_on_the_list_can_read(tmp_path: Path, url: str) -> None:
+    server_public, server_secret = zmq.auth.create_certificates(str(tmp_path), "server")
+    (tmp_path / "clients").mkdir()
+    known, known_secret = zmq.auth.create_certificates(str(tmp_path / "clients"), "known")
+    _, stranger_secret = zmq.auth.create_certificates(str(tmp_path), "stranger")
+    stage = Publish(PublishSettings(url=url, server_key=server_secret, client_keys=str(tmp_path / "clients")))
+    stage.open(context())
+    server_key = zmq.auth.load_certificate(server_public)[0]
+
+    def join(secret_file: str) -> Subscriber:
+        public, secret = zmq.auth.load_certificate(secret_file)
+        return Subscriber(url, "hello", curve_serverkey=server_key, curve_publickey=public, curve_secretkey=secret)
+
+    friend, stranger, plain = join(known_secret), join(stranger_secret), Subscriber(url, "hello")
+    assert friend.receive(serve=idle(stage))[0] == "hello"
+    for other in (stranger, plain):
+        with pytest.raises(TimeoutError):
+            other.receive(timeout_s=0.7, serve=idle(stage))
+    for subscriber in (friend, stranger, plain):
+        subscriber.close()
+    stage.close()
+
+
+def test_keys_that_cannot_be_read_close_the_door(tmp_path: Path, url: str) -> None:
+    settings = PublishSettings(url=url, server_key=str(tmp_path / "none.key_secret"), client_keys=str(tmp_path))
+    with pytest.raises(UserError, match=r"publish\.server_key"):
+        Publish(settings).open(context())
+
+
+def test_pictures_have_the_next_port_unless_it_is_said() -> None:
+    assert frames_url(PublishSettings(url="tcp://127.0.0.1:5570")) == "tcp://127.0.0.1:5571"
+    assert frames_url(PublishSettings(url="off")) == ""
+    assert frames_url(PublishSettings(url="tcp://127.0.0.1:5570", frames_url="off")) == ""
+
+
+def test_pictures_are_drawn_and_sent_only_while_somebody_wants_them(url: str) -> None:
+    stage = Preview(PublishSettings(frames_url=url, frames_fps=240))
+    stage.open(context())
+    canvas = np.full((48, 64, 3), 200, np.uint8)
+    assert not CANVAS_DEMAND
+    subscriber = Subscriber(url, "frame.0\0")
+
+    def serve() -> None:
+        if CANVAS_DEMAND:
+            stage.process(packet(5, canvas=canvas))
+        stage.idle(now_ns())
+
+    topic, jpeg = subscriber.receive(serve=serve)
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert (topic, picture.shape) == ("frame.0", (48, 64, 3))
+    comment = json.loads(comment_of(jpeg))
+    assert (comment["sequence"], comment["frame"]) == (0, 5)
+    subscriber.close()
+    until = time.monotonic() + 5
+    while CANVAS_DEMAND and time.monotonic() < until:
+        stage.idle(now_ns())
+    assert not CANVAS_DEMAND
+    stage.close()

@@ -1,0 +1,174 @@
+"""Recordings, read back by the library that players use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from engine.clock import now_ns
+from engine.errors import UserError
+from engine.packet import FrameRef
+from engine.stage import Context
+from stages.packets import ArnisPacket
+from stages.record import Record, Recorder, RecordSettings, recording_path
+
+
+class NoFrames:
+    @contextmanager
+    def read(self, ref: FrameRef) -> Any:
+        yield np.full((48, 64, 3), 30, np.uint8)
+
+
+def context(streams: Sequence[str] = ("0",), restarts: int = 0) -> Context:
+    return Context(worker="output", streams=list(streams), frames=NoFrames(), restarts=restarts,
+                   request_stop=lambda: None, health=dict)  # fmt: skip
+
+
+def packet(pts: float, canvas: np.ndarray | None, stream: str = "0") -> ArnisPacket:
+    return ArnisPacket(stream=stream, sequence=0, pts=pts, captured_at_ns=now_ns(), canvas=canvas,
+                       frame=FrameRef("s", 0, 2, 64, 48))  # fmt: skip
+
+
+def picture(level: int, width: int = 64, height: int = 48) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def record(path: Path, times: Sequence[float], *, restarts: int = 0, **settings: Any) -> None:
+    stage = Record(RecordSettings(path=str(path), when_slow="wait", **settings))
+    stage.open(context(restarts=restarts))
+    for i, pts in enumerate(times):
+        stage.process(packet(pts, picture(40 + 5 * i)))
+    stage.close()
+
+
+def read_back(path: Path) -> tuple[list[float], list[np.ndarray]]:
+    """Times in seconds and uint8 BGR pictures."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [float(frame.time) for frame in frames], [frame.to_ndarray(format="bgr24") for frame in frames]
+
+
+def test_uneven_times_are_kept(tmp_path: Path) -> None:
+    times = [0.0, 0.033, 0.5, 0.51, 2.0]
+    record(tmp_path / "out.mkv", times)
+    found, pictures = read_back(tmp_path / "out.mkv")
+    assert found == pytest.approx(times, abs=1e-3)
+    assert [round(float(shown.mean()) / 5) * 5 for shown in pictures] == [40, 45, 50, 55, 60]
+
+
+def test_an_mp4_is_made_at_the_end_and_nothing_else_is_left(tmp_path: Path) -> None:
+    times = [0.0, 0.1, 0.7]
+    record(tmp_path / "out.mp4", times)
+    assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
+    assert read_back(tmp_path / "out.mp4")[0] == pytest.approx(times, abs=2e-3)
+
+
+def test_a_restarted_worker_keeps_what_was_recorded(tmp_path: Path) -> None:
+    record(tmp_path / "out.mkv", [0.0, 0.1])
+    record(tmp_path / "out.mkv", [0.3, 0.4, 0.5], restarts=1)
+    assert len(read_back(tmp_path / "out.mkv")[0]) == 2
+    assert len(read_back(tmp_path / "out.1.mkv")[0]) == 3
+
+
+def test_a_restarted_worker_finishes_the_mp4_of_the_dead_one(tmp_path: Path) -> None:
+    record(tmp_path / "out.recording.mkv", [0.0, 0.1])
+    record(tmp_path / "out.mp4", [0.3, 0.4, 0.5], restarts=1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.1.mp4", "out.mp4"]
+    assert len(read_back(tmp_path / "out.mp4")[0]) == 2
+
+
+def test_each_of_several_streams_has_its_file(tmp_path: Path) -> None:
+    stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
+    stage.open(context(streams=("0", "1")))
+    for stream in ("0", "1", "1"):
+        stage.process(packet(time.monotonic(), picture(90), stream))
+    stage.close()
+    assert len(read_back(tmp_path / "out-0.mkv")[0]) == 1
+    assert len(read_back(tmp_path / "out-1.mkv")[0]) == 2
+
+
+def test_a_change_of_size_is_fitted_into_the_first_size(tmp_path: Path) -> None:
+    stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
+    stage.open(context())
+    stage.process(packet(0.0, picture(200, 65, 47)))
+    stage.process(packet(0.1, picture(200, 30, 90)))
+    stage.close()
+    _, pictures = read_back(tmp_path / "out.mkv")
+    assert [shown.shape for shown in pictures] == [(48, 66, 3)] * 2
+    assert pictures[1][:, :15].mean() < 30 < 150 < pictures[1][:, 30:36].mean()
+
+
+def test_times_that_run_backwards_do_not_break_the_file(tmp_path: Path) -> None:
+    record(tmp_path / "out.mkv", [1.0, 1.0, 0.2, 2.0])
+    assert read_back(tmp_path / "out.mkv")[0] == pytest.approx([1.0, 1.001, 1.002, 2.0], abs=1e-3)
+
+
+def test_the_bare_source_can_be_recorded(tmp_path: Path) -> None:
+    record(tmp_path / "out.mkv", [0.0], picture="source")
+    assert read_back(tmp_path / "out.mkv")[1][0].mean() == pytest.approx(30, abs=3)
+
+
+def test_a_live_recording_leaves_frames_out_rather_than_wait(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "out.mkv", RecordSettings(preset="medium"), waits=False)
+    noise = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8)
+    for i in range(40):
+        recorder.put(noise, i / 30)
+    recorder.close()
+    assert recorder.dropped > 0
+    assert recorder.written + recorder.dropped == 40
+    assert len(read_back(tmp_path / "out.mkv")[0]) == recorder.written
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_program() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    recorder = Recorder(full, RecordSettings(), waits=True)
+    for i in range(60):
+        recorder.put(picture(i), i / 30)
+    recorder.close()
+    assert recorder.error is not None
+
+
+@pytest.mark.parametrize("name", ["out.avi", "missing/out.mkv"])
+def test_a_file_that_cannot_be_recorded_to_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"record\.path"):
+        Record(RecordSettings(path=str(tmp_path / name))).open(context())
+
+
+def test_names_of_streams_and_parts() -> None:
+    assert recording_path(Path("a/out.mkv"), "1", ["0", "1"], 2) == Path("a/out-1.2.mkv")
+
+
+KILLED = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from stages.record import RecordSettings, VideoWriter
+writer = VideoWriter(Path(sys.argv[1]), RecordSettings(), 320, 240)
+noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+for i in range(200):
+    writer.write(np.roll(noise, i, axis=1), i / 25)
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_recording_survives_kill_9(tmp_path: Path) -> None:
+    file = tmp_path / "out.mkv"
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(file)], stdout=subprocess.PIPE, cwd=root) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    times, _ = read_back(file)
+    assert times[-1] > 200 / 25 - 1.1

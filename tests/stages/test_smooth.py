@@ -1,0 +1,222 @@
+"""Keypoints are steadied without being dragged from where they are not."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from engine.frames import OwnedFrames
+from engine.stage import Context
+from stages.packets import ArnisPacket, GateDecision, Person, Stick
+from stages.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_ELBOW, RIGHT_HIP, RIGHT_SHOULDER
+from stages.smooth import (
+    ExponentialFilter,
+    Filter,
+    OneEuroFilter,
+    Smooth,
+    SmoothSettings,
+    WindowFilter,
+    low_pass_alpha,
+    make_filter,
+    smooth_keypoints,
+)
+
+FPS = 30.0
+METHODS = ("ema", "window", "one_euro")
+SURE = np.ones(1)
+
+
+def filtered(method: Filter, path: np.ndarray, weight: np.ndarray = SURE, fps: float = FPS) -> np.ndarray:
+    """A path (frames, 2) of one point through a filter, in torso lengths."""
+    return np.array([method.step(point[None], weight, n / fps, 1.0)[0] for n, point in enumerate(path)])
+
+
+def make(method: str) -> Filter:
+    found = make_filter(msgspec.convert({"method": method}, SmoothSettings))
+    assert found is not None
+    return found
+
+
+def held_point(seed: int = 0, frames: int = 90) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.015, (frames, 2))
+
+
+def test_the_average_follows_its_formula() -> None:
+    result = smooth_keypoints(np.array([[10.0, 20.0]]), np.array([[0.0, 0.0]]), 0.7)
+    assert result == pytest.approx(np.array([[7.0, 14.0]]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_held_point_jitters_less(method: str) -> None:
+    path = held_point()
+    steps_before, steps_after = np.diff(path, axis=0).std(), np.diff(filtered(make(method), path), axis=0).std()
+    assert steps_after < 0.75 * steps_before
+
+
+def test_one_euro_holds_steadier_than_the_average_and_follows_a_swing_more_closely() -> None:
+    swing = np.column_stack([np.clip(np.arange(90) / FPS - 1, 0, 0.5) * 4, np.zeros(90)])
+    errors = {m: np.abs(filtered(make(m), swing) - swing).max() for m in ("ema", "one_euro")}
+    jitter = {m: np.diff(filtered(make(m), held_point()), axis=0).std() for m in ("ema", "one_euro")}
+    assert errors["one_euro"] < errors["ema"]
+    assert jitter["one_euro"] < 0.7 * jitter["ema"]
+
+
+def test_the_window_weighs_older_frames_exponentially_less() -> None:
+    path = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    weights = np.array([0.25, 0.5, 1.0])
+    assert filtered(WindowFilter(0.5, 5), path)[-1, 0] == pytest.approx(1.0 / weights.sum())
+
+
+def test_the_window_forgets_what_left_it() -> None:
+    path = np.array([[100.0, 0.0]] + [[0.0, 0.0]] * 5)
+    assert filtered(WindowFilter(0.5, 5), path)[-1, 0] == 0.0
+
+
+def test_the_low_pass_has_the_published_weight() -> None:
+    # tau = 1 / (2 pi 1 Hz) = 0.159 s; at 0.159 s a step the new value weighs one half.
+    assert low_pass_alpha(1.0, 1 / (2 * np.pi)) == pytest.approx(0.5)
+
+
+def test_one_euro_depends_on_time_and_not_on_the_number_of_frames() -> None:
+    slow = filtered(OneEuroFilter(1.0, 0.0), np.array([[0.0, 0.0]] + [[1.0, 0.0]] * 15), fps=15)
+    fast = filtered(OneEuroFilter(1.0, 0.0), np.array([[0.0, 0.0]] + [[1.0, 0.0]] * 60), fps=60)
+    assert slow[15, 0] == pytest.approx(fast[60, 0], abs=0.02)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_missing_point_stays_missing_and_returns_where_it_is_seen(method: str) -> None:
+    path = np.array([[0.0, 0.0], [0.0, 0.0], [np.nan, np.nan], [9.0, 9.0]])
+    result = filtered(make(method), path)
+    assert np.isnan(result[2]).all()
+    assert result[3] == pytest.approx([9.0, 9.0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_doubtful_point_moves_less(method: str) -> None:
+    moved = []
+    for doubt in (1.0, 0.2):
+        each = make(method)
+        each.step(np.zeros((1, 2)), SURE, 0.0, 1.0)
+        moved.append(each.step(np.ones((1, 2)), np.array([doubt]), 1 / FPS, 1.0)[0, 0])
+    assert 0.0 < moved[1] < moved[0]
+
+
+def test_a_forgotten_point_starts_anew() -> None:
+    each = ExponentialFilter(0.5)
+    each.step(np.zeros((2, 2)), np.ones(2), 0.0, 1.0)
+    each.forget(np.array([1]))
+    assert each.step(np.ones((2, 2)), np.ones(2), 0.1, 1.0)[:, 0] == pytest.approx([0.5, 1.0])
+
+
+def person(x: float, track: int = 1) -> Person:
+    """A standing figure with a torso of 100 pixels whose right elbow is at `x`."""
+    keypoints = np.full((17, 3), (200.0, 100.0, 0.9), np.float32)
+    keypoints[[LEFT_SHOULDER, RIGHT_SHOULDER], 1] = 100.0
+    keypoints[[LEFT_HIP, RIGHT_HIP], 1] = 200.0
+    keypoints[RIGHT_ELBOW, 0] = x
+    return Person(track=track, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints)
+
+
+def stick(tip: tuple[float, float] | None, hand: str = "right") -> Stick:
+    end = (*tip, 0.9) if tip else (float("nan"), float("nan"), 0.0)
+    return Stick(hand="left" if hand == "left" else "right", grip=(150.0, 150.0, 0.9), tip=end)
+
+
+class Rig:
+    """The stage as a worker calls it, with a plain average so that numbers can be checked by hand."""
+
+    def __init__(self, **settings: object) -> None:
+        self.stage = Smooth(msgspec.convert({"method": "ema", "alpha": 0.5} | settings, SmoothSettings))
+        self.stage.open(
+            Context(worker="w", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict)
+        )  # fmt: skip
+        self.sequence = 0
+
+    def step(
+        self, who: Person | None, what: Stick | None = None, at_s: float | None = None, stream: str = "0"
+    ) -> ArnisPacket:
+        self.sequence += 1
+        packet = ArnisPacket(
+            stream=stream,
+            sequence=self.sequence,
+            pts=self.sequence / FPS if at_s is None else at_s,
+            captured_at_ns=1,
+            person=who,
+            stick=what,
+            gate=GateDecision(),
+        )
+        return self.stage.process(packet)
+
+    def elbow(self, who: Person, **where: object) -> float:
+        result = self.step(who, **where).person
+        assert result is not None
+        return float(result.keypoints[RIGHT_ELBOW, 0])
+
+
+def test_the_stage_smooths_one_person_and_keeps_confidence() -> None:
+    rig = Rig()
+    assert rig.elbow(person(0.0)) == 0.0
+    assert rig.elbow(person(10.0)) == pytest.approx(5.0)
+    result = rig.step(person(10.0)).person
+    assert result is not None and result.keypoints.dtype == np.float32
+    assert result.keypoints[:, 2] == pytest.approx(np.full(17, 0.9))
+
+
+def test_another_person_starts_anew() -> None:
+    rig = Rig()
+    rig.elbow(person(0.0))
+    assert rig.elbow(person(10.0, track=2)) == 10.0
+
+
+def test_a_gap_in_time_starts_anew() -> None:
+    rig = Rig()
+    rig.elbow(person(0.0), at_s=0.0)
+    assert rig.elbow(person(10.0), at_s=1.0) == 10.0
+
+
+def test_a_lost_person_starts_anew() -> None:
+    rig = Rig()
+    rig.elbow(person(0.0))
+    rig.step(None)
+    assert rig.elbow(person(10.0)) == 10.0
+
+
+def test_streams_do_not_mix() -> None:
+    rig = Rig()
+    rig.elbow(person(0.0), stream="a")
+    assert rig.elbow(person(10.0), stream="b") == 10.0
+
+
+def test_the_tip_is_smoothed_and_the_detected_one_is_kept() -> None:
+    rig = Rig()
+    rig.step(person(0.0), stick((200.0, 100.0)))
+    result = rig.step(person(0.0), stick((210.0, 100.0))).stick
+    assert result is not None
+    assert result.tip == pytest.approx((205.0, 100.0, 0.9))
+    assert result.detected_tip == (210.0, 100.0)
+
+
+def test_a_missing_tip_stays_missing() -> None:
+    rig = Rig()
+    rig.step(person(0.0), stick((200.0, 100.0)))
+    result = rig.step(person(0.0), stick(None)).stick
+    assert result is not None and result.detected_tip is None
+    assert np.isnan(result.tip[:2]).all() and result.tip[2] == 0.0
+
+
+def test_swapped_ends_or_another_hand_are_taken_at_once() -> None:
+    rig = Rig()
+    rig.step(person(0.0), stick((200.0, 100.0)))
+    swapped = rig.step(person(0.0), stick((100.0, 200.0))).stick
+    assert swapped is not None and swapped.tip[:2] == (100.0, 200.0)
+    other_hand = rig.step(person(0.0), stick((110.0, 200.0), hand="left")).stick
+    assert other_hand is not None and other_hand.tip[:2] == (110.0, 200.0)
+
+
+def test_off_changes_nothing_but_still_says_what_was_detected() -> None:
+    rig = Rig(method="off")
+    rig.elbow(person(0.0))
+    result = rig.step(person(10.0), stick((200.0, 100.0)))
+    assert result.person is not None and result.person.keypoints[RIGHT_ELBOW, 0] == 10.0
+    assert result.stick is not None and result.stick.detected_tip == (200.0, 100.0)

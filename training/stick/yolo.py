@@ -1,0 +1,150 @@
+"""The competitor: a YOLO pose network with one class and two keypoints, from random weights, on the same crops.
+
+Exported behind the same contract as the heatmap network (uint8 crop in; points and presence out), so that both are
+served and judged alike. The box is the stick's, widened, and the OKS sigmas are wide: with a thin box and sigmas of
+0.03 the keypoint loss is saturated from the start and nothing is learned.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.errors import UserError
+from training.stick.data import Samples, load_samples, make_sample
+from training.stick.network import SIZE_PX
+
+log = logging.getLogger(__name__)
+
+_BOX_MARGIN = 0.08
+_SIGMA = 0.25
+
+
+class YoloSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the competitor is trained."""
+
+    model: str = "yolo11n-pose.yaml"
+    epochs: int = 10
+    pictures: int = 3000
+    validation_pictures: int = 200
+    batch: int = 32
+    seed: int = 7
+    clip_share: float = 0.25
+    threads: int = 2
+
+
+def write_dataset(cache: Path, folder: Path, settings: YoloSettings) -> Path:
+    """Write crops and labels in ultralytics' layout and return `data.yaml`; sticks are drawn into real frames here.
+
+    Raises UserError when the cache is empty.
+    """
+    renders, clips = load_samples(cache, "train"), load_samples(cache, "clips")
+    if not renders and not clips:
+        raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
+    from_clips = round(settings.pictures * settings.clip_share) if renders else settings.pictures
+    _write_split(clips, folder, "train", "clip", from_clips, settings.seed)
+    _write_split(renders, folder, "train", "render", settings.pictures - from_clips, settings.seed)
+    held_out = load_samples(cache, "val") or clips
+    _write_split(held_out, folder, "val", "render", settings.validation_pictures, settings.seed + 1)
+    data = {
+        "path": str(folder.resolve()),
+        "train": "images/train",
+        "val": "images/val",
+        "names": {0: "stick"},
+        "kpt_shape": [2, 3],
+        "flip_idx": [0, 1],
+        "kpt_oks_sigmas": [_SIGMA, _SIGMA],
+    }
+    path = folder / "data.yaml"
+    path.write_text(json.dumps(data, indent=1))  # JSON is YAML
+    return path
+
+
+def _write_split(shards: list[Samples], folder: Path, split: str, prefix: str, count: int, seed: int) -> None:
+    images, labels = folder / "images" / split, folder / "labels" / split
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    places = [(shard, i) for shard in shards for i in range(len(shard))]
+    if not places:
+        return
+    chosen = np.random.default_rng(seed).permutation(max(count, len(places)))[:count]
+    for k in chosen:
+        shard, i = places[int(k) % len(places)]
+        rng = np.random.default_rng((seed, int(k)))
+        image, target = make_sample(shard, i, rng, augment=False)
+        cv2.imwrite(str(images / f"{prefix}_{k:06d}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        (labels / f"{prefix}_{k:06d}.txt").write_text(label_line(target))
+
+
+def label_line(target: np.ndarray) -> str:
+    """One line of a pose label: class, box, grip and tip, 0..1; empty without a visible stick."""
+    if target[6] != 1:
+        return ""
+    ends = target[:4].reshape(2, 2)
+    low = np.clip(ends.min(0) - _BOX_MARGIN, 0, 1)
+    high = np.clip(ends.max(0) + _BOX_MARGIN, 0, 1)
+    box = [*((low + high) / 2), *(high - low)]
+    points = [v for end in ends for v in (*np.clip(end, 0, 1), 2)]
+    return "0 " + " ".join(f"{v:.5f}" for v in [*box, *points]) + "\n"
+
+
+def fit_yolo(cache: Path, run: Path, settings: YoloSettings, resume: bool = False) -> Path:
+    """Train and return the weights file (`last.pt`); a run that was stopped goes on with `resume`."""
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    from ultralytics import YOLO  # type: ignore[attr-defined]
+
+    torch.set_num_threads(settings.threads)
+    last = run / "yolo" / "weights" / "last.pt"
+    if resume:
+        if not last.is_file():
+            raise UserError(f"checkpoint {last} does not exist; leave out --resume to start anew")
+        YOLO(str(last)).train(resume=True)
+        return last
+    data = write_dataset(cache, run / "dataset", settings)
+    YOLO(settings.model, task="pose").train(
+        data=str(data), epochs=settings.epochs, imgsz=SIZE_PX, batch=settings.batch, seed=settings.seed, device="cpu",
+        workers=0, amp=False, mosaic=0.0, degrees=10.0, scale=0.2, translate=0.08, fliplr=0.5, optimizer="AdamW",
+        lr0=1e-3, warmup_epochs=1.0, pose=12.0, plots=False, val=False, project=str(run.resolve()), name="yolo",
+        exist_ok=True, deterministic=True,
+    )  # fmt: skip
+    return last
+
+
+class ServedYolo(nn.Module):
+    """uint8 NHWC RGB crops (B, S, S, 3) to points (B, 2, 3) and presence (B,): the surest box's keypoints."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image: uint8 (B, SIZE_PX, SIZE_PX, 3)."""
+        answer = self.network(image.permute(0, 3, 1, 2).float() / 255)
+        rows = answer[0] if isinstance(answer, (tuple, list)) else answer  # (B, 4 box + 1 score + 6, anchors)
+        best = rows[:, 4].argmax(1)
+        chosen = rows.gather(2, best[:, None, None].expand(-1, rows.shape[1], 1))[..., 0]
+        points = chosen[:, 5:].reshape(-1, 2, 3)
+        return points / points.new_tensor([SIZE_PX, SIZE_PX, 1.0]), chosen[:, 4]
+
+
+def load_yolo(weights: Path) -> ServedYolo:
+    """The trained competitor, ready for export. Raises UserError when the file is missing."""
+    from ultralytics import YOLO  # type: ignore[attr-defined]
+
+    if not weights.is_file():
+        raise UserError(f"weights {weights} do not exist; train first with `arnis-train detector --kind yolo`")
+    network: Any = YOLO(str(weights)).model
+    network = network.float().fuse().eval()
+    for module in network.modules():
+        if hasattr(module, "export"):
+            module.export, module.dynamic, module.format = True, True, "onnx"
+    return ServedYolo(network).eval()

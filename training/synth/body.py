@@ -1,0 +1,374 @@
+"""An `anny` body (MakeHuman mesh, CC0): one rest shape per person, posed here by inverse kinematics and linear skinning."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from stages import skeleton as sk
+from training.synth import solve
+from training.synth.rotations import about, between, frame, power, twist_deg, unit
+
+Array = NDArray[np.float64]
+Person = dict[str, float]
+
+SIDES = (("L", sk.LEFT_SHOULDER, sk.LEFT_ELBOW, sk.LEFT_WRIST, sk.LEFT_HIP, sk.LEFT_KNEE, sk.LEFT_ANKLE),
+         ("R", sk.RIGHT_SHOULDER, sk.RIGHT_ELBOW, sk.RIGHT_WRIST, sk.RIGHT_HIP, sk.RIGHT_KNEE, sk.RIGHT_ANKLE))  # fmt: skip
+FIST_DEG = (60.0, 84.0, 52.0)  # finger joints from the knuckle outwards
+# Rotation vectors (radians) of the three thumb joints in the basis (hand, palm, knuckles): round the stick, over the fingers.
+THUMB_FIST = ((-0.329, 0.363, -0.152), (-0.124, 0.022, 0.093), (-0.127, 0.376, -0.216))
+SPINE_SHARE = {"spine05": 0.12, "spine04": 0.3, "spine03": 0.55, "spine02": 0.8, "spine01": 1.0}
+NECK_SHARE = {"neck01": 0.25, "neck02": 0.5, "neck03": 0.75, "head": 1.0}
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What all bodies share: bone names and parents, faces, skin weights, keypoint regressor."""
+
+    model: Any
+    bones: tuple[str, ...]
+    parents: tuple[int, ...]
+    faces: NDArray[np.int64]  # (f, 3)
+    weights: sp.csr_matrix  # (vertices, bones)
+    regressor: sp.csr_matrix  # (17, vertices)
+    dominant: NDArray[np.int64]  # (vertices,) bone with the largest weight
+
+    def index(self, name: str) -> int:
+        return self.bones.index(name)
+
+
+@cache
+def load_rig() -> Rig:
+    """Load `anny` with its own topology (the others download data that is not free); the first start takes a minute."""
+    os.environ.setdefault("ANNY_CACHE_DIR", str(Path.home() / ".cache" / "anny"))
+    import anny
+    import torch
+    from anny.keypoints import KeypointsRegressor
+
+    torch.set_num_threads(1)
+    model = anny.Anny(topology="anny", rig="anny").to(dtype=torch.float32)
+    keypoints = KeypointsRegressor.coco(model)
+    index = model.vertex_bone_indices.numpy()
+    weight = model.vertex_bone_weights.numpy()
+    count = len(index)
+    rows = np.repeat(np.arange(count), index.shape[1])
+    weights = sp.csr_matrix((weight.ravel().astype(float), (rows, index.ravel())), (count, model.bone_count))
+    if keypoints.is_sparse:
+        raise RuntimeError("the keypoint regressor of this anny version is sparse; a dense one is expected")
+    regressor = sp.csr_matrix(np.asarray(keypoints.regression_weights[: sk.BODY_COUNT], float))
+    return Rig(
+        model,
+        tuple(model.bone_labels),
+        tuple(int(p) for p in model.bone_parents),
+        model.faces.numpy().astype(np.int64),
+        weights,
+        regressor,
+        index[np.arange(count), weight.argmax(1)].astype(np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Fist:
+    """The closed hand in rest orientation: thumb-ward axis of the hole, hand direction, palm side, centre from the wrist."""
+
+    axis: Array
+    hand: Array
+    palm: Array
+    centre: Array
+
+
+@dataclass(frozen=True)
+class Rest:
+    """One person standing in the rest pose, and the lengths that a fit must keep."""
+
+    vertices: Array  # (v, 3)
+    joints: Array  # (bones, 3)
+    keypoints: Array  # (17, 3)
+    fists: dict[str, Fist]
+    lengths: solve.Lengths
+    stick_m: float
+    butt_m: float
+
+
+def _finger_rotations(joints: Array, rig: Rig, side: str, curl: float) -> dict[str, Array]:
+    """Rotations that close the fingers of one hand by `curl` (0 open, 1 fist), in rest orientation."""
+    at = {n: joints[i] for i, n in enumerate(rig.bones)}
+    sign = 1.0 if side == "R" else -1.0
+    knuckles = unit(at[f"finger2-1.{side}"] - at[f"finger5-1.{side}"])
+    hand = unit(at[f"finger3-1.{side}"] - at[f"wrist.{side}"])
+    out = {}
+    for finger in (2, 3, 4, 5):
+        for joint, angle in enumerate(FIST_DEG, 1):
+            out[f"finger{finger}-{joint}.{side}"] = about(knuckles, sign * angle * curl)
+    palm = unit(np.cross(knuckles, hand)) * sign
+    for joint, vector in enumerate(THUMB_FIST, 1):
+        turn = sign * (np.stack([hand, palm, knuckles], axis=1) @ np.array(vector))
+        out[f"finger1-{joint}.{side}"] = about(turn, float(np.degrees(np.linalg.norm(turn))) * curl)
+    return out
+
+
+def _forward(joints: Array, rig: Rig, local: dict[str, Array], root: Array) -> tuple[Array, Array]:
+    """Bone rotations (b, 3, 3) relative to rest and bone positions (b, 3); `local` are turns against the parent."""
+    turns = np.empty((len(joints), 3, 3))
+    places = np.empty_like(joints)
+    for i, parent in enumerate(rig.parents):
+        own = local.get(rig.bones[i])
+        if parent < 0:
+            turns[i] = np.eye(3) if own is None else own
+            places[i] = root
+        else:
+            turns[i] = turns[parent] if own is None else turns[parent] @ own
+            places[i] = places[parent] + turns[parent] @ (joints[i] - joints[parent])
+    return turns, places
+
+
+def _measure_fist(joints: Array, rig: Rig, side: str) -> Fist:
+    turns, places = _forward(joints, rig, _finger_rotations(joints, rig, side, 1.0), joints[0])
+    at = {n: places[i] for i, n in enumerate(rig.bones)}
+    sign = 1.0 if side == "R" else -1.0
+    rows = {f: np.mean([at[f"finger{f}-{j}.{side}"] for j in (1, 2, 3)], axis=0) for f in (2, 3, 4, 5)}
+    axis = unit(rows[2] - rows[5])
+    wrist = at[f"wrist.{side}"]
+    hand = unit(at[f"finger3-1.{side}"] - wrist)
+    palm = unit(np.cross(axis, hand)) * sign
+    centre = np.mean(list(rows.values()), axis=0) - wrist - 0.004 * palm - 0.003 * hand
+    return Fist(axis, hand, palm, centre)
+
+
+def make_rest(person: Person, stick_m: float, butt_m: float) -> Rest:
+    """Body of a person (phenotype values 0..1) who holds a stick `stick_m` long from grip to tip."""
+    import torch
+
+    rig = load_rig()
+    values = {name: person.get(name, 0.5) for name in rig.model.phenotype_labels}
+    with torch.no_grad():
+        out = rig.model(phenotype_kwargs=values)
+    vertices = out["vertices"][0].numpy().astype(float)
+    joints = out["bone_poses"][0, :, :3, 3].numpy().astype(float)
+    keypoints = np.asarray(rig.regressor @ vertices)
+    fists = {side: _measure_fist(joints, rig, side) for side in ("L", "R")}
+    right = fists["R"]
+    grip = joints[rig.index("wrist.R")] + right.centre
+    points = np.concatenate([keypoints, [grip, grip + [0, 0, stick_m]]])
+    pairs = solve.measure(points)
+    for k, (i, j, _) in enumerate(solve.RIGID_PAIRS):
+        if (i, j) == (sk.RIGHT_ELBOW, sk.GRIP):
+            pairs[k] = 0.975 * (pairs[k - 1] + np.linalg.norm(keypoints[sk.RIGHT_ELBOW] - keypoints[sk.RIGHT_WRIST]))
+    sole = float(vertices[:, 2].min())
+    ankle = float(keypoints[[sk.LEFT_ANKLE, sk.RIGHT_ANKLE], 2].mean()) - sole
+    lengths = solve.Lengths(pairs, ankle, float(keypoints[[sk.LEFT_HIP, sk.RIGHT_HIP], 2].mean()) - sole)
+    return Rest(vertices, joints, keypoints, fists, lengths, stick_m, butt_m)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A posed mesh on the floor z = 0 with its 19 true keypoints and the butt of the stick, metres."""
+
+    vertices: Array
+    keypoints: Array
+    butt: Array
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the hands and feet should do beyond the keypoints."""
+
+    palm: Array | None = None  # wished palm direction of the weapon hand
+    free_curl: float = 0.4
+    free_roll_deg: float = 0.0
+    toe_out_deg: float = 12.0
+
+
+def _limb(
+    joints: tuple[Array, Array, Array], start: Array, goal: Array, pole: Array
+) -> tuple[Array, Array, Array]:
+    """Rotations of upper and lower bone (rest -> posed) and the reached end, by two-bone inverse kinematics."""
+    a0, b0, c0 = joints
+    upper, lower = float(np.linalg.norm(b0 - a0)), float(np.linalg.norm(c0 - b0))
+    reach = goal - start
+    length = float(np.clip(np.linalg.norm(reach), abs(upper - lower) * 1.05 + 0.01, (upper + lower) * 0.998))
+    u = unit(reach)
+    along = (upper**2 - lower**2 + length**2) / (2 * length)
+    side = pole - start
+    side = unit(side - (side @ u) * u)
+    elbow = start + along * u + np.sqrt(max(upper**2 - along**2, 1e-9)) * side
+    end = start + length * u
+    hinge0 = np.cross(b0 - a0, c0 - b0)
+    hinge = np.cross(elbow - start, end - elbow)
+    if np.linalg.norm(hinge0) < 0.04 * upper * lower or np.linalg.norm(hinge) < 0.03 * upper * lower:
+        hinge = -np.cross(side, u) if np.linalg.norm(hinge) < 1e-9 else hinge
+    if np.linalg.norm(hinge0) < 1e-6:
+        hinge0 = np.cross(b0 - a0, (0.0, 1.0, 0.0))
+    first = frame(elbow - start, hinge) @ frame(b0 - a0, hinge0).T
+    second = frame(end - elbow, hinge) @ frame(c0 - b0, hinge0).T
+    return first, second, end
+
+
+def _aim_hand(fist: Fist, fore: Array, stick: Array, palm: Array | None, sign: float) -> Array:
+    """Rotation of the fist so that its hole lies along `stick`, bent as little as possible against the forearm."""
+    phi = np.radians(np.arange(52.0, 101.0, 8.0))[:, None]
+    psi = np.radians(np.arange(0.0, 360.0, 7.5))[None]
+    basis = frame(stick, fore if abs(float(stick @ fore)) < 0.999 else fore + np.array([0.02, 0.01, 0.03]))
+    hand = (
+        np.cos(phi)[..., None] * basis[:, 0]
+        + (np.sin(phi) * np.cos(psi))[..., None] * basis[:, 1]
+        + (np.sin(phi) * np.sin(psi))[..., None] * basis[:, 2]
+    )
+    palms = sign * np.cross(stick, hand)
+    palms /= np.linalg.norm(palms, axis=-1, keepdims=True)
+    bend = np.degrees(np.arccos(np.clip(hand @ fore, -1, 1)))
+    cost = (bend / 22.0) ** 2 + ((np.degrees(phi) - 78.0) / 22.0) ** 2
+    if palm is not None:
+        cost = cost + 2.0 * (1 - palms @ palm)
+    k = np.unravel_index(int(cost.argmin()), cost.shape)
+    # The stick may lie askew in the fist: turn hand and palm, and keep the stick's own direction.
+    return np.asarray(frame(hand[k], palms[k]) @ frame(fist.hand, fist.palm).T)
+
+
+_FOLLOWED = np.array([sk.LEFT_ELBOW, sk.RIGHT_ELBOW, sk.LEFT_WRIST, sk.RIGHT_WRIST, sk.LEFT_KNEE, sk.RIGHT_KNEE,
+                      sk.LEFT_ANKLE, sk.RIGHT_ANKLE])  # fmt: skip
+
+
+def pose_body(rest: Rest, wanted: Array, wish: Wish) -> Posed:
+    """Pose a body like the skeleton `wanted` (19, 3); the stick points exactly from its grip to its tip.
+
+    Keypoints lie in the flesh and not on the bones, so a first pose measures by how much limbs miss, a second aims off.
+    """
+    first = _pose_once(rest, wanted, wish)
+    miss = np.clip(wanted - first.keypoints, -0.06, 0.06)
+    aim = wanted.copy()
+    aim[_FOLLOWED] += 0.8 * miss[_FOLLOWED]
+    if np.isfinite(wanted[sk.TIP]).all():
+        aim[[sk.GRIP, sk.TIP]] += 0.8 * miss[sk.GRIP]
+    return _pose_once(rest, aim, wish)
+
+
+def _pose_once(rest: Rest, wanted: Array, wish: Wish) -> Posed:
+    rig = load_rig()
+    joints, kp0 = rest.joints, rest.keypoints
+    local: dict[str, Array] = {}
+
+    def mid(p: Array, a: int, b: int) -> Array:
+        return np.asarray((p[a] + p[b]) / 2)
+
+    def trunk(p: Array, left: int, right: int) -> Array:
+        up = mid(p, sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER) - mid(p, sk.LEFT_HIP, sk.RIGHT_HIP)
+        return frame(up, p[left] - p[right])
+
+    pelvis = trunk(wanted, sk.LEFT_HIP, sk.RIGHT_HIP) @ trunk(kp0, sk.LEFT_HIP, sk.RIGHT_HIP).T
+    chest = trunk(wanted, sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER) @ trunk(kp0, sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER).T
+
+    def face(p: Array) -> Array:
+        return frame(p[sk.LEFT_EAR] - p[sk.RIGHT_EAR], p[sk.NOSE] - mid(p, sk.LEFT_EAR, sk.RIGHT_EAR))
+
+    head = face(wanted) @ face(kp0).T
+    local["root"] = pelvis
+    _chain(local, pelvis, chest, SPINE_SHARE)
+    _chain(local, chest, head, NECK_SHARE)
+    root = mid(wanted, sk.LEFT_HIP, sk.RIGHT_HIP) - pelvis @ (mid(kp0, sk.LEFT_HIP, sk.RIGHT_HIP) - joints[0])
+    _lean_neck(rest, rig, local, root, wanted)
+    for side, shoulder, elbow, wrist, *_ in SIDES:
+        _pose_arm(rest, rig, local, root, chest, wanted, wish, (side, shoulder, elbow, wrist))
+    for side, _, _, _, hip, knee, ankle in SIDES:
+        _pose_leg(rest, rig, local, root, pelvis, wanted, wish, (side, hip, knee, ankle))
+    turns, places = _forward(joints, rig, local, root)
+    shift = places - np.einsum("bij,bj->bi", turns, joints)
+    blended = np.asarray(rig.weights @ np.concatenate([turns.reshape(-1, 9), shift], axis=1))
+    vertices = np.einsum("vij,vj->vi", blended[:, :9].reshape(-1, 3, 3), rest.vertices) + blended[:, 9:]
+    hand = rig.index("wrist.R")
+    grip = places[hand] + turns[hand] @ rest.fists["R"].centre
+    direction = unit(wanted[sk.TIP] - wanted[sk.GRIP])
+    keypoints = np.concatenate([rig.regressor @ vertices, [grip, grip + rest.stick_m * direction]])
+    lift = np.array([0.0, 0.0, -vertices[:, 2].min()])
+    return Posed(vertices + lift, keypoints + lift, grip - rest.butt_m * direction + lift)
+
+
+def _chain(local: dict[str, Array], start: Array, end: Array, shares: dict[str, float]) -> None:
+    """Spread the turn from `start` to `end` over a chain of bones, by cumulative share."""
+    whole = start.T @ end
+    before = np.eye(3)
+    for bone, share in shares.items():
+        now = power(whole, share)
+        local[bone] = before.T @ now
+        before = now
+
+
+def _lean_neck(rest: Rest, rig: Rig, local: dict[str, Array], root: Array, wanted: Array) -> None:
+    """Bend the foot of the neck so that the ears come to where they should be, and keep the head's own direction."""
+    turns, places = _forward(rest.joints, rig, local, root)
+    neck, head = rig.index("neck01"), rig.index("head")
+    ears = rest.keypoints[[sk.LEFT_EAR, sk.RIGHT_EAR]].mean(0)
+    now = places[head] + turns[head] @ (ears - rest.joints[head])
+    lean = between(now - places[neck], wanted[[sk.LEFT_EAR, sk.RIGHT_EAR]].mean(0) - places[neck], 30.0)
+    above = turns[rig.index("neck03")]
+    local["neck01"] = turns[rig.parents[neck]].T @ lean @ turns[neck]
+    local["head"] = (lean @ above).T @ turns[head]
+
+
+def _pose_arm(
+    rest: Rest, rig: Rig, local: dict[str, Array], root: Array, chest: Array, wanted: Array, wish: Wish,
+    names: tuple[str, int, int, int],
+) -> None:  # fmt: skip
+    side, shoulder, elbow, wrist = names
+    ix = {n: rig.index(f"{n}.{side}") for n in ("clavicle", "upperarm01", "lowerarm01", "wrist")}
+    joints = rest.joints
+    _, places = _forward(joints, rig, local, root)
+    kp_off = joints[ix["upperarm01"]] - rest.keypoints[shoulder]
+    collar = places[ix["clavicle"]]
+    lift = between(places[ix["upperarm01"]] - collar, wanted[shoulder] + chest @ kp_off - collar, 18.0)
+    start = collar + lift @ (places[ix["upperarm01"]] - collar)
+    base = lift @ chest
+    a0, b0, c0 = joints[ix["upperarm01"]], joints[ix["lowerarm01"]], joints[ix["wrist"]]
+    goal, pole = wanted[wrist].copy(), wanted[elbow]
+    fist = rest.fists[side]
+    armed = side == "R" and bool(np.isfinite(wanted[sk.TIP]).all())
+    for _ in range(3 if armed else 1):
+        upper, lower, end = _limb((a0, b0, c0), start, goal, pole)
+        fore = unit(lower @ (c0 - b0))
+        if armed:
+            hand = _aim_hand(fist, fore, unit(wanted[sk.TIP] - wanted[sk.GRIP]), wish.palm, 1.0)
+            goal = 0.35 * wanted[wrist] + 0.65 * (wanted[sk.GRIP] - hand @ fist.centre)
+        else:
+            hand = about(fore, wish.free_roll_deg) @ lower
+    twist = twist_deg(hand @ lower.T, fore)
+    local[f"clavicle.{side}"] = chest.T @ base
+    local[f"upperarm01.{side}"] = base.T @ upper
+    near, far = about(fore, 0.15 * twist) @ lower, about(fore, 0.6 * twist) @ lower
+    local[f"lowerarm01.{side}"] = upper.T @ near
+    local[f"lowerarm02.{side}"] = near.T @ far
+    local[f"wrist.{side}"] = far.T @ hand
+    local.update(_finger_rotations(joints, rig, side, 1.0 if armed else wish.free_curl))
+
+
+def _pose_leg(
+    rest: Rest, rig: Rig, local: dict[str, Array], root: Array, pelvis: Array, wanted: Array, wish: Wish,
+    names: tuple[str, int, int, int],
+) -> None:  # fmt: skip
+    side, _, knee, ankle = names
+    joints = rest.joints
+    hip_i, knee_i, foot_i = (rig.index(f"{n}.{side}") for n in ("upperleg01", "lowerleg01", "foot"))
+    start = root + pelvis @ (joints[hip_i] - joints[0])
+    standing = float(joints[foot_i, 2] - rest.vertices[:, 2].min())
+    goal = wanted[ankle] + (joints[foot_i] - rest.keypoints[ankle])
+    raised = float(np.clip(goal[2] - standing, 0.0, 0.08))
+    goal[2] = standing + raised
+    pole = wanted[knee] + pelvis @ np.array([0.0, -0.03, 0.0])
+    upper, lower, _ = _limb((joints[hip_i], joints[knee_i], joints[foot_i]), start, goal, pole)
+    bent = wanted[knee] - (wanted[ankle] + start) / 2
+    ahead = bent * np.array([1, 1, 0]) + 0.06 * (pelvis @ np.array([0, -1.0, 0])) * np.array([1, 1, 0])
+    out = wish.toe_out_deg if side == "L" else -wish.toe_out_deg
+    ahead = about(np.array([0, 0, 1.0]), out) @ unit(ahead)
+    toes = (joints[rig.index(f"toe2-1.{side}")] - joints[foot_i]) * np.array([1, 1, 0])
+    flat = frame(ahead, np.array([0, 0, 1.0])) @ frame(unit(toes), np.array([0, 0, 1.0])).T
+    lateral = np.cross(ahead, np.array([0, 0, 1.0]))
+    foot = about(lateral, -np.degrees(np.arcsin(raised / 0.16))) @ flat
+    local[f"upperleg01.{side}"] = pelvis.T @ upper
+    local[f"lowerleg01.{side}"] = upper.T @ lower
+    local[f"foot.{side}"] = lower.T @ foot

@@ -1,0 +1,65 @@
+"""The command line: draw a data set, compare it with the statistics, draw the demo clip, fit the class skeletons again."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from engine.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `synth`: a data set by default, or one of the sub-commands."""
+    parser.add_argument("action", nargs="?", default="pictures", choices=("pictures", "compare", "demo", "skeletons"),
+                        help="pictures (default), compare a data set with the statistics, demo clip, fit class skeletons")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="folder of the data set, or the file of the demo clip")
+    parser.add_argument("--data", type=Path, help="data set to compare")
+    parser.add_argument("--people", type=int, default=100, help="synthetic people (default 100)")
+    parser.add_argument("--per-person", type=int, default=9, help="pictures of each (default 9)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same pictures (default 1)")
+    parser.add_argument("--processes", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--backgrounds", type=Path, help="folder with photographs for the background (default: drawn rooms)")
+    parser.add_argument("--truth", type=Path, help="demo: also write the true keypoints of every frame to this table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments say; 0 on success."""
+    if args.action == "skeletons":
+        from training.synth.skeletons import write_skeletons
+
+        write_skeletons()
+        return 0
+    if args.action == "compare":
+        if args.data is None:
+            raise UserError("compare needs --data, the folder of a data set with table.csv")
+        from training.synth.compare import write_comparison
+
+        write_comparison(args.data)
+        return 0
+    if args.out is None:
+        raise UserError(f"{args.action} needs --out")
+    if args.backgrounds is not None and not args.backgrounds.is_dir():
+        raise UserError(f"--backgrounds {args.backgrounds} is not a folder")
+    if args.action == "demo":
+        from training.synth.demo import write_demo
+
+        write_demo(args.out, truth=args.truth)
+        return 0
+    if args.people < 1 or args.per_person < 1 or args.processes < 1:
+        raise UserError("--people, --per-person and --processes must be at least 1")
+    from training.synth.write import Order, write_dataset
+
+    write_dataset(Order(args.out, args.people, args.per_person, args.seed, args.processes, args.backgrounds))
+    return 0
+
+
+def main() -> int:
+    """`python -m training.synth`."""
+    parser = argparse.ArgumentParser(prog="python -m training.synth", description="Draw synthetic people with a stick.")
+    add_arguments(parser)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        return run(parser.parse_args())
+    except UserError as error:
+        parser.exit(2, f"{error}\n")

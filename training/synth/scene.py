@@ -1,0 +1,223 @@
+"""Everything round the performer: rooms, photographs, lamps, cameras, sticks and the faults of a camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.synth.camera import Camera
+from training.synth.render import Light, Stick
+from training.synth.rotations import unit
+
+Array = NDArray[np.float64]
+Picture = NDArray[np.uint8]
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+FLOOR_PATTERNS = (1, 2, 4, 6, 6)
+WALL_PATTERNS = (0, 0, 0, 1, 2, 3, 5, 6)
+
+
+def load_backgrounds(folder: Path | None, limit: int, rng: np.random.Generator, longest_px: int = 1100) -> list[Picture]:
+    """At most `limit` photographs of a folder and its subfolders, RGB; none without a folder."""
+    if folder is None:
+        return []
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+    out: list[Picture] = []
+    for k in rng.permutation(len(files)):
+        if len(out) >= limit:
+            break
+        picture = cv2.imread(str(files[k]), cv2.IMREAD_COLOR)
+        if picture is None or min(picture.shape[:2]) < 240:
+            continue
+        scale = min(1.0, longest_px / max(picture.shape[:2]))
+        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        out.append(np.ascontiguousarray(small[:, :, ::-1]))
+    return out
+
+
+def crop_photo(rng: np.random.Generator, photo: Picture, width: int, height: int) -> Picture:
+    """A random part of a photograph at the wished size, mirrored half of the time."""
+    h, w = photo.shape[:2]
+    scale = min(h / height, w / width) * rng.uniform(0.45, 1.0)
+    cw, ch = int(width * scale), int(height * scale)
+    x, y = int(rng.integers(0, w - cw + 1)), int(rng.integers(0, h - ch + 1))
+    part = cv2.resize(photo[y : y + ch, x : x + cw], (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(part[:, ::-1] if rng.random() < 0.5 else part)
+
+
+def random_light(rng: np.random.Generator) -> Light:
+    """From flat indoor light to a hard lamp; the picture's overall brightness stays usable."""
+    warm = rng.normal(0, 0.06)
+    tint = np.array([1 + warm, 1.0, 1 - warm])
+    key = rng.uniform(0.3, 0.9)
+    ambient = rng.uniform(0.5, 0.85)
+    return Light(
+        unit(np.array([rng.uniform(-1, 1), rng.uniform(-1, 0.6), rng.uniform(0.35, 1.3)])),
+        key * tint,
+        unit(np.array([rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(0, 0.6)])),
+        rng.uniform(0.0, 0.25) * np.ones(3),
+        ambient * tint[::-1],
+        ambient * rng.uniform(0.45, 0.85) * tint,
+    )
+
+
+def random_stick(rng: np.random.Generator) -> Stick:
+    """Rattan most of the time, else dark wood, or painted; some with tape at the grip or a band at the tip."""
+    kind = rng.random()
+    if kind < 0.6:
+        c = np.clip(np.array([0.78, 0.60, 0.36]) * rng.uniform(0.6, 1.2) + rng.normal(0, 0.03, 3), 0.05, 1)
+    elif kind < 0.82:
+        c = np.clip(np.array([0.32, 0.2, 0.11]) * rng.uniform(0.4, 1.3), 0.02, 1)
+    else:
+        c = rng.uniform(0.03, 0.95, 3)
+    second = rng.choice([rng.uniform(0.02, 0.15), rng.uniform(0.7, 0.95)]) * np.ones(3) if rng.random() < 0.6 else rng.random(3)
+    return Stick(
+        float(rng.uniform(0.0095, 0.014)),
+        (float(c[0]), float(c[1]), float(c[2])),
+        (float(second[0]), float(second[1]), float(second[2])),
+        float(rng.uniform(3, 8)) if kind < 0.6 else 0.0,
+        float(rng.uniform(0.12, 0.25)) if rng.random() < 0.35 else 0.0,
+        float(rng.uniform(0.02, 0.08)) if rng.random() < 0.2 else 0.0,
+    )
+
+
+def _quad(a: Array, u: Array, v: Array, scale_m: float, c1: Array, c2: Array, pattern: int, unit_uv: bool = False) -> Array:
+    """Two triangles of the parallelogram a, a+u, a+u+v, a+v; texture unit `scale_m` metres."""
+    n = np.cross(u, v)
+    n = n / max(float(np.linalg.norm(n)), 1e-9)
+    us, vs = (1.0, 1.0) if unit_uv else (float(np.linalg.norm(u)) / scale_m, float(np.linalg.norm(v)) / scale_m)
+    corners = [(a, 0, 0), (a + u, us, 0), (a + u + v, us, vs), (a, 0, 0), (a + u + v, us, vs), (a + v, 0, vs)]
+    return np.array([np.concatenate([p, n, [s, t], c1, c2, [pattern]]) for p, s, t in corners])
+
+
+def _box(low: Array, high: Array, c1: Array, c2: Array, pattern: int, scale_m: float) -> list[Array]:
+    d = high - low
+    x, y, z = np.diag(d)
+    return [
+        _quad(low, x, z, scale_m, c1, c2, pattern), _quad(low + y, -0.0 * x + z, x, scale_m, c1, c2, pattern),
+        _quad(low, z, y, scale_m, c1, c2, pattern), _quad(low + x, y, z, scale_m, c1, c2, pattern),
+        _quad(low + z, x, y, scale_m, c1, c2, pattern),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RoomStyle:
+    """How far the walls are and whether a photograph hangs on the wall behind."""
+
+    back_m: float
+    side_m: float
+    photo_wall: bool
+
+
+def random_room(rng: np.random.Generator, camera: Camera, photo_wall: bool) -> Array:
+    """Floor, walls and things (poles, frames, boxes, rails) behind the performer, triangles of the room shader."""
+    ahead = (camera.target - camera.eye) * np.array([1, 1, 0])
+    ahead = unit(ahead)
+    right = np.cross(ahead, (0, 0, 1.0))
+    up = np.array([0, 0, 1.0])
+    turn = np.radians(rng.normal(0, 12))
+    ahead, right = np.cos(turn) * ahead + np.sin(turn) * right, np.cos(turn) * right - np.sin(turn) * ahead
+
+    def colour(low: float, high: float) -> Array:
+        return np.asarray(np.clip(rng.uniform(low, high) + rng.normal(0, rng.choice([0.02, 0.1]), 3), 0.02, 1))
+
+    back, side, tall = rng.uniform(0.9, 4.0), rng.uniform(2.0, 5.0), rng.uniform(2.4, 4.5)
+    floor, wall = colour(0.2, 0.75), colour(0.25, 0.95)
+    near = -12 * ahead
+    parts = [
+        _quad(near - 12 * right, 24 * right, ahead * (12 + back), rng.uniform(0.3, 1.2), floor,
+              np.clip(floor * rng.uniform(0.5, 1.4), 0, 1), int(rng.choice(FLOOR_PATTERNS))),
+        _quad(ahead * back - right * 12, 24 * right, up * tall, rng.uniform(0.5, 1.5), wall,
+              np.clip(wall * rng.uniform(0.6, 1.3), 0, 1), int(rng.choice(WALL_PATTERNS))),
+    ]  # fmt: skip
+    for sign in (-1, 1):
+        if rng.random() < 0.6:
+            shade = np.clip(wall * rng.uniform(0.8, 1.1), 0, 1)
+            u, v = ahead * (12 + back), up * tall
+            corner = near + sign * side * right
+            parts.append(_quad(corner, u, v, 1.0, shade, shade, 0) if sign < 0 else _quad(corner, v, u, 1.0, shade, shade, 0))
+    parts.append(_quad(near - 12 * right + up * tall, ahead * (12 + back), 24 * right, 1.0, colour(0.6, 0.95), colour(0.6, 0.95), 0))
+    if photo_wall:
+        wide = rng.uniform(3.0, 7.0)
+        high = min(tall, wide * rng.uniform(0.5, 0.8))
+        parts.append(
+            _quad(ahead * (back - 0.02) - right * wide / 2 + up * rng.uniform(0, tall - high + 0.01), right * wide, up * high,
+                  1.0, floor, floor, 7, unit_uv=True)
+        )  # fmt: skip
+    skirting = colour(0.1, 0.9)
+    parts.append(_quad(ahead * (back - 0.015) - right * 12, 24 * right, up * rng.uniform(0.05, 0.15), 1.0, skirting, skirting, 0))
+    for _ in range(int(rng.integers(0, 6))):
+        parts += _thing(rng, ahead, right, up, back, colour(0.05, 0.9), colour(0.05, 0.9))
+    return np.concatenate(parts)
+
+
+def _thing(rng: np.random.Generator, ahead: Array, right: Array, up: Array, back: float, c1: Array, c2: Array) -> list[Array]:
+    """A frame, pole, rail, door or box near the wall: straight lines like these are what a stick is mistaken for."""
+    x = rng.uniform(-3, 3)
+    at = ahead * (back - 0.03) + right * x
+    kind = rng.integers(0, 5)
+    if kind == 0:
+        w, h, z = rng.uniform(0.3, 1.6), rng.uniform(0.3, 1.2), rng.uniform(0.8, 1.9)
+        inner = _quad(at + up * (z + 0.04) + right * 0.04 - ahead * 0.005, right * (w - 0.08), up * (h - 0.08), 1.0, c2, c1, 6)
+        return [_quad(at + up * z, right * w, up * h, 1.0, c1, c1, 0), inner]
+    if kind == 1:
+        return [_quad(at, right * rng.uniform(0.015, 0.12), up * 4.5, 1.0, c1, c1, 0)]
+    if kind == 2:
+        lean = unit(up + right * rng.normal(0, 0.5))
+        return [_quad(at, right * rng.uniform(0.02, 0.05), lean * rng.uniform(0.5, 1.8), 1.0, c1, c2, 0)]
+    if kind == 3:
+        return [_quad(at + up * rng.uniform(0.3, 2.2) - right * 3, right * rng.uniform(0.6, 6), up * rng.uniform(0.02, 0.12), 1.0, c1, c1, 0)]
+    w, d, h = rng.uniform(0.3, 1.4), rng.uniform(0.1, 0.5), rng.uniform(0.3, 2.1)
+    low = at - ahead * d
+    return [
+        _quad(low, right * w, up * h, 0.7, c1, c2, int(rng.choice([0, 1, 2, 5]))),
+        _quad(low, up * h, ahead * d, 1.0, c1 * 0.8, c1 * 0.8, 0),
+        _quad(low + right * w, ahead * d, up * h, 1.0, c1 * 0.8, c1 * 0.8, 0),
+        _quad(low + up * h, right * w, ahead * d, 1.0, c1, c1, 0),
+    ]
+
+
+def composite(rgba: Picture, behind: Picture, feet_px: Array, size_px: float, rng: np.random.Generator) -> Picture:
+    """The performer over a photograph, with a soft dark patch under the feet and a brightness like the photograph's."""
+    alpha = rgba[:, :, 3:].astype(np.float32) / 255
+    back = behind.astype(np.float32)
+    shadow = np.zeros(rgba.shape[:2], np.float32)
+    for foot in feet_px:
+        cv2.ellipse(shadow, (int(foot[0]), int(foot[1])), (int(size_px * 0.09), int(size_px * 0.025)), 0, 0, 360, 1.0, -1)
+    blur = cv2.GaussianBlur(shadow, (0, 0), max(size_px * 0.02, 1.0))[..., None]
+    back *= 1 - rng.uniform(0.2, 0.6) * blur
+    front = rgba[:, :, :3].astype(np.float32)
+    front *= np.clip((back.mean() / 128) ** 0.35, 0.6, 1.25)
+    return np.clip(front + back * (1 - alpha), 0, 255).astype(np.uint8)
+
+
+def camera_faults(rng: np.random.Generator, picture: Picture) -> Picture:
+    """Exposure, contrast, colour, blur, sensor noise: RGB in, RGB out."""
+    out = picture.astype(np.float32)
+    if rng.random() < 0.6:
+        out = (out - 128) * rng.uniform(0.7, 1.25) + 128 + rng.uniform(-32, 28)
+    if rng.random() < 0.4:
+        out *= (1 + rng.normal(0, 0.06, 3)).astype(np.float32)
+    if rng.random() < 0.15:
+        out = out * 0.3 + out.mean(2, keepdims=True) * 0.7
+    if rng.random() < 0.3:
+        small = rng.uniform(0.45, 0.8)
+        h, w = out.shape[:2]
+        out = cv2.resize(cv2.resize(out, None, fx=small, fy=small, interpolation=cv2.INTER_AREA), (w, h))
+    elif rng.random() < 0.4:
+        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.4, 1.2))
+    if rng.random() < 0.12:
+        length = int(rng.integers(3, 9))
+        kernel = np.zeros((length, length), np.float32)
+        a = rng.uniform(0, np.pi)
+        c = (length - 1) / 2
+        ends = [(int(round(c + s * c * np.cos(a))), int(round(c + s * c * np.sin(a)))) for s in (-1, 1)]
+        cv2.line(kernel, ends[0], ends[1], 1.0)
+        out = cv2.filter2D(out, -1, kernel / kernel.sum())
+    if rng.random() < 0.6:
+        shape = (*out.shape[:2], 1)
+        out = out + rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(1.5, 8))
+    return np.clip(out, 0, 255).astype(np.uint8)

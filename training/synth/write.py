@@ -1,0 +1,202 @@
+"""Writes a data set: pictures, ultralytics pose labels, and one table row a picture; by person, resumable, in parallel."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import multiprocessing as mp
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.clock import NS_PER_S, now_ns
+from engine.errors import UserError
+from stages import skeleton as sk
+from stages.classes import load_classes
+from training.synth import picture, scene
+from training.synth.pose import NEUTRAL
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train",) * 8 + ("val", "test")
+PHOTOS_PER_PROCESS = 150
+TABLE_HEAD = [
+    "image_path", "label", "label_name", "group", "view", "width", "height", "grip_hand", "split",
+    *(f"kp{k}_{axis}" for k in range(sk.NODE_COUNT) for axis in ("x", "y", "conf")),
+]  # fmt: skip
+# COCO's standard deviations of the 17 points; grip and tip are small and sharp.
+KEYPOINT_SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
+    0.04, 0.03,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to write: `people` numbered from `first`, `per_person` pictures each, from one seed."""
+
+    out: Path
+    people: int
+    per_person: int
+    seed: int
+    processes: int
+    backgrounds: Path | None
+
+
+def split_of(person: int) -> str:
+    """train, val or test of a person, 8 : 1 : 1, spread evenly over the numbers."""
+    return SPLITS[(person * 7 + person // 10) % 10]
+
+
+def group_of(person: int) -> str:
+    """The person's name in the table."""
+    return f"p{person:04d}"
+
+
+def labels_of_person(rng: np.random.Generator, count: int, classes: tuple[str, ...]) -> list[str]:
+    """`count` labels, about a fifth neutral, the poses without repetition as far as they go."""
+    poses = [c for c in classes if c != NEUTRAL]
+    order = [poses[k] for _ in range(count // len(poses) + 1) for k in rng.permutation(len(poses))]
+    return [NEUTRAL if rng.random() < picture.NEUTRAL_SHARE else order.pop() for _ in range(count)]
+
+
+def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
+    """One line of an ultralytics pose label: class 0, box, 19 x (x, y, v), all relative to the picture.
+
+    The box holds the body and the stick; v is 2 seen, 1 hidden, 0 absent or outside (then x = y = 0).
+    """
+    seen = np.isfinite(keypoints[:, 0])
+    points = keypoints[seen, :2]
+    margin = 0.03 * np.ptp(points[:, 1])
+    crown = 0.06 * np.ptp(points[:, 1])
+    low = np.clip(points.min(0) - [margin, margin + crown], 0, [width, height])
+    high = np.clip(points.max(0) + margin, 0, [width, height])
+    box = [(low[0] + high[0]) / 2 / width, (low[1] + high[1]) / 2 / height, (high[0] - low[0]) / width, (high[1] - low[1]) / height]
+    parts = ["0", *(f"{v:.6f}" for v in box)]
+    for x, y, v in keypoints:
+        present = bool(np.isfinite(x)) and v > 0
+        parts += [f"{x / width:.6f}", f"{y / height:.6f}", "2" if v >= 1 else "1"] if present else ["0", "0", "0"]
+    return " ".join(parts)
+
+
+def table_row(name: str, shot: picture.Shot, person: int, label: int) -> list[str]:
+    """One row of table.csv; empty cells where a keypoint is absent."""
+    h, w = shot.picture.shape[:2]
+    row = [name, str(label), shot.label_name, group_of(person), shot.view, str(w), str(h), shot.grip_hand, split_of(person)]
+    for x, y, v in shot.keypoints:
+        row += [f"{x:.2f}", f"{y:.2f}", f"{v:.2f}"] if np.isfinite(x) else ["", "", ""]
+    return row
+
+
+def write_person(renderer: picture.Renderer, order: Order, person: int, photos: list[NDArray[np.uint8]]) -> list[list[str]]:
+    """Draw and write all pictures of one person; returns the table rows. The same seed gives the same files."""
+    classes = load_classes().names
+    rng = np.random.default_rng([order.seed, person])
+    performer = picture.make_performer(rng)
+    renderer.dress(performer.rest, performer.garment, performer.outfit)
+    rows = []
+    for k, name in enumerate(labels_of_person(rng, order.per_person, classes)):
+        own = np.random.default_rng([order.seed, person, k])
+        size = picture.SIZES[int(own.random() < 0.3)]
+        plan = picture.plan_picture(own, performer, name, classes, size)
+        shot = picture.take_picture(own, renderer, performer, plan, photos)
+        stem = f"{group_of(person)}_{k:02d}"
+        quality = int(own.integers(55, 95))
+        target = order.out / "images" / f"{stem}.jpg"
+        if not cv2.imwrite(str(target), shot.picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]):
+            raise UserError(f"cannot write {target}; check the folder and the free space")
+        h, w = shot.picture.shape[:2]
+        (order.out / "labels" / f"{stem}.txt").write_text(pose_label(shot.keypoints, w, h) + "\n")
+        rows.append(table_row(f"images/{stem}.jpg", shot, person, classes.index(name)))
+    return rows
+
+
+_state: dict[str, object] = {}
+
+
+def _start_worker(order: Order) -> None:
+    cv2.setNumThreads(1)
+    _state["renderer"] = picture.Renderer()
+    _state["order"] = order
+    _state["photos"] = scene.load_backgrounds(order.backgrounds, PHOTOS_PER_PROCESS, np.random.default_rng(order.seed))
+
+
+def _work(person: int) -> tuple[int, list[list[str]]]:
+    renderer, order, photos = _state["renderer"], _state["order"], _state["photos"]
+    assert isinstance(renderer, picture.Renderer) and isinstance(order, Order) and isinstance(photos, list)
+    return person, write_person(renderer, order, person, photos)
+
+
+def finished_people(table: Path, per_person: int) -> set[str]:
+    """Groups whose rows are all in the table; rows of half-written people are dropped from the file."""
+    if not table.exists():
+        return set()
+    with table.open(newline="") as file:
+        rows = [r for r in csv.reader(file) if len(r) == len(TABLE_HEAD)]
+    count: dict[str, int] = {}
+    for r in rows[1:]:
+        count[r[3]] = count.get(r[3], 0) + 1
+    done = {g for g, n in count.items() if n >= per_person}
+    if len(done) < len(count):
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([rows[0], *(r for r in rows[1:] if r[3] in done)])
+    return done
+
+
+def _results(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
+    if order.processes <= 1:
+        _start_worker(order)
+        yield from map(_work, people)
+        return
+    with mp.get_context("spawn").Pool(order.processes, _start_worker, (order,)) as pool:
+        yield from pool.imap_unordered(_work, people)
+
+
+def write_dataset(order: Order) -> int:
+    """Write what is still missing; returns the number of new pictures."""
+    for sub in ("images", "labels"):
+        (order.out / sub).mkdir(parents=True, exist_ok=True)
+    _write_yaml(order.out)
+    table = order.out / "table.csv"
+    done = finished_people(table, order.per_person)
+    people = [p for p in range(order.people) if group_of(p) not in done]
+    log.info("%d people to draw, %d are there", len(people), len(done))
+    fresh = not table.exists()
+    started, pictures = now_ns(), 0
+    with table.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow(TABLE_HEAD)
+        for k, (_, rows) in enumerate(_results(order, people), 1):
+            writer.writerows(rows)
+            file.flush()
+            pictures += len(rows)
+            if k % 10 == 0 or k == len(people):
+                rate = pictures * NS_PER_S / (now_ns() - started)
+                left = (len(people) - k) * order.per_person / rate / 60
+                log.info("%d of %d people, %d pictures, %.1f a second, %.0f min left", k, len(people), pictures, rate, left)
+    _write_lists(order.out, table)
+    return pictures
+
+
+def _write_yaml(out: Path) -> None:
+    flip = ", ".join(str(int(i)) for i in sk.MIRROR)
+    sigmas = ", ".join(str(s) for s in KEYPOINT_SIGMAS)
+    (out / "data.yaml").write_text(
+        f"path: {out.resolve()}\ntrain: train.txt\nval: val.txt\ntest: test.txt\nnames:\n  0: person\n"
+        f"kpt_shape: [{sk.NODE_COUNT}, 3]\nflip_idx: [{flip}]\nkpt_oks_sigmas: [{sigmas}]\n"
+    )
+
+
+def _write_lists(out: Path, table: Path) -> None:
+    """train.txt, val.txt and test.txt for ultralytics."""
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    with table.open(newline="") as file:
+        for row in csv.DictReader(file):
+            lists[row["split"]].append(f"./{row['image_path']}")
+    for split, names in lists.items():
+        (out / f"{split}.txt").write_text("\n".join(sorted(names)) + "\n")
