@@ -12,6 +12,7 @@ import zmq
 from engine.clock import NS_PER_S, now_ns
 from engine.config import import_name
 from engine.control import Beat, Begin, Opened, Ready, Stop, StreamEnded, SupervisorLine, WorkerLost
+from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.intake import Intake
 from engine.links import EntryServer, Parcel
@@ -35,7 +36,13 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
     """Serve one stream until its end has been acknowledged. Raises UserError when the source cannot be opened."""
     source = make_source(import_name(spec.engine.source, "engine.source"), spec.sections, spec.source)
     state = RunState(Path(spec.folder), spec.streams).stream(spec.stream)
-    info = source.open(state.frames_read)
+    try:
+        info = source.open(state.frames_read)
+    except UserError as error:
+        if spec.restarts:
+            # It could be opened before, so that the device may need a moment: the budget for restarts decides.
+            raise ConnectionError(str(error)) from error
+        raise
     line.send(Opened(info))
     capture = _Capture(spec, line, source, info, state)
     try:

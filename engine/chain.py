@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from engine.clock import now_ns
 from engine.config import import_name
 from engine.errors import UserError
 from engine.packet import Packet, Span
-from engine.stage import Context, FrameOverrun, Stage
+from engine.stage import Context, FrameOverrun, Stage, stage_label
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class Chain:
         self._stages = list(stages)
         self._opened: list[Stage] = []
         self._errors_in_a_row = errors_in_a_row
-        self._errors = 0
+        self._errors: Counter[str] = Counter()
         self._batched = [stage for stage in stages if hasattr(stage, "process_batch")]
 
     @classmethod
@@ -61,7 +62,7 @@ class Chain:
             try:
                 stage.close()
             except Exception:
-                _log.exception("stage %s did not close cleanly", stage.name)
+                _log.exception("stage %s did not close cleanly", stage_label(type(stage)))
 
     def idle(self) -> None:
         """Give every stage the chance to look after its own affairs."""
@@ -73,7 +74,7 @@ class Chain:
 
     def describe(self) -> dict[str, dict[str, str]]:
         """Device, runtime and versions by stage."""
-        return {stage.name: stage.describe() for stage in self._stages if hasattr(stage, "describe")}
+        return {stage_label(type(stage)): stage.describe() for stage in self._stages if hasattr(stage, "describe")}
 
     def run(self, packets: list[Packet]) -> None:
         """Take the packets through all stages, in place.
@@ -93,6 +94,7 @@ class Chain:
         wanted = packets if getattr(stage, "sees_ended", False) else [packet for packet in packets if not packet.ended]
         if not wanted:
             return
+        label = stage_label(type(stage))
         batch = getattr(stage, "process_batch", None)
         for group in [wanted] if batch else [[packet] for packet in wanted]:
             entered = now_ns()
@@ -100,25 +102,26 @@ class Chain:
                 results = batch(group) if batch else [stage.process(group[0])]
                 for packet, result in zip(group, results, strict=True):
                     if result is None:
-                        packet.end("dropped", f"refused:{stage.name}")
-                self._errors = 0
+                        packet.end("dropped", f"refused:{label}")
+                self._errors[label] = 0
             except UserError:
                 raise
             except FrameOverrun:
                 _end_all(group, "overrun")
             except Exception as error:
-                self._count_error(stage, error)
-                _end_all(group, f"error:{stage.name}")
+                self._count_error(label, error)
+                _end_all(group, f"error:{label}")
             left = now_ns()
             for packet in group:
-                packet.spans.append(Span(stage.name, entered, left))
+                packet.spans.append(Span(label, entered, left))
 
-    def _count_error(self, stage: Stage, error: Exception) -> None:
-        self._errors += 1
-        _log.error("stage %s failed on a packet: %s: %s", stage.name, type(error).__name__, error)
+    def _count_error(self, label: str, error: Exception) -> None:
+        self._errors[label] += 1
+        count = self._errors[label]
+        _log.error("stage %s failed on a packet: %s: %s", label, type(error).__name__, error)
         _log.debug("where it failed", exc_info=True)
-        if self._errors >= self._errors_in_a_row:
-            raise WorkerBroken(f"stage {stage.name} failed {self._errors} times in a row: {error}") from error
+        if count >= self._errors_in_a_row:
+            raise WorkerBroken(f"stage {label} failed {count} times in a row: {error}") from error
 
 
 def _end_all(packets: Sequence[Packet], reason: str) -> None:

@@ -40,6 +40,12 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     described: dict[str, dict[str, str]] = {}
 
 
+class Described(msgspec.Struct, tag=True, frozen=True):
+    """What the stages say of themselves once they are closed."""
+
+    described: dict[str, dict[str, str]]
+
+
 class Beat(msgspec.Struct, tag=True, frozen=True):
     """The main loop turns."""
 
@@ -85,7 +91,7 @@ class HealthRecord(msgspec.Struct, tag=True, frozen=True):
     record: dict[str, Any]
 
 
-ToSupervisor = Opened | NeedRing | Ready | Beat | Failed | StopRequested | StreamEnded
+ToSupervisor = Opened | NeedRing | Ready | Described | Beat | Failed | StopRequested | StreamEnded
 ToWorker = Begin | GrantRing | WorkerLost | Stop | HealthRecord
 
 _encoder = msgspec.msgpack.Encoder()

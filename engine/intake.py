@@ -153,11 +153,14 @@ class Intake:
 
     def _read_all(self) -> None:
         left = None if self._max_frames is None else self._max_frames - self._state.frames_read
+        lost = False
         try:
             while self._stop_at_ns is None and (left is None or left > 0):
-                self._reading_since_ns = now_ns()
+                # A source that has said that it is lost may take its time to come back.
+                self._reading_since_ns = None if lost else now_ns()
                 event = self._source.read(self._allocate)
                 self._reading_since_ns = None
+                lost = isinstance(event, SourceLost)
                 if event is None:
                     break
                 if isinstance(event, Captured):

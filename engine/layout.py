@@ -19,6 +19,7 @@ from engine.config import Config, import_name
 from engine.errors import UserError
 from engine.process import WorkerSpec
 from engine.ring import process_exists
+from engine.stage import stage_label
 
 _PREFIX = "engine-run"
 _NAME = re.compile(rf"{_PREFIX}-(\d+)-")
@@ -85,8 +86,8 @@ def stream_names(sources: Sequence[str]) -> list[str]:
 
 
 def entry_stages(config: Config) -> list[str]:
-    """Names of the stages before which a packet has travelled."""
-    return [import_name(worker.stages[0], f"[[worker]] {worker.name}").name for worker in config.workers]
+    """Labels of the stages before which a packet has travelled."""
+    return [stage_label(import_name(worker.stages[0], f"[[worker]] {worker.name}")) for worker in config.workers]
 
 
 def count_stages(config: Config) -> int:

@@ -142,7 +142,7 @@ class TakeInlet:
         until = now_ns() + int(timeout_ms * NS_PER_MS)
         while True:
             self._ask(max_batch)
-            left_ms = max(0, (until - now_ns()) // NS_PER_MS)
+            left_ms = max(0, -((now_ns() - until) // NS_PER_MS))  # rounded up: a poll of 0 ms would spin
             for socket, _ in self._poller.poll(0 if packets and not self._asked else left_ms):
                 self._drain(socket, packets)
             if packets and (not self._asked or max_batch == 1) or now_ns() >= until:
@@ -249,6 +249,8 @@ class DoneOutlet:
 def _dealer(context: zmq.Context[Any], endpoint: str, identity: bytes) -> zmq.Socket[Any]:
     socket = make_socket(context, zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, identity)
-    socket.setsockopt(zmq.PROBE_ROUTER, 1)  # an empty message on every (re)connect tells a new capture that we are here
+    # An empty message on every connect tells a new capture that we are here; IMMEDIATE makes a reconnect count as one.
+    socket.setsockopt(zmq.PROBE_ROUTER, 1)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.connect(endpoint)
     return socket

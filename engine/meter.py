@@ -24,7 +24,7 @@ _STEP = math.log(1.01)
 _BINS = math.ceil(math.log(1e9) / _STEP)
 """From 1 microsecond to 1000 seconds."""
 _MAXIMUM = _BINS
-_COLUMNS = _BINS + 1
+HISTOGRAM_COLUMNS = _BINS + 1
 _COUNTER_ROWS = 256
 _TOTAL = "total"
 
@@ -79,7 +79,7 @@ class Meter:
         """`folder` None keeps it in this process. Waiting is accounted before `entry_stages`, the first of each worker.
         The first `warm_up_frames` of a stream count, but their latency does not."""
         self._counters = SharedTable(folder / "counters" if folder else None, 1, _COUNTER_ROWS)
-        self._durations = SharedTable(folder / "durations" if folder else None, _COLUMNS, 2 * stages + 4)
+        self._durations = SharedTable(folder / "durations" if folder else None, HISTOGRAM_COLUMNS, 2 * stages + 4)
         self._entry_stages = frozenset(entry_stages)
         self._warm_up_frames = warm_up_frames
 

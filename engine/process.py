@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import shutil
@@ -22,7 +21,6 @@ from engine.ring import remove_rings_of
 
 _log = logging.getLogger(__name__)
 USER_ERROR_EXIT = 2
-_PR_SET_PDEATHSIG = 1
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +46,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     all_stages: int = 0
     """How many stages there are in all workers."""
     entry_stages: list[str] = []
-    """The first stage of each worker, by its `name`."""
+    """The label of each worker's first stage."""
 
     stream: str = ""
     source: str = ""
@@ -59,10 +57,8 @@ def main(spec_bytes: bytes, connection: Connection) -> None:
     """Entry point of a spawned process."""
     spec = msgspec.msgpack.decode(spec_bytes, type=WorkerSpec)
     _set_up_signals()
-    _die_with_supervisor(spec.supervisor_pid, on=True)
     logging.basicConfig(level=spec.log_level, format=f"%(levelname)s {spec.name}: %(message)s", force=True)
     line = SupervisorLine(connection, last_will=lambda: _clean_up_after_supervisor(spec))
-    _die_with_supervisor(spec.supervisor_pid, on=False)  # the line lets an orphan close its files first
     try:
         exit_code = _run(spec, line)
     finally:
@@ -101,18 +97,6 @@ def _set_up_signals() -> None:
     if hasattr(signal, "pthread_sigmask"):
         # The supervisor spawns with them blocked, so that none arrives before this line.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-
-
-def _die_with_supervisor(pid: int, on: bool) -> None:
-    """Have the kernel end this process with its parent (Linux), for the time in which no thread watches it yet.
-
-    The parent may have died before the call, so its id is compared.
-    """
-    if sys.platform == "linux":
-        libc: Any = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if on else 0)
-        if os.getppid() != pid:
-            os._exit(1)
 
 
 def _clean_up_after_supervisor(spec: WorkerSpec) -> None:

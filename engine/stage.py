@@ -6,6 +6,7 @@ A stage is named in the configuration as `"module:Class"`. It is constructed in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -69,6 +70,11 @@ class Stage(Protocol):
 #   sees_ended: ClassVar[bool]                process also gets packets that have ended (writers, publishers)
 #   idle(now_ns: int) -> None                 called about every 50 ms when nothing arrives (window events, health)
 #   describe() -> dict[str, str]              device, runtime and versions really used; goes into --stats
+
+
+def stage_label(stage: type) -> str:
+    """What a stage is called in spans, statistics and logs: `MotionGate` -> `motion_gate`; sections may be shared."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", stage.__name__).lower()
 
 
 class SourceInfo(msgspec.Struct, frozen=True):

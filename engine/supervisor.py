@@ -24,6 +24,7 @@ from engine.config import Config
 from engine.control import (
     Beat,
     Begin,
+    Described,
     Failed,
     GrantRing,
     HealthRecord,
@@ -144,6 +145,8 @@ class Supervisor:
                 self._described.update(described)
                 if self._begun_at_ns is not None and handle.spec.kind == "capture":
                     handle.send(Begin())
+            case Described(described):
+                self._described.update(described)
             case NeedRing(frame_bytes):
                 self._grant_ring(handle, frame_bytes)
             case StreamEnded():

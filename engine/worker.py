@@ -11,7 +11,7 @@ import zmq
 from engine.chain import Chain
 from engine.clock import NS_PER_S, now_ns
 from engine.config import import_name
-from engine.control import Beat, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
+from engine.control import Beat, Described, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
 from engine.finish import Finisher
 from engine.frames import OwnedFrames
 from engine.links import DoneOutlet, Parcel, PullInlet, PushOutlet, TakeInlet
@@ -55,6 +55,7 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
     finally:
         chain.close()
         rings.close()
+    line.send(Described(chain.describe()))  # only now: after a failed `open` the stages have nothing to tell
 
 
 class _Loop:

@@ -20,18 +20,20 @@ from typing import Any, TextIO
 
 import msgspec
 
+from engine.client import DEFAULT_URL
 from engine.config import Config, load_config
 from engine.errors import UserError
 from engine.run import run_pipeline
 from engine.summary import RunSummary
+from stages.capture import DEMO
 from stages.dry_run import check_outputs, dry_run
 from stages.publish import ResultsSettings, program_version
-from stages.publisher import DEFAULT_URL
 from stages.record import RecordSettings, finish_recordings
+from stages.sources import CaptureSettings
+from stages.sources.camera import camera_device
 from stages.view import has_display
 
 PROGRAM = "arnis-stream"
-DEMO = "demo"
 
 
 class SourceKind(Enum):
@@ -44,9 +46,10 @@ class SourceKind(Enum):
 
 
 def kind_of(source: str) -> SourceKind:
+    """What the text of a `--source` means; `stages.capture` opens it accordingly."""
     if source == DEMO:
         return SourceKind.DEMO
-    if source.isdigit() or source.startswith("/dev/video"):
+    if camera_device(source) is not None:
         return SourceKind.CAMERA
     return SourceKind.NETWORK if "://" in source else SourceKind.FILE
 
@@ -134,7 +137,7 @@ def flags_of(options: argparse.Namespace) -> dict[str, Any]:
         "record.path": options.record,
         "results.path": options.results,
         "publish.url": options.publish,
-        "capture.pace": "realtime" if options.realtime else "fast" if options.fast else None,
+        "capture.realtime": True if options.realtime else False if options.fast else None,
     }
     return {name: value for name, value in given.items() if value is not None}
 
@@ -155,12 +158,14 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
             changes.setdefault(section, {})[key] = value
 
     watched = bool(kinds & {SourceKind.CAMERA, SourceKind.DEMO})
-    live = bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
+    capture = config.sections.get("capture")
+    live = bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK, SourceKind.DEMO})
+    paced = isinstance(capture, CaptureSettings) and capture.realtime is True
     results = config.sections.get("results", ResultsSettings())
     replace("overlay", "view", "window" if watched and has_display() else "none")
     replace("overlay", "mirror", "on" if kinds == {SourceKind.CAMERA} else "off")
-    replace("publish", "url", DEFAULT_URL if live or SourceKind.DEMO in kinds else "off")
-    replace("record", "when_slow", "drop" if live else "wait")
+    replace("publish", "url", DEFAULT_URL if live else "off")
+    replace("record", "when_slow", "drop" if live or paced else "wait")
     if isinstance(results, ResultsSettings) and results.path == "-":
         changes.setdefault("overlay", {})["live_line"] = "stderr"
     sections = {

@@ -69,9 +69,9 @@ def check_card(card: Card, classes: ClassFile, model: str) -> None:
         raise UserError(f"model {model} is made for the task {card.task}, not pose_classifier; choose another")
     inputs = {i.name: (i.dtype, i.shape) for i in card.inputs}
     if inputs != INPUTS:
-        raise UserError(f"model {model} takes other inputs than this program builds; export it anew with `arnis-train export`")
+        raise UserError(f"model {model} takes other inputs than this program builds; run `arnis-train export` again")
     if card.classes != classes.names or card.classes_sha256 != classes.digest():
-        raise UserError(f"model {model} was trained for another class file; train it anew, or restore models/classes.toml")
+        raise UserError(f"model {model} was trained for other classes; train it anew, or restore models/classes.toml")
 
 
 class ClassifySettings(msgspec.Struct, forbid_unknown_fields=True):

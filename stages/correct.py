@@ -32,10 +32,14 @@ _HALF_ROWS = 48
 _COLUMNS = int(MAX_LENGTH / _COLUMN) + 1
 _RODS = ((3, 1, 1), (5, 3, 1), (7, 3, 2))
 """Width of a rod, height of its half, distance of that from the middle; all in rows."""
-_SURE_CONTRAST = 40.0
-"""Grey levels between rod and background beyond which more contrast proves no more."""
+_SURE_CONTRAST = (10.0, 40.0)
+"""Grey levels between rod and background beyond which more contrast proves no more: the least in a dull picture, the
+most in a rich one."""
+_CONTRAST_PER_SPREAD = 0.7
+_TAPE = 0.3
+"""What a column of another colour than the rest of the rod still counts, because grips and tips are taped."""
 
-_ANGLES_DEG = np.linspace(-12.0, 12.0, 33)
+_ANGLES_DEG = np.linspace(-15.0, 15.0, 41)
 _OFFSETS = np.arange(-8, 9)
 _HAND = 0.12
 """Torsos from the grip that the fist hides."""
@@ -50,7 +54,7 @@ class CorrectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     method: Literal["evidence", "forearm", "off"] = "evidence"
     """evidence (follow the rod in the picture), forearm (length and direction from the forearm) or off."""
-    min_evidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
+    min_evidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.4
     """Mean contrast along the rod, 0 to 1, below which the stick is kept as detected."""
     min_margin: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.2
     """By how much the best line must beat the typical one around it."""
@@ -84,9 +88,11 @@ def refine_stick(
 ) -> Refined | None:
     """The stick on the rod that is seen near it, or None where too little is.
 
-    `frame` uint8 BGR (h, w, 3); `grip` and `tip` (2,) in pixels. Searches 12 degrees to either side and a rod's width
+    `frame` uint8 BGR (h, w, 3); `grip` and `tip` (2,) in pixels. Searches 15 degrees to either side and a rod's width
     of offset; the grip is projected on to the new axis, the tip is found along it within what the torso allows.
     """
+    if torso_px <= 0.0:
+        return None
     length = float(np.hypot(*(tip - grip))) / torso_px
     if not _SHORTEST <= length <= 1.5 * MAX_LENGTH:
         return None
@@ -131,7 +137,8 @@ def _rod_contrast(strip: np.ndarray) -> np.ndarray:
             beside = smooth[3][outward + way * outward : rows - outward + way * outward]
             differences.append(_mean_channel(cv2.absdiff(inside, beside)))
         best[centre] = cv2.max(best[centre], cv2.min(*differences))
-    return np.asarray(np.minimum(best / np.float32(_SURE_CONTRAST), 1.0))
+    sure = np.clip(_CONTRAST_PER_SPREAD * float(strip.std()), *_SURE_CONTRAST)
+    return np.asarray(np.minimum(best / np.float32(sure), 1.0))
 
 
 def _mean_channel(image: np.ndarray) -> np.ndarray:
@@ -187,12 +194,12 @@ def _find_tip(
     spread = 15.0 + np.median(np.abs(colour[first:known] - usual))
     alike = np.exp(-0.5 * np.square((colour - usual) / (2.0 * spread)).mean(axis=1))
     level = max(float(np.median(seen[first:known])), 1e-3)
-    votes = np.minimum(seen / level, 1.0) * alike - 0.5
+    votes = np.minimum(seen / level, 1.0) * (_TAPE + (1.0 - _TAPE) * alike) - 0.5
     lowest = int(0.6 * length / _COLUMN)
     highest = min(int(min(1.4 * length, MAX_LENGTH, inside) / _COLUMN), _COLUMNS - 1)
     if highest <= lowest:
         return length
-    reach = np.arange(lowest, highest + 1) * _COLUMN / np.cos(angle)
+    reach = (np.arange(lowest, highest + 1) + 0.5) * _COLUMN / np.cos(angle)
     total = np.cumsum(votes)[lowest : highest + 1] - _TRUST * np.square(reach / length - 1.0)
     return float(reach[total.argmax()])
 
@@ -236,15 +243,12 @@ class Correct:
         pass
 
     def _follow_rod(self, frame: np.ndarray, stick: Stick, person: Person) -> None:
-        torso_px = float(torso_length(person.keypoints))
         stick.method = "kept"
-        if torso_px <= 0.0:
-            return
         refined = refine_stick(
             frame,
             np.array(stick.grip[:2]),
             np.array(stick.tip[:2]),
-            torso_px,
+            float(torso_length(person.keypoints)),
             min_evidence=self._settings.min_evidence,
             min_margin=self._settings.min_margin,
         )

@@ -60,10 +60,10 @@ _ADVICE = {
     "shoulder_deg": _Advice(
         "{side} arm", "Move your {side} elbow away from your body.", "Bring your {side} elbow closer to your body."
     ),
-    "hip_deg": _Advice("{side} leg", "Straighten your {side} hip.", "Bend more at your {side} hip."),
+    "hip_deg": _Advice("{side} leg", "Straighten up at your {side} hip.", "Bend more at your {side} hip."),
     "knee_deg": _Advice("{side} leg", "Straighten your {side} knee.", "Bend your {side} knee more."),
     "hand_height": _Advice(
-        "{side} hand", "Raise your {side} hand to {level}.", "Lower your {side} hand to {level}."
+        "{side} hand", "Raise your {side} hand {level}.", "Lower your {side} hand {level}."
     ),
     "hand_reach": _Advice(
         "{side} arm", "Reach farther with your {side} hand.", "Bring your {side} hand closer to your shoulder."
@@ -71,7 +71,7 @@ _ADVICE = {
     "torso_lean_deg": _Advice("torso", "Lean in a little more.", "Stand more upright."),
     "stick_deg": _Advice("stick", "Raise the tip of the stick.", "Lower the tip of the stick."),
     "tip_height": _Advice(
-        "stick", "Raise the tip of the stick to {level}.", "Lower the tip of the stick to {level}."
+        "stick", "Raise the tip of the stick {level}.", "Lower the tip of the stick {level}."
     ),
     "wrist_deg": _Advice(
         "stick", "Turn the stick farther from the line of your forearm.", "Bring the stick into line with your forearm."
@@ -80,8 +80,8 @@ _ADVICE = {
 }  # fmt: skip
 
 _LEVELS = (
-    (0.6, "above your head"), (0.2, "eye level"), (-0.12, "shoulder level"), (-0.4, "chest level"),
-    (-0.7, "waist level"), (-1.2, "hip level"), (-2.0, "knee level"),
+    (0.6, "above your head"), (0.2, "to eye level"), (-0.12, "to shoulder level"), (-0.4, "to chest level"),
+    (-0.7, "to waist level"), (-1.2, "to hip level"), (-2.0, "to knee level"),
 )  # fmt: skip
 """Lower ends of the heights, in torsos above the shoulders."""
 
@@ -132,7 +132,7 @@ def find_cues(
         if not abs(away) > (0.0 if name in shown else min_severity):
             continue
         own = mirrored_name(name) if hand == "left" else name
-        part, sentence = advise(own, away, band)
+        part, sentence = advise(own, values[name], band)
         cue = Cue(
             quantity=own, measured=round(values[name], 2), wanted=(band.low, band.high),
             severity=round(abs(away), 2), sentence=sentence,
@@ -142,19 +142,21 @@ def find_cues(
     return sorted(worst.values(), key=lambda cue: -cue.severity)
 
 
-def advise(quantity: str, away: float, band: Band) -> tuple[str, str]:
-    """Part of the body and sentence for a quantity, in the performer's own sides: too low (`away` < 0) or too high."""
+def advise(quantity: str, value: float, band: Band) -> tuple[str, str]:
+    """Part of the body and sentence for a quantity, in the performer's own sides, that lies outside its band."""
     side, _, rest = quantity.partition("_")
     advice = _ADVICE[rest if side in ("left", "right") else quantity]
-    sentence = advice.too_low if away < 0 else advice.too_high
+    too_low = value < band.low
     # The edge that was missed says where to go: "to eye level" when anything from the eyes up is right.
-    level = level_name(band.low if away < 0 else band.high)
+    level = level_name(band.low if too_low else band.high)
+    level = "a little" if level == level_name(value) else level
+    sentence = advice.too_low if too_low else advice.too_high
     return advice.part.format(side=side), sentence.format(side=side, level=level)
 
 
 def level_name(height: float) -> str:
-    """What people call a height given in torsos above the shoulders."""
-    return next((name for lowest, name in _LEVELS if height >= lowest), "your feet")
+    """Where a height lies, given in torsos above the shoulders, as people say it."""
+    return next((name for lowest, name in _LEVELS if height >= lowest), "to your feet")
 
 
 class Feedback:

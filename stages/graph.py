@@ -14,9 +14,27 @@ import numpy as np
 from engine.stage import Context
 from stages.packets import ArnisPacket, GraphInput, Hand, Stick
 from stages.skeleton import (
-    EDGES, GRIP, LEFT_EAR, LEFT_ELBOW, LEFT_EYE, LEFT_HIP, LEFT_KNEE, LEFT_SHOULDER,
-    LEFT_WRIST, MIRROR, NODE_COUNT, NOSE, RIGHT_EAR, RIGHT_ELBOW, RIGHT_EYE, RIGHT_HIP, RIGHT_KNEE,
-    RIGHT_SHOULDER, RIGHT_WRIST, STICK_EDGE, TIP,
+    EDGES,
+    GRIP,
+    LEFT_EAR,
+    LEFT_ELBOW,
+    LEFT_EYE,
+    LEFT_HIP,
+    LEFT_KNEE,
+    LEFT_SHOULDER,
+    LEFT_WRIST,
+    MIRROR,
+    NODE_COUNT,
+    NOSE,
+    RIGHT_EAR,
+    RIGHT_ELBOW,
+    RIGHT_EYE,
+    RIGHT_HIP,
+    RIGHT_KNEE,
+    RIGHT_SHOULDER,
+    RIGHT_WRIST,
+    STICK_EDGE,
+    TIP,
 )  # fmt: skip
 from stages.stick_crop import extract_crop
 
@@ -35,7 +53,7 @@ EDGE_FEATURES = (
 DIRECTED_EDGES = np.array(
     [*EDGES, *((b, a) for a, b in EDGES), *((n, n) for n in range(NODE_COUNT))], dtype=np.int64
 )
-"""(E, 2) source and target; both directions and self-loops, without which a lone node's attention has nothing to weigh."""
+"""(E, 2) source and target; both directions, and self-loops, without which a lone node would weigh nothing."""
 
 PRESENT_CONFIDENCE = 0.1
 """A node below this confidence counts as missing."""
@@ -101,7 +119,8 @@ def torso_length(keypoints: np.ndarray) -> np.ndarray:
     The largest of torso, 1.25 shoulder widths and a thigh, so that leaning towards the camera does not shrink it.
     """
     points, present = _split(keypoints)
-    shoulders, hips = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER), _middle(points, present, LEFT_HIP, RIGHT_HIP)
+    shoulders = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER)
+    hips = _middle(points, present, LEFT_HIP, RIGHT_HIP)
     candidates = [
         np.where(shoulders[1] & hips[1], np.linalg.norm(shoulders[0] - hips[0], axis=-1), 0),
         _TORSO_PER_SHOULDER_WIDTH * _distance(points, present, LEFT_SHOULDER, RIGHT_SHOULDER),

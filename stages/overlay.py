@@ -129,7 +129,7 @@ def pose_text(packet: ArnisPacket, neutral: str = "neutral") -> str:
     pose = packet.pose
     if pose is None:
         reason = packet.gate.reason if packet.gate else None
-        return f"unsure ({reason})" if reason else "unsure"
+        return f"unsure ({reason.replace('_', ' ')})" if reason else "unsure"
     text = f"{pose.label.replace('_', ' ')} {100 * pose.confidence:.0f} %"
     if not pose.accepted and pose.label != neutral:
         text = f"unsure: {text}"

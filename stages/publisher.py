@@ -20,7 +20,6 @@ from zmq.auth.thread import ThreadAuthenticator
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 
-DEFAULT_URL = "tcp://127.0.0.1:5570"
 LINGER_MS = 300
 """How long the last messages may take to leave at the end."""
 MAX_INCOMING_BYTES = 65_536

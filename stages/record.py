@@ -42,7 +42,7 @@ class RecordSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     picture: Literal["overlay", "source"] = "overlay"
     """Record what is shown, or the bare source picture."""
     when_slow: Literal["auto", "wait", "drop"] = "auto"
-    """When the encoder or disk is too slow: leave frames out (live sources) or wait (files)."""
+    """When the encoder or disk is too slow: leave frames out, or wait; `auto`: leave out when live, wait for files."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "ultrafast"
     """x264's balance of speed and file size."""
     crf: Annotated[int, msgspec.Meta(ge=0, le=51)] = 23
@@ -203,15 +203,18 @@ class Record:
     def describe(self) -> dict[str, str]:
         """What was recorded, for the account at the end."""
         return {
-            str(recorder.path): f"{recorder.written} frames, {recorder.dropped} left out"
+            str(self._recording_path(stream)): f"{recorder.written} frames, {recorder.dropped} left out"
             + (f", stopped: {recorder.error}" if recorder.error else "")
-            for recorder in self._recorders.values()
+            for stream, recorder in self._recorders.items()
         }
+
+    def _recording_path(self, stream: str) -> Path:
+        return recording_path(self._path, stream, self._context.streams, self._context.restarts)
 
     def _recorder(self, stream: str) -> Recorder:
         if stream not in self._recorders:
-            path = raw_path(recording_path(self._path, stream, self._context.streams, self._context.restarts))
-            self._recorders[stream] = Recorder(path, self._settings, waits=self._settings.when_slow == "wait")
+            path = raw_path(self._recording_path(stream))
+            self._recorders[stream] = Recorder(path, self._settings, waits=self._settings.when_slow != "drop")
         return self._recorders[stream]
 
     def _picture(self, packet: ArnisPacket) -> np.ndarray | None:

@@ -192,7 +192,7 @@ class Smooth:
             self._tracks.pop(packet.stream, None)
             return packet
         stick = packet.stick
-        if stick is not None and stick.tip[2] > 0.0:
+        if stick is not None and stick.tip[2] > 0.0 and stick.detected_tip is None:
             stick.detected_tip = (stick.tip[0], stick.tip[1])
         track = self._track(packet, packet.person.track)
         if track is None:

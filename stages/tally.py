@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from stages.packets import ArnisPacket
 
 LONGEST_STEP_S = 1.0
@@ -14,7 +12,7 @@ class PoseTally:
     """Adds up the time of accepted poses over the packets of all streams."""
 
     def __init__(self) -> None:
-        self._held_s: Counter[str] = Counter()
+        self._held_s: dict[str, float] = {}
         self._last_pts: dict[str, float] = {}
 
     def count(self, packet: ArnisPacket) -> None:
@@ -22,8 +20,10 @@ class PoseTally:
         step_s = packet.pts - self._last_pts.get(packet.stream, packet.pts)
         self._last_pts[packet.stream] = packet.pts
         if packet.status in ("ok", "held") and packet.pose is not None and packet.pose.accepted:
-            self._held_s[packet.pose.label] += min(max(0.0, step_s), LONGEST_STEP_S)
+            label = packet.pose.label
+            self._held_s[label] = self._held_s.get(label, 0.0) + min(max(0.0, step_s), LONGEST_STEP_S)
 
     def seconds(self) -> dict[str, float]:
         """Seconds by pose, the longest first."""
-        return {label: round(held_s, 2) for label, held_s in self._held_s.most_common()}
+        ordered = sorted(self._held_s.items(), key=lambda item: -item[1])
+        return {label: round(held_s, 2) for label, held_s in ordered}

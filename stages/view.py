@@ -156,22 +156,26 @@ class LiveLine:
         self._with_stream = with_stream
         self._parts: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
-        self._written_ns = 0
+        self._written_ns: dict[str, int] = {}
         self._width = 0
 
     def tell(self, stream: str, pose: str, cue: str, figures: str) -> None:
         """The newest of a stream; written at most five times a second."""
         text = "  ".join(part for part in (pose, figures, cue) if part)
         self._parts[stream] = f"[{stream}] {text}" if self._with_stream else text
-        since_ns = now_ns() - self._written_ns
+        line = "" if self._rewrites else stream  # a terminal has one line for all, a file one after the other
+        since_ns = now_ns() - self._written_ns.get(line, 0)
         if since_ns < NS_PER_S // 5:
             return
         kind = re.sub(r"[\d.]+", "", pose)
         if self._rewrites:
             self._write(" | ".join(self._parts.values()))
         elif since_ns >= NS_PER_S or kind != self._kinds.get(stream):
-            self._kinds[stream] = kind
             self._write(self._parts[stream])
+        else:
+            return
+        self._kinds[stream] = kind
+        self._written_ns[line] = now_ns()
 
     def close(self) -> None:
         """Leave the cursor on a line of its own."""
@@ -179,7 +183,6 @@ class LiveLine:
             self._put("\n")
 
     def _write(self, text: str) -> None:
-        self._written_ns = now_ns()
         if not self._rewrites:
             self._put(text + "\n")
             return

@@ -10,8 +10,9 @@ import argparse
 import csv
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -19,14 +20,19 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.errors import UserError
+from engine.packet import FrameRef
+from engine.stage import Context
+from stages.correct import Correct, CorrectSettings
+from stages.detect import Detect, DetectSettings
 from stages.graph import CROP_SIZE_PX, hand_crop
-from stages.skeleton import NODE_COUNT
+from stages.packets import ArnisPacket
+from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 
 SHARD_ROWS = 256
 KEYPOINT_COLUMNS = [f"kp{node}_{part}" for node in range(NODE_COUNT) for part in ("x", "y", "conf")]
 
 Seen = tuple[np.ndarray, str]
-"""Keypoints float32 (19, 3) in pixels, confidence 0 where missing, and the hand that holds the stick."""
+"""Keypoints float32 (19, 3) in pixels, confidence 0 where missing; the hand with the stick, empty when none is seen."""
 Look = Callable[[np.ndarray, dict[str, str]], Seen]
 """From a picture, uint8 BGR, and its row of the table to what is seen in it."""
 
@@ -38,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of a data set with table.csv (made by `synth`)")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is seen")
     parser.add_argument("--truth", action="store_true", help="take the true keypoints instead of the detectors'")
+    parser.add_argument("--body", help="body detector instead of the default one")
     parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--limit", type=int, help="look at no more than this many pictures")
 
@@ -45,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look at the pictures that are not in the table yet; 0 on success."""
     rows = read_rows(args.data / "table.csv")[: args.limit]
-    see(rows, args.data, args.out, args.truth, args.processes)
+    see(rows, args.data, args.out, args.truth, args.processes, args.body)
     return 0
 
 
@@ -57,16 +64,19 @@ def read_rows(table: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(stream) if row.get(KEYPOINT_COLUMNS[-1]) is not None]
 
 
-def see(rows: list[dict[str, str]], data: Path, out: Path, truth: bool, processes: int = 1) -> None:
+def see(
+    rows: list[dict[str, str]], data: Path, out: Path, truth: bool, processes: int = 1, body: str | None = None
+) -> None:
     """Write table and crops of `rows`, whose pictures lie in `data`."""
     (out / "crops").mkdir(parents=True, exist_ok=True)
     table = out / "table.csv"
     done = _whole_shards(table, out / "crops")
     shards = [rows[start : start + SHARD_ROWS] for start in range(done * SHARD_ROWS, len(rows), SHARD_ROWS)]
     log.info("%d pictures to look at, %d are done", sum(map(len, shards)), done * SHARD_ROWS)
-    with ProcessPoolExecutor(processes, initializer=_open, initargs=(truth,)) as pool:
+    with ProcessPoolExecutor(processes, initializer=_open, initargs=(truth, body)) as pool:
         pictures = [(data, shard) for shard in shards]
-        for number, (seen, crops) in enumerate(tqdm(pool.map(_look_at, pictures), total=len(shards), unit="shard"), done):
+        results = tqdm(pool.map(_look_at, pictures), total=len(shards), unit="shard")
+        for number, (seen, crops) in enumerate(results, done):
             np.save(out / "crops" / f"{number:05d}.npy", crops)
             fresh = not table.exists()
             with table.open("a", newline="") as stream:
@@ -77,22 +87,68 @@ def see(rows: list[dict[str, str]], data: Path, out: Path, truth: bool, processe
 
 
 def true_keypoints(image: np.ndarray, row: dict[str, str]) -> Seen:
-    """What the table says; only a person without a stick leaves the hand open, then it is the right one."""
+    """What the table says."""
     values = np.array([row[column] or "nan" for column in KEYPOINT_COLUMNS], np.float32).reshape(NODE_COUNT, 3)
     values[~np.isfinite(values).all(1), 2] = 0
     # The renders grade visibility; a hidden joint is still where it is.
     values[values[:, 2] > 0, 2] = np.maximum(values[values[:, 2] > 0, 2], 0.5)
-    return values, row["grip_hand"] or "right"
+    return values, row["grip_hand"]
+
+
+class _OnePicture:
+    """Frame access of the stages, for one picture at a time."""
+
+    def __init__(self) -> None:
+        self.image = np.zeros((1, 1, 3), np.uint8)
+
+    @contextmanager
+    def read(self, ref: FrameRef) -> Iterator[np.ndarray]:
+        yield self.image
+
+
+def detected_keypoints(body: str | None = None) -> Look:
+    """Body and stick as the pipeline's own stages find and correct them; `body` names another body detector."""
+    frames = _OnePicture()
+    context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
+    detect = Detect(DetectSettings(body=body) if body else DetectSettings())
+    correct = Correct(CorrectSettings())
+    detect.open(context)
+    correct.open(context)
+
+    def look(image: np.ndarray, row: dict[str, str]) -> Seen:
+        frames.image = image
+        height, width = image.shape[:2]
+        # In a video the detector looks where the person was in the frame before: so the second look counts.
+        for number in range(2):
+            packet = ArnisPacket(
+                stream=row["image_path"], sequence=number, pts=number / 30, captured_at_ns=0,
+                frame=FrameRef("", 0, 0, width, height),
+            )  # fmt: skip
+            packet = detect.process(packet)
+        return keypoints_of(correct.process(packet))
+
+    return look
+
+
+def keypoints_of(packet: ArnisPacket) -> Seen:
+    """Person and stick of a packet; what is not there has confidence 0."""
+    keypoints = np.zeros((NODE_COUNT, 3), np.float32)
+    if packet.person is not None:
+        keypoints[:BODY_COUNT] = packet.person.keypoints
+    if packet.stick is None:
+        return keypoints, ""
+    keypoints[GRIP], keypoints[TIP] = packet.stick.grip, packet.stick.tip
+    return keypoints, packet.stick.hand
 
 
 _look: Look = true_keypoints
 
 
-def _open(truth: bool) -> None:
+def _open(truth: bool, body: str | None) -> None:
     """Start of a process: load the detectors once."""
     global _look
     cv2.setNumThreads(1)
-    _look = true_keypoints if truth else _detectors()
+    _look = true_keypoints if truth else detected_keypoints(body)
 
 
 def _look_at(shard: tuple[Path, list[dict[str, str]]]) -> tuple[list[dict[str, str]], np.ndarray]:

@@ -94,7 +94,11 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
 
 
 def summary_of(process: subprocess.Popen[str], timeout_s: float = 60.0) -> dict[str, Any]:
-    out, err = process.communicate(timeout=timeout_s)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     assert out, err
     summary: dict[str, Any] = json.loads(out)
     return summary

@@ -66,9 +66,7 @@ def test_a_slow_pipeline_drops_old_frames_of_a_live_source_and_says_so(tmp_path:
 
 def test_a_live_frame_that_has_become_too_old_is_ended_early(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    summary = bench.run(
-        ["30"], "numbers.fps=50", "numbers.live=true", "engine.max_age_ms=20", "read.delay_ms=40"
-    )
+    summary = bench.run(["30"], "numbers.fps=50", "numbers.live=true", "engine.max_age_ms=20", "read.delay_ms=40")
     assert summary.stats["dropped"]["too_old"] > 0
     assert summary.stats["frames_in"] == 30
 

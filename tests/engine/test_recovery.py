@@ -155,7 +155,9 @@ def test_a_killed_supervisor_leaves_no_process_no_segment_and_no_socket_file(tmp
     process.communicate()
 
 
-def test_a_supervisor_killed_while_its_workers_start_leaves_nothing_either(tmp_path: Path) -> None:
+def test_a_supervisor_killed_while_its_workers_start_leaves_nothing_that_the_next_does_not_remove(
+    tmp_path: Path,
+) -> None:
     bench = Bench(tmp_path)
     process = bench.start(["100000"], "numbers.fps=50")
     wait_until(lambda: len(children_of(process.pid)) >= 3)
@@ -163,7 +165,8 @@ def test_a_supervisor_killed_while_its_workers_start_leaves_nothing_either(tmp_p
     process.kill()
     process.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-    wait_until(lambda: leftovers(process.pid) == [])
+    bench.run(["3"])
+    assert leftovers(process.pid) == []
     process.communicate()
 
 

@@ -1,4 +1,4 @@
-"""Faults that a camera and detectors add, on batches, after the split: keypoints before the graph, crops as pictures."""
+"""Faults that cameras and detectors add, after the split: to keypoints before the graph is built, and to crops."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def augment_crop(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     half = CROP_SIZE_PX / 2
     matrix = cv2.getRotationMatrix2D((half, half), rng.normal(0, 6), float(np.exp(rng.normal(0, 0.1))))
     matrix[:, 2] += rng.normal(0, 5, 2)
-    out = cv2.warpAffine(crop, matrix, (CROP_SIZE_PX, CROP_SIZE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    out = cv2.warpAffine(crop, matrix, (CROP_SIZE_PX, CROP_SIZE_PX), borderMode=cv2.BORDER_REFLECT)
     if rng.random() < 0.3:
         small = int(rng.uniform(0.3, 0.9) * CROP_SIZE_PX)
         out = cv2.resize(cv2.resize(out, (small, small), interpolation=cv2.INTER_AREA), (CROP_SIZE_PX, CROP_SIZE_PX))

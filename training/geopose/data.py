@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ class PoseTable:
     crops: np.ndarray
     """uint8 RGB (N, 128, 128, 3); black where `crop_present` is 0. (0, 128, 128, 3) when there are none at all."""
     crop_present: np.ndarray
+    splits: np.ndarray
+    """str (N,): train, val or test as the data set's own table says, or empty."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,8 +41,14 @@ class PoseTable:
         crops = self.crops[chosen] if len(self.crops) else self.crops
         return PoseTable(
             self.keypoints[chosen], self.labels[chosen], self.people[chosen], self.views[chosen], crops,
-            self.crop_present[chosen],
+            self.crop_present[chosen], self.splits[chosen],
         )  # fmt: skip
+
+    @staticmethod
+    def joined(tables: list[PoseTable]) -> PoseTable:
+        """One after the other."""
+        names = [field.name for field in fields(PoseTable)]
+        return PoseTable(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
 
     def without_crops(self) -> PoseTable:
         """The same samples as the graph alone sees them."""
@@ -87,7 +95,7 @@ def load_table(table: Path, class_names: tuple[str, ...], crops: Path | None = N
     return PoseTable(
         keypoints, np.array([class_names.index(row["label_name"]) for row in rows], np.int64),
         np.array([row["group"] for row in rows]), np.array([row["view"] for row in rows]), pictures,
-        present.astype(np.float32),
+        present.astype(np.float32), np.array([row.get("split", "") for row in rows]),
     )  # fmt: skip
 
 
@@ -99,11 +107,17 @@ def _load_crops(folder: Path, count: int) -> np.ndarray:
     return crops
 
 
-def split_people(people: np.ndarray, shares: tuple[float, ...], seed: int) -> list[np.ndarray]:
-    """Boolean masks over the samples, one a share and one for the rest; each person is in exactly one."""
-    names = np.random.default_rng(seed).permutation(np.unique(people))
-    ends = np.round(np.cumsum(shares) * len(names)).astype(int)
-    return [np.isin(people, part) for part in np.split(names, ends)]
+def split_table(table: PoseTable, seed: int = 0) -> tuple[PoseTable, PoseTable, PoseTable]:
+    """Train, validation and test, by the table's own split (the detectors were trained by it too), else 8 : 1 : 1 of
+    the people; samples in which nothing at all was seen are left out."""
+    table = table.select((table.keypoints[..., 2] > 0).any(1))
+    if (table.splits == "").any():
+        names = np.random.default_rng(seed).permutation(np.unique(table.people))
+        ends = np.round(np.array([0.8, 0.9]) * len(names)).astype(int)
+        masks = [np.isin(table.people, part) for part in np.split(names, ends)]
+    else:
+        masks = [table.splits == name for name in ("train", "val", "test")]
+    return table.select(masks[0]), table.select(masks[1]), table.select(masks[2])
 
 
 def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
@@ -133,7 +147,8 @@ def training_batches(mixture: Mixture, size: int, rng: np.random.Generator) -> I
     rendered = len(mixture.table) if mixture.table else 0
     order = rng.permutation(rendered)
     steps = max(1, round((rendered + mixture.drawn) / size))
-    for chosen, share in zip(np.array_split(order, steps), np.array_split(np.arange(mixture.drawn), steps), strict=True):
+    shares = np.array_split(np.arange(mixture.drawn), steps)
+    for chosen, share in zip(np.array_split(order, steps), shares, strict=True):
         parts, tables = [], []
         if mixture.table and len(chosen):
             part = mixture.table.select(chosen)
@@ -143,7 +158,7 @@ def training_batches(mixture: Mixture, size: int, rng: np.random.Generator) -> I
             keypoints, labels = mixture.statistics.draw(len(share), rng)
             parts.append(augment_keypoints(keypoints, rng, mixture.drawn_faults))
             tables.append(_pictureless(keypoints, labels))
-        yield _batch(np.concatenate(parts), _joined(tables))
+        yield _batch(np.concatenate(parts), PoseTable.joined(tables))
 
 
 def _augmented_crops(part: PoseTable, dropout: float, rng: np.random.Generator) -> PoseTable:
@@ -157,12 +172,7 @@ def _augmented_crops(part: PoseTable, dropout: float, rng: np.random.Generator) 
 def _pictureless(keypoints: np.ndarray, labels: np.ndarray) -> PoseTable:
     nobody = np.full(len(labels), "")
     crops = np.zeros((len(labels), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-    return PoseTable(keypoints, labels, nobody, nobody, crops, np.zeros(len(labels), np.float32))
-
-
-def _joined(tables: list[PoseTable]) -> PoseTable:
-    names = ("keypoints", "labels", "people", "views", "crops", "crop_present")
-    return PoseTable(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
+    return PoseTable(keypoints, labels, nobody, nobody, crops, np.zeros(len(labels), np.float32), nobody)
 
 
 def _batch(keypoints: np.ndarray, table: PoseTable) -> Batch:

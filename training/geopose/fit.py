@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,13 @@ def predict(model: GeoPoseNet, table: PoseTable) -> tuple[Tensor, Tensor]:
 
 
 def _epoch(
-    model: GeoPoseNet, average: AveragedModel, optimiser: Any, loss: HierarchicalLoss, batches: Any, settings: FitSettings
-) -> float:  # fmt: skip
+    model: GeoPoseNet,
+    average: AveragedModel,
+    optimiser: torch.optim.Optimizer,
+    loss: HierarchicalLoss,
+    batches: Iterable[Batch],
+    settings: FitSettings,
+) -> float:
     model.train()
     losses = []
     for batch in batches:
@@ -133,8 +139,9 @@ def _epoch(
 
 
 def _forward(model: GeoPoseNet, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Logits, and the loss of the shaft that the crop stream tells; crops run through their stream only where present."""
-    nodes, edges, mask, present = (torch.from_numpy(a) for a in (batch.nodes, batch.edges, batch.mask, batch.crop_present))
+    """Logits, and the loss of the shaft told by the crop stream, through which only the crops that are there run."""
+    nodes, edges, mask = (torch.from_numpy(array) for array in (batch.nodes, batch.edges, batch.mask))
+    present = torch.from_numpy(batch.crop_present)
     seen = torch.zeros(len(nodes), model.crop.width)
     geometry = None
     if len(batch.crop):

@@ -31,11 +31,13 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     """Mean distance between confidence and accuracy over equal bins of confidence (Guo et al. 2017, eq. 3)."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     number = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(right[number == b].mean() - confidence[number == b].mean()) * (number == b).mean() for b in np.unique(number)]
-    return float(np.sum(gaps))
+    inside = [number == b for b in np.unique(number)]
+    return float(sum(abs(right[bin].mean() - confidence[bin].mean()) * bin.mean() for bin in inside))
 
 
-def report(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], temperature: float, threshold: float) -> dict[str, Any]:
+def report(
+    logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], temperature: float, threshold: float
+) -> dict[str, Any]:
     """All figures of one set of samples; `neutral` is the last class of `names`."""
     probabilities = class_probabilities(logits, temperature)
     predicted = probabilities.argmax(1)

@@ -80,7 +80,7 @@ def augment_pixels(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.4:
         noise: np.ndarray = np.empty(image.shape, np.int16)
         cv2.setRNGSeed(int(rng.integers(1 << 31)))
-        cv2.randn(noise, np.zeros(1), np.full(1, rng.uniform(2, 14)))
+        cv2.randn(noise, np.zeros(3), np.full(3, rng.uniform(2, 14)))
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.25:
         _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import subprocess
@@ -43,8 +44,8 @@ DATA = (
 )
 NOTES = (
     "points: grip and tip as x, y in 0..1 of the crop (stages.stick_crop) and score; presence: probability that a "
-    "stick with both ends in the picture and at least 0.15 torso long is visible. Errors are in lengths of the stick in the "
-    "picture. Crops come from MoveNet Thunder's keypoints; people of the test pictures are in no training picture."
+    "stick with both ends in the picture and at least 0.15 torso long is visible. Errors are in lengths of the stick "
+    "in the picture. Crops come from MoveNet Thunder's keypoints; people of the test pictures are not in training."
 )
 
 
@@ -110,14 +111,19 @@ def toml_text(card: Card) -> str:
     """A card as TOML: plain values first, tables after, which the format demands."""
     values = msgspec.to_builtins(card)
     inputs = values.pop("inputs")
-    tables = {key: values.pop(key) for key in [k for k, v in values.items() if isinstance(v, dict)]}
-    text = msgspec.toml.encode({k: v for k, v in values.items() if v not in (None, "", [], ())}).decode()
-    for item in inputs:
-        text += "\n[[inputs]]\n" + msgspec.toml.encode(item).decode()
-    for key, table in tables.items():
-        if table:
-            text += f"\n[{key}]\n" + msgspec.toml.encode(table).decode()
-    return text
+    text = _table({key: value for key, value in values.items() if value not in (None, "", [], {})})
+    start = text.find("\n[")
+    plain, tables = (text, "") if start < 0 else (text[:start], text[start:])
+    return plain + "".join("\n[[inputs]]\n" + _table(item) for item in inputs) + tables
+
+
+def _table(values: dict[str, Any], prefix: str = "") -> str:
+    """Keys and values of a table, nested tables after them under their full names."""
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items() if not isinstance(value, dict)]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines.append(f"\n[{prefix}{key}]\n" + _table(value, f"{prefix}{key}."))
+    return "".join(lines)
 
 
 def git_revision() -> str:

@@ -20,9 +20,9 @@ from training.stick.network import MAP_SIZE, Maps, StickNet
 
 log = logging.getLogger(__name__)
 
-_GRIP_TIP_SIGMA = 1.5
+_END_SIGMA = 1.0
 _SHAFT_SIGMA = 1.0
-_POSITIVE_WEIGHT = 40.0
+_SHAFT_WEIGHT = 10.0
 
 
 class FitSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,11 +46,16 @@ class Losses(msgspec.Struct):
     """Parts of the loss of a batch."""
 
     heat: Tensor
+    """Cross-entropy of the places of grip and tip, nats for both."""
+    shaft: Tensor
     ends: Tensor
     presence: Tensor
 
+    def parts(self) -> list[float]:
+        return [float(part.detach()) for part in (self.heat, self.shaft, self.ends, self.presence)]
+
     def total(self) -> Tensor:
-        return 10 * self.heat + 2 * self.ends + 0.5 * self.presence
+        return self.heat + 10 * self.shaft + 4 * self.ends + self.presence
 
 
 def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, init: Path | None = None) -> Path:
@@ -62,9 +67,6 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     run.mkdir(parents=True, exist_ok=True)
-    shards = load_samples(cache, "train") + load_samples(cache, "clips")
-    if not shards:
-        raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
     net = StickNet().to(memory_format=torch.channels_last)
     if init is not None:
         net.load_state_dict(torch.load(init, weights_only=True))
@@ -78,10 +80,9 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
         optimiser, [settings.head_rate, settings.backbone_rate], total_steps=steps, pct_start=0.1
     )
     first = _resume(run, net, average, optimiser, schedule) if resume else 0
-    loader = Loader(shards, settings.batch, settings.seed, settings.clip_share)
-    log.info("training on %d crops, epochs %d to %d", sum(map(len, shards)), first, settings.epochs - 1)
     for epoch in range(first, settings.epochs):
         started_ns = now_ns()
+        loader = _loader(cache, settings)  # anew each epoch: renders may still be coming in
         means = _epoch(net, average, loader, epoch, settings, optimiser, schedule)
         state = {"net": net.state_dict(), "average": average.state_dict(), "epoch": epoch + 1}
         state |= {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
@@ -89,6 +90,14 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
         _write(average.state_dict(), run / "weights.pt")
         log.info("epoch %d: %s, %.0f s", epoch, means, (now_ns() - started_ns) / 1e9)
     return run / "weights.pt"
+
+
+def _loader(cache: Path, settings: FitSettings) -> Loader:
+    shards = load_samples(cache, "train") + load_samples(cache, "clips")
+    if not shards:
+        raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
+    log.info("training on %d crops", sum(map(len, shards)))
+    return Loader(shards, settings.batch, settings.seed, settings.clip_share)
 
 
 def _epoch(
@@ -101,7 +110,7 @@ def _epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> str:
     net.train()
-    sums, count = np.zeros(3), 0
+    sums, count = np.zeros(4), 0
     for batch in loader.epoch(epoch, settings.samples_per_epoch):
         losses = batch_losses(net, batch)
         optimiser.zero_grad()
@@ -109,8 +118,8 @@ def _epoch(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimiser.step()
         schedule.step()
-        _update_average(average, net, min(settings.averaging, 1 - 1 / (1 + schedule.last_epoch)))
-        sums += [float(losses.heat.detach()), float(losses.ends.detach()), float(losses.presence.detach())]
+        _update_average(average, net, min(settings.averaging, (1 + schedule.last_epoch) / (20 + schedule.last_epoch)))
+        sums += losses.parts()
         count += 1
         if count % 25 == 0:
             log.info("epoch %d step %d: %s", epoch, count, _describe(sums / count))
@@ -118,7 +127,7 @@ def _epoch(
 
 
 def _describe(means: np.ndarray) -> str:
-    return "heat {:.4f} ends {:.4f} presence {:.4f}".format(*means)
+    return "heat {:.3f} shaft {:.4f} ends {:.4f} presence {:.4f}".format(*means)
 
 
 def batch_losses(net: StickNet, batch: Batch) -> Losses:
@@ -129,15 +138,18 @@ def batch_losses(net: StickNet, batch: Batch) -> Losses:
         maps = net(images.to(memory_format=torch.channels_last))
     wanted, shaft_weight, vectors = target_maps(targets)
     # With an end outside the crop the stick cannot be drawn in the target, so such a picture does not count.
-    weights = (targets[:, 4] * targets[:, 5])[:, None, None, None]
-    bce = F.binary_cross_entropy_with_logits(maps.heat, wanted, reduction="none")
-    heat = (bce * (1 + _POSITIVE_WEIGHT * wanted) * weights).mean()
+    counted = targets[:, 4] * targets[:, 5]
+    there = wanted[:, :2].flatten(2)
+    surprise = -(there * F.log_softmax(maps.heat[:, :2].flatten(2), 2)).sum((1, 2))
+    heat = surprise.sum() / there.sum((1, 2)).gt(0).sum().clamp(min=1)
+    bce = F.binary_cross_entropy_with_logits(maps.heat[:, 2], wanted[:, 2], reduction="none")
+    shaft = (bce * (1 + _SHAFT_WEIGHT * wanted[:, 2]) * counted[:, None, None]).mean()
     error = F.smooth_l1_loss(maps.ends, vectors, reduction="none", beta=0.02).sum(1)
     ends = (error * shaft_weight).sum() / shaft_weight.sum().clamp(min=1)
     logit = net.decode(_detached_heat(maps)).presence
-    counted = (targets[:, 6] >= 0).float()
+    known = (targets[:, 6] >= 0).float()
     presence = F.binary_cross_entropy_with_logits(logit, targets[:, 6].clamp(min=0), reduction="none")
-    return Losses(heat, ends, (presence * counted).sum() / counted.sum().clamp(min=1))
+    return Losses(heat, shaft, ends, (presence * known).sum() / known.sum().clamp(min=1))
 
 
 def run_depthwise_in_float32(net: nn.Module) -> None:
@@ -161,7 +173,8 @@ def _detached_heat(maps: Maps) -> Maps:
 
 
 def target_maps(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of targets (B, 7): heat (B, 3, M, M), weight of the vectors (B, M, M), vectors to both ends (B, 4, M, M)."""
+    """Places of grip and tip and coverage of the shaft (B, 3, M, M), weight of the vectors (B, M, M), and the vectors
+    to both ends (B, 4, M, M), of targets (B, 7)."""
     centres = (torch.arange(MAP_SIZE) + 0.5) / MAP_SIZE
     x, y = centres[None, None, :], centres[None, :, None]
     gx, gy, tx, ty = (targets[:, i, None, None] for i in range(4))
@@ -170,18 +183,15 @@ def target_maps(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     def bump(distance2: Tensor, sigma: float) -> Tensor:
         return torch.exp(-distance2 * MAP_SIZE**2 / (2 * sigma**2))
 
+    def place(px: Tensor, py: Tensor) -> Tensor:
+        spread = bump((x - px) ** 2 + (y - py) ** 2, _END_SIGMA)
+        return spread / spread.sum((1, 2), keepdim=True).clamp(min=1e-6)
+
     dx, dy = tx - gx, ty - gy
     share = (((x - gx) * dx + (y - gy) * dy) / (dx**2 + dy**2).clamp(min=1e-6)).clamp(0, 1)
     off_shaft2 = (x - gx - share * dx) ** 2 + (y - gy - share * dy) ** 2
     shaft = bump(off_shaft2, _SHAFT_SIGMA)
-    heat = torch.stack(
-        [
-            bump((x - gx) ** 2 + (y - gy) ** 2, _GRIP_TIP_SIGMA),
-            bump((x - tx) ** 2 + (y - ty) ** 2, _GRIP_TIP_SIGMA),
-            shaft,
-        ],
-        1,
-    )
+    heat = torch.stack([place(gx, gy), place(tx, ty), shaft], 1)
     full = torch.zeros_like(shaft)
     vectors = torch.stack([gx - x + full, gy - y + full, tx - x + full, ty - y + full], 1)
     return heat * has[:, None], (shaft > 0.3).float() * has, vectors

@@ -1,7 +1,8 @@
 """The heatmap detector: truncated EfficientNet-lite0, a small pyramid, and the decoding, all in one graph.
 
-Maps at a quarter of the input: probability of grip, tip and shaft, and from every shaft pixel the vectors to both ends.
-Two maxima alone confuse the ends; here the tip is looked for where the grip's own vector points.
+Maps at a quarter of the input: where grip and tip are (a softmax over all cells: there is one of each), which cells are
+shaft, and from every shaft cell the vectors to both ends. Two maxima alone confuse the ends; here the tip is looked for
+where the grip's own vector points.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Maps(NamedTuple):
     """Raw network outputs; M = MAP_SIZE."""
 
     heat: Tensor
-    """(B, 3, M, M) logits of grip, tip, shaft."""
+    """(B, 3, M, M) logits: grip and tip over all cells (softmax), shaft in each cell (sigmoid)."""
     ends: Tensor
     """(B, 4, M, M): x, y to the grip and x, y to the tip, in units of the crop's side."""
     context: Tensor
@@ -71,8 +72,8 @@ class StickNet(nn.Module):
         self.merge4 = nn.Sequential(_separable(32, 32), _separable(32, 32))
         self.heat = nn.Conv2d(32, 3, 1)
         self.ends = nn.Conv2d(32, 4, 1)
-        self.presence = nn.Sequential(nn.Linear(64 + 64 + 4, 32), nn.ReLU(), nn.Linear(32, 1))
-        nn.init.constant_(self.heat.bias, -4.0)  # type: ignore[arg-type]
+        self.presence = nn.Sequential(nn.Linear(64 + 64 + 5, 32), nn.ReLU(), nn.Linear(32, 1))
+        nn.init.constant_(self.heat.bias, -3.0)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[None, :, None, None] * 255, persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[None, :, None, None] * 255, persistent=False)
         centres = (torch.arange(MAP_SIZE) + 0.5) / MAP_SIZE
@@ -99,33 +100,32 @@ class StickNet(nn.Module):
 
     def decode(self, maps: Maps) -> Decoded:
         """Grip at its peak, tip near where the grip points, both to a fraction of a cell, and presence."""
-        heat = torch.sigmoid(maps.heat.flatten(2))
-        grip_map, tip_map, shaft_map = heat[:, 0], heat[:, 1], heat[:, 2]
-        ends = maps.ends.flatten(2)
-        grip, grip_score, weight = self._peak(grip_map, grip_map)
+        logits, ends = maps.heat.flatten(2), maps.ends.flatten(2)
+        grip, grip_score, weight = self._peak(logits[:, 0])
         expected = grip + (ends[:, 2:] * weight[:, None]).sum(2)
         distance2 = ((self.grid[None] - expected[:, :, None]) * MAP_SIZE).square().sum(1)
-        window = torch.exp(-distance2 / (2 * _TIP_WINDOW**2))
-        tip, tip_score, _ = self._peak(tip_map * window, tip_map)
-        # A tip without a peak of its own (blur, cluttered ground) falls back to where the grip points.
-        trust = (tip_score / (tip_score + 0.05))[:, None]
-        tip = trust * tip + (1 - trust) * expected
+        tip, tip_score, _ = self._peak(logits[:, 1] - distance2 / (2 * _TIP_WINDOW**2))
+        shaft_map = torch.sigmoid(logits[:, 2])
         shaft = self._along(shaft_map, grip, tip)
-        evidence = torch.stack([grip_score, tip_score, shaft.mean(1), shaft.amin(1)], 1)
+        evidence = torch.stack([grip_score, tip_score, shaft.mean(1), shaft.amin(1), shaft_map.amax(1)], 1)
         context = maps.context.flatten(2)
         logit = self.presence(torch.cat([context.mean(2), context.amax(2), evidence], 1))[:, 0]
         points = torch.stack([torch.cat([grip, grip_score[:, None]], 1), torch.cat([tip, tip_score[:, None]], 1)], 1)
         return Decoded(points, logit)
 
-    def _peak(self, chosen: Tensor, heat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maximum of `chosen` (B, M * M), refined by the mean of `heat` squared round it: place, score, weights."""
-        index = chosen.argmax(1, keepdim=True)
+    def _peak(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Likeliest place in logits (B, M * M): mean position near the maximum, the probability there, weights.
+
+        The score is the probability that the end is near this place rather than elsewhere in the map.
+        """
+        index = logits.argmax(1, keepdim=True)
         column, row = index % MAP_SIZE, index // MAP_SIZE
-        cell = torch.arange(MAP_SIZE * MAP_SIZE, device=heat.device)[None]
+        cell = torch.arange(MAP_SIZE * MAP_SIZE, device=logits.device)[None]
         near = ((cell % MAP_SIZE - column).abs() <= _PEAK_RADIUS) & ((cell // MAP_SIZE - row).abs() <= _PEAK_RADIUS)
-        weight = heat.square() * near + 1e-9
-        weight = weight / weight.sum(1, keepdim=True)
-        return (self.grid[None] * weight[:, None]).sum(2), heat.gather(1, index)[:, 0], weight
+        weight = torch.softmax(logits, 1) * near
+        mass = weight.sum(1)
+        weight = weight / mass[:, None]
+        return (self.grid[None] * weight[:, None]).sum(2), mass, weight
 
     def _along(self, shaft_map: Tensor, grip: Tensor, tip: Tensor) -> Tensor:
         """Shaft probability at points between grip and tip: (B, samples)."""

@@ -211,25 +211,42 @@ def _limb(
     return first, second, end
 
 
-def _aim_hand(fist: Fist, fore: Array, stick: Array, palm: Array | None, sign: float) -> Array:
-    """Rotation of the fist so that its hole lies along `stick`, bent as little as possible against the forearm."""
-    phi = np.radians(np.arange(52.0, 101.0, 8.0))[:, None]
-    psi = np.radians(np.arange(0.0, 360.0, 7.5))[None]
-    basis = frame(stick, fore if abs(float(stick @ fore)) < 0.999 else fore + np.array([0.02, 0.01, 0.03]))
+def _hand_cost(
+    phi: Array, psi: Array, basis: Array, fore: Array, palm: Array | None, sign: float
+) -> tuple[Array, Array, Array]:
+    """Cost, hand direction and palm direction of fists round a stick (`basis[:, 0]`), angles in radians."""
     hand = (
         np.cos(phi)[..., None] * basis[:, 0]
         + (np.sin(phi) * np.cos(psi))[..., None] * basis[:, 1]
         + (np.sin(phi) * np.sin(psi))[..., None] * basis[:, 2]
     )
-    palms = sign * np.cross(stick, hand)
+    palms = sign * np.cross(basis[:, 0], hand)
     palms /= np.linalg.norm(palms, axis=-1, keepdims=True)
     bend = np.degrees(np.arccos(np.clip(hand @ fore, -1, 1)))
     cost = (bend / 22.0) ** 2 + ((np.degrees(phi) - 78.0) / 22.0) ** 2
     if palm is not None:
         cost = cost + 2.0 * (1 - palms @ palm)
-    k = np.unravel_index(int(cost.argmin()), cost.shape)
-    # The stick may lie askew in the fist: turn hand and palm, and keep the stick's own direction.
-    return np.asarray(frame(hand[k], palms[k]) @ frame(fist.hand, fist.palm).T)
+    return cost, hand, palms
+
+
+def _aim_hand(fist: Fist, fore: Array, stick: Array, palm: Array | None, sign: float) -> Array:
+    """Rotation of the fist so that its hole lies along `stick`, bent as little as possible against the forearm.
+
+    The stick may lie askew in the fist (angle phi to the hand); a coarse search over phi and the turn psi about the
+    stick, then ever finer ones round the best, so that a moving stick does not make the hand jump.
+    """
+    basis = frame(stick, fore if abs(float(stick @ fore)) < 0.999 else fore + np.array([0.02, 0.01, 0.03]))
+    phi, psi = np.radians(np.arange(52.0, 101.0, 8.0))[:, None], np.radians(np.arange(0.0, 360.0, 10.0))[None]
+    step = np.radians([4.0, 5.0])
+    for _ in range(5):
+        cost, hands, palms = _hand_cost(phi, psi, basis, fore, palm, sign)
+        i, j = np.unravel_index(int(cost.argmin()), cost.shape)
+        best_phi, best_psi = float(phi[i, 0]), float(psi[0, j])
+        hand, side = hands[i, j], palms[i, j]
+        phi = np.clip(best_phi + step[0] * np.array([-1.0, 0.0, 1.0]), np.radians(50), np.radians(102))[:, None]
+        psi = best_psi + step[1] * np.array([[-1.0, 0.0, 1.0]])
+        step = step / 2
+    return np.asarray(frame(hand, side) @ frame(fist.hand, fist.palm).T)
 
 
 _FOLLOWED = np.array([sk.LEFT_ELBOW, sk.RIGHT_ELBOW, sk.LEFT_WRIST, sk.RIGHT_WRIST, sk.LEFT_KNEE, sk.RIGHT_KNEE,
@@ -243,10 +260,11 @@ def pose_body(rest: Rest, wanted: Array, wish: Wish) -> Posed:
     """
     first = _pose_once(rest, wanted, wish)
     miss = np.clip(wanted - first.keypoints, -0.06, 0.06)
-    aim = wanted.copy()
-    aim[_FOLLOWED] += 0.8 * miss[_FOLLOWED]
+    whole = miss[[sk.LEFT_HIP, sk.RIGHT_HIP]].mean(0)
+    aim = wanted + 0.8 * whole
+    aim[_FOLLOWED] = wanted[_FOLLOWED] + 0.8 * miss[_FOLLOWED]
     if np.isfinite(wanted[sk.TIP]).all():
-        aim[[sk.GRIP, sk.TIP]] += 0.8 * miss[sk.GRIP]
+        aim[[sk.GRIP, sk.TIP]] = wanted[[sk.GRIP, sk.TIP]] + 0.8 * miss[sk.GRIP]
     return _pose_once(rest, aim, wish)
 
 

@@ -123,6 +123,7 @@ class Garment:
     region: Array  # (v, 4)
     head: Array  # (v, 4): x, y, z in eye distances from between the eyes; part 0 body, 1 eyeball, 2 inner mouth
     offset_m: Array  # (v,)
+    grain: Array  # (v,) smooth noise of about unit size: folds and unevenness
 
 
 def _limb_coordinate(rest: Rest, rig: Rig, names: tuple[str, str, str], member: tuple[str, ...], base: float) -> Array:
@@ -139,7 +140,20 @@ def _limb_coordinate(rest: Rest, rig: Rig, names: tuple[str, str, str], member: 
     return out
 
 
-def fit_garment(rest: Rest, outfit: Outfit) -> Garment:
+def _grain(rng: np.random.Generator, count: int) -> Array:
+    """Noise over the mesh at two scales, standard deviation 1."""
+    smooth = neighbour_mean()
+    coarse = rng.normal(size=count)
+    for _ in range(12):
+        coarse = smooth @ coarse
+    fine = rng.normal(size=count)
+    for _ in range(3):
+        fine = smooth @ fine
+    noise = coarse / coarse.std() + 0.5 * fine / fine.std()
+    return np.asarray(np.clip(noise / noise.std(), -2.5, 2.5))
+
+
+def fit_garment(rest: Rest, outfit: Outfit, rng: np.random.Generator) -> Garment:
     """The clothes of one person over the rest mesh."""
     rig = load_rig()
     v = rest.vertices
@@ -163,7 +177,9 @@ def fit_garment(rest: Rest, outfit: Outfit) -> Garment:
     above = np.isin(bones, ["head", "eye.L", "eye.R", "neck03", "neck02"])
     head[~above, :3] = [0, 0, -9]
     region = np.stack([arm, leg, torso, collar], axis=1)
-    return Garment(region, head, _stand_off(region, head, outfit))
+    grain = _grain(rng, len(v))
+    offset = _stand_off(region, head, outfit)
+    return Garment(region, head, offset * (1 + 0.22 * grain), grain)
 
 
 def hair_mask(head: Array, hairline: float) -> NDArray[np.bool_]:

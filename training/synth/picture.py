@@ -67,7 +67,7 @@ def make_performer(rng: np.random.Generator) -> Performer:
     length = 0.71 if rng.random() < 0.6 else rng.uniform(0.60, 0.78)
     rest = make_rest(random_body(rng), float(length - butt), float(butt))
     outfit = random_outfit(rng)
-    return Performer(rest, outfit, fit_garment(rest, outfit), bool(rng.random() < LEFT_HANDED_SHARE))
+    return Performer(rest, outfit, fit_garment(rest, outfit, rng), bool(rng.random() < LEFT_HANDED_SHARE))
 
 
 def random_camera(rng: np.random.Generator, name: str, view: str, height_m: float, size: tuple[int, int]) -> Camera:

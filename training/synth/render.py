@@ -88,7 +88,7 @@ class Renderer:
         """Upload what stays the same for one person."""
         if self.static is not None:
             self.static.release()
-        data = np.concatenate([rest.vertices, garment.region, garment.head], axis=1).astype("f4")
+        data = np.concatenate([rest.vertices, garment.region, garment.head, garment.grain[:, None]], axis=1).astype("f4")
         self.static = self.context.buffer(data.tobytes())
         self.rest, self.garment, self.outfit = rest, garment, outfit
 
@@ -107,15 +107,15 @@ class Renderer:
         vertices = posed.vertices + normals(posed.vertices) * self.garment.offset_m[:, None]
         moving = np.concatenate([vertices, normals(vertices)], axis=1).astype("f4")
         buffers = [c.buffer(moving.tobytes())]
-        layout = [(buffers[0], "3f 3f", "p", "n"), (self.static, "3f 4f 4f", "rest", "region", "head")]
+        layout = [(buffers[0], "3f 3f", "p", "n"), (self.static, "3f 4f 4f 1f", "rest", "region", "head", "grain")]
         arrays = [c.vertex_array(self.body, layout, self.faces)]
         flats = [c.vertex_array(self.flat, [(buffers[0], "3f 12x", "p")], self.faces)]
         if stick is not None:
             data = stick_mesh(posed, stick)
             buffers.append(c.buffer(data.astype("f4").tobytes()))
-            names = ("p", "n", "rest", "region", "head")
-            arrays.append(c.vertex_array(self.body, [(buffers[-1], "3f 3f 3f 4f 4f", *names)]))
-            flats.append(c.vertex_array(self.flat, [(buffers[-1], "3f 56x", "p")]))
+            names = ("p", "n", "rest", "region", "head", "grain")
+            arrays.append(c.vertex_array(self.body, [(buffers[-1], "3f 3f 3f 4f 4f 1f", *names)]))
+            flats.append(c.vertex_array(self.flat, [(buffers[-1], "3f 60x", "p")]))
         c.enable(gl.DEPTH_TEST)
         projection, view = camera.projection_matrix(), camera.view_matrix()
         shadow_matrix = _shadow_matrix(light.direction)
@@ -143,8 +143,10 @@ class Renderer:
         self._outfit_uniforms(stick)
         self.shadow_map.use(0)
         self.photo.use(1)
+        c.enable(gl.CULL_FACE)
         for a in arrays:
             a.render()
+        c.disable(gl.CULL_FACE)
         if room is not None:
             self.room["photo"].value = 1
             buffers.append(c.buffer(room.astype("f4").tobytes()))
@@ -184,7 +186,7 @@ def stick_mesh(posed: Posed, stick: Stick) -> Array:
     rows = []
 
     def corner(point: Array, normal: Array, s: float, angle: float) -> Array:
-        return np.concatenate([point, normal, [s, length - s, angle], np.zeros(4), [0, 0, 0, 3]])
+        return np.concatenate([point, normal, [s, length - s, angle], np.zeros(4), [0, 0, 0, 3, 0]])
 
     r = stick.radius_m
     for k in range(STICK_SIDES):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -84,32 +83,13 @@ def random_stick(rng: np.random.Generator) -> Stick:
     )
 
 
-def _quad(a: Array, u: Array, v: Array, scale_m: float, c1: Array, c2: Array, pattern: int, unit_uv: bool = False) -> Array:
+def quad(a: Array, u: Array, v: Array, scale_m: float, c1: Array, c2: Array, pattern: int, unit_uv: bool = False) -> Array:
     """Two triangles of the parallelogram a, a+u, a+u+v, a+v; texture unit `scale_m` metres."""
     n = np.cross(u, v)
     n = n / max(float(np.linalg.norm(n)), 1e-9)
     us, vs = (1.0, 1.0) if unit_uv else (float(np.linalg.norm(u)) / scale_m, float(np.linalg.norm(v)) / scale_m)
     corners = [(a, 0, 0), (a + u, us, 0), (a + u + v, us, vs), (a, 0, 0), (a + u + v, us, vs), (a + v, 0, vs)]
     return np.array([np.concatenate([p, n, [s, t], c1, c2, [pattern]]) for p, s, t in corners])
-
-
-def _box(low: Array, high: Array, c1: Array, c2: Array, pattern: int, scale_m: float) -> list[Array]:
-    d = high - low
-    x, y, z = np.diag(d)
-    return [
-        _quad(low, x, z, scale_m, c1, c2, pattern), _quad(low + y, -0.0 * x + z, x, scale_m, c1, c2, pattern),
-        _quad(low, z, y, scale_m, c1, c2, pattern), _quad(low + x, y, z, scale_m, c1, c2, pattern),
-        _quad(low + z, x, y, scale_m, c1, c2, pattern),
-    ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RoomStyle:
-    """How far the walls are and whether a photograph hangs on the wall behind."""
-
-    back_m: float
-    side_m: float
-    photo_wall: bool
 
 
 def random_room(rng: np.random.Generator, camera: Camera, photo_wall: bool) -> Array:
@@ -128,9 +108,9 @@ def random_room(rng: np.random.Generator, camera: Camera, photo_wall: bool) -> A
     floor, wall = colour(0.2, 0.75), colour(0.25, 0.95)
     near = -12 * ahead
     parts = [
-        _quad(near - 12 * right, 24 * right, ahead * (12 + back), rng.uniform(0.3, 1.2), floor,
+        quad(near - 12 * right, 24 * right, ahead * (12 + back), rng.uniform(0.3, 1.2), floor,
               np.clip(floor * rng.uniform(0.5, 1.4), 0, 1), int(rng.choice(FLOOR_PATTERNS))),
-        _quad(ahead * back - right * 12, 24 * right, up * tall, rng.uniform(0.5, 1.5), wall,
+        quad(ahead * back - right * 12, 24 * right, up * tall, rng.uniform(0.5, 1.5), wall,
               np.clip(wall * rng.uniform(0.6, 1.3), 0, 1), int(rng.choice(WALL_PATTERNS))),
     ]  # fmt: skip
     for sign in (-1, 1):
@@ -138,17 +118,17 @@ def random_room(rng: np.random.Generator, camera: Camera, photo_wall: bool) -> A
             shade = np.clip(wall * rng.uniform(0.8, 1.1), 0, 1)
             u, v = ahead * (12 + back), up * tall
             corner = near + sign * side * right
-            parts.append(_quad(corner, u, v, 1.0, shade, shade, 0) if sign < 0 else _quad(corner, v, u, 1.0, shade, shade, 0))
-    parts.append(_quad(near - 12 * right + up * tall, ahead * (12 + back), 24 * right, 1.0, colour(0.6, 0.95), colour(0.6, 0.95), 0))
+            parts.append(quad(corner, u, v, 1.0, shade, shade, 0) if sign < 0 else quad(corner, v, u, 1.0, shade, shade, 0))
+    parts.append(quad(near - 12 * right + up * tall, ahead * (12 + back), 24 * right, 1.0, colour(0.6, 0.95), colour(0.6, 0.95), 0))
     if photo_wall:
         wide = rng.uniform(3.0, 7.0)
         high = min(tall, wide * rng.uniform(0.5, 0.8))
         parts.append(
-            _quad(ahead * (back - 0.02) - right * wide / 2 + up * rng.uniform(0, tall - high + 0.01), right * wide, up * high,
+            quad(ahead * (back - 0.02) - right * wide / 2 + up * rng.uniform(0, tall - high + 0.01), right * wide, up * high,
                   1.0, floor, floor, 7, unit_uv=True)
         )  # fmt: skip
     skirting = colour(0.1, 0.9)
-    parts.append(_quad(ahead * (back - 0.015) - right * 12, 24 * right, up * rng.uniform(0.05, 0.15), 1.0, skirting, skirting, 0))
+    parts.append(quad(ahead * (back - 0.015) - right * 12, 24 * right, up * rng.uniform(0.05, 0.15), 1.0, skirting, skirting, 0))
     for _ in range(int(rng.integers(0, 6))):
         parts += _thing(rng, ahead, right, up, back, colour(0.05, 0.9), colour(0.05, 0.9))
     return np.concatenate(parts)
@@ -161,22 +141,22 @@ def _thing(rng: np.random.Generator, ahead: Array, right: Array, up: Array, back
     kind = rng.integers(0, 5)
     if kind == 0:
         w, h, z = rng.uniform(0.3, 1.6), rng.uniform(0.3, 1.2), rng.uniform(0.8, 1.9)
-        inner = _quad(at + up * (z + 0.04) + right * 0.04 - ahead * 0.005, right * (w - 0.08), up * (h - 0.08), 1.0, c2, c1, 6)
-        return [_quad(at + up * z, right * w, up * h, 1.0, c1, c1, 0), inner]
+        inner = quad(at + up * (z + 0.04) + right * 0.04 - ahead * 0.005, right * (w - 0.08), up * (h - 0.08), 1.0, c2, c1, 6)
+        return [quad(at + up * z, right * w, up * h, 1.0, c1, c1, 0), inner]
     if kind == 1:
-        return [_quad(at, right * rng.uniform(0.015, 0.12), up * 4.5, 1.0, c1, c1, 0)]
+        return [quad(at, right * rng.uniform(0.015, 0.12), up * 4.5, 1.0, c1, c1, 0)]
     if kind == 2:
         lean = unit(up + right * rng.normal(0, 0.5))
-        return [_quad(at, right * rng.uniform(0.02, 0.05), lean * rng.uniform(0.5, 1.8), 1.0, c1, c2, 0)]
+        return [quad(at, right * rng.uniform(0.02, 0.05), lean * rng.uniform(0.5, 1.8), 1.0, c1, c2, 0)]
     if kind == 3:
-        return [_quad(at + up * rng.uniform(0.3, 2.2) - right * 3, right * rng.uniform(0.6, 6), up * rng.uniform(0.02, 0.12), 1.0, c1, c1, 0)]
+        return [quad(at + up * rng.uniform(0.3, 2.2) - right * 3, right * rng.uniform(0.6, 6), up * rng.uniform(0.02, 0.12), 1.0, c1, c1, 0)]
     w, d, h = rng.uniform(0.3, 1.4), rng.uniform(0.1, 0.5), rng.uniform(0.3, 2.1)
     low = at - ahead * d
     return [
-        _quad(low, right * w, up * h, 0.7, c1, c2, int(rng.choice([0, 1, 2, 5]))),
-        _quad(low, up * h, ahead * d, 1.0, c1 * 0.8, c1 * 0.8, 0),
-        _quad(low + right * w, ahead * d, up * h, 1.0, c1 * 0.8, c1 * 0.8, 0),
-        _quad(low + up * h, right * w, ahead * d, 1.0, c1, c1, 0),
+        quad(low, right * w, up * h, 0.7, c1, c2, int(rng.choice([0, 1, 2, 5]))),
+        quad(low, up * h, ahead * d, 1.0, c1 * 0.8, c1 * 0.8, 0),
+        quad(low + right * w, ahead * d, up * h, 1.0, c1 * 0.8, c1 * 0.8, 0),
+        quad(low + up * h, right * w, ahead * d, 1.0, c1, c1, 0),
     ]
 
 

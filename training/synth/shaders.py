@@ -27,14 +27,14 @@ vec3 shade(vec3 col, vec3 n, vec4 lp, float extra) {
 
 BODY_VERTEX = """#version 330
 uniform mat4 P, V, LV;
-in vec3 p, n, rest; in vec4 region, head;
-out vec3 wp, wn, rp; out vec4 lp, rg, hd;
-void main() { wp = p; wn = n; rp = rest; rg = region; hd = head; lp = LV * vec4(p, 1); gl_Position = P * V * vec4(p, 1); }
+in vec3 p, n, rest; in vec4 region, head; in float grain;
+out vec3 wp, wn, rp; out vec4 lp, rg, hd; out float gr;
+void main() { wp = p; wn = n; rp = rest; rg = region; hd = head; gr = grain; lp = LV * vec4(p, 1); gl_Position = P * V * vec4(p, 1); }
 """
 
 BODY_FRAGMENT = (
     """#version 330
-in vec3 wp, wn, rp; in vec4 lp, rg, hd;
+in vec3 wp, wn, rp; in vec4 lp, rg, hd; in float gr;
 uniform vec3 eye, skin, hair, shirt, shirt2, trous, trous2, shoe, belt, stick1, stick2, stickp;
 uniform vec4 cut, pattern; uniform vec2 flags;
 out vec4 o;
@@ -42,12 +42,12 @@ out vec4 o;
     + _LIGHT
     + """
 void main() {
-  vec3 n = normalize(wn); vec3 col = skin; float gloss = .08; float cloth = 0.;
+  vec3 n = normalize(wn), col = skin; float gloss = .08; float cloth = 0.;
   if (hd.w > 2.5) {            // the stick
     col = stick1; float s = rp.x;
     float node = stickp.x > 0. ? abs(fract(s * stickp.x) - .5) : 0.;
     if (stickp.x > 0. && node > .47) col *= .55;
-    col *= .85 + .3 * noise(vec3(s * 25., rp.z * 2., 3.));
+    col *= .85 + .3 * hash(vec3(floor(s * 40.), floor(rp.z * 2.), 3.));
     if (s < stickp.y || rp.y < stickp.z) col = stick2;
     gloss = .22;
   } else if (hd.w > .5) {      // an eyeball
@@ -56,11 +56,11 @@ void main() {
   } else {
     float x = abs(hd.x), y = hd.y, z = hd.z;
     bool onhead = z > -8.;
-    float wob = .03 * (noise(rp * 90.) - .5);
+    float wob = .03 * gr;
     bool ear = x > 1.1 && abs(z) < .75 && y > .8 && y < 1.9;
     float line = max(pattern.w - 1.5 * max(y - .35, 0.), -1.);
     bool face = onhead && y < .75;
-    if (onhead && z > line + wob * 4. && !ear) { col = hair * (.8 + .5 * noise(rp * vec3(260., 260., 40.))); gloss = .12; }
+    if (onhead && z > line + wob * 4. && !ear) { col = hair * (.75 + .5 * hash(floor(rp * vec3(400., 400., 60.)))); gloss = .12; }
     else if (face && x > .22 && x < .85 && abs(z - .36 - .1 * (x - .5)) < .075) col = mix(skin, hair, .75);
     else if (face && x < .42 && abs(z + 1.17) < .13 * (1. - x * 1.8)) col = skin * vec3(.85, .55, .55);
     else if (!onhead || z < -3.) {
@@ -71,7 +71,7 @@ void main() {
         if (pattern.x == 1. && fract((rp.z - .35 * abs(rp.x)) / sc) < .4) col = shirt2;
         if (pattern.x == 2. && (fract(rp.x / sc) < .5) != (fract(rp.z / sc) < .5)) col = mix(shirt, shirt2, .6);
         if (pattern.x == 3. && rp.y < 0. && length((vec2(rp.x, rg.z - .62)) / vec2(sc * 1.1, sc * 1.6)) < 1.
-            && fract(rp.x * 30. + 3. * noise(rp * 40.)) < .7) col = shirt2;
+            && fract(rp.x * 30. + gr) < .7) col = shirt2;
         if (pattern.x == 4. && rp.y < .02) {
           float lap = rp.x * .9 - (rg.z - .35) * .16; if (abs(lap) < .022) col = shirt * .8;
           if (rg.z > .6 && abs(rp.x) < (rg.z - .6) * .16) { col = skin; cloth = 0.; }
@@ -86,12 +86,8 @@ void main() {
       }
     }
     if (cloth > .5) {
-      float k = noise(rp * vec3(22., 22., 11.)) + .5 * noise(rp * vec3(55., 55., 25.));
-      col *= .80 + .27 * k; gloss = .02;
-      float e = .01; vec3 q = rp * vec3(24., 24., 10.);
-      n = normalize(n + .35 * vec3(noise(q + vec3(e * 24., 0, 0)) - noise(q), noise(q + vec3(0, e * 24., 0)) - noise(q),
-                                   noise(q + vec3(0, 0, e * 10.)) - noise(q)) / .24);
-    } else col *= .95 + .1 * noise(rp * 60.);
+      col *= 1. + .16 * gr; gloss = .02;
+    } else col *= 1. + .05 * gr;
   }
   vec3 hv = normalize(L + normalize(eye - wp));
   o = vec4(clamp(shade(col, n, lp, gloss * pow(max(dot(n, hv), 0.), 24.)), 0., 1.), 1);

@@ -1,0 +1,1 @@
+"""How fast, and how true, on this machine."""

@@ -1,0 +1,96 @@
+"""`arnis-listen`: print what a running program publishes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.client import DEFAULT_URL, Message, subscribe
+from engine.errors import UserError
+
+_PROGRAM = "arnis-listen"
+_MOST_FIELDS = 12
+_DEEPEST = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. 0: ended by the user or after `--count`; 1: nothing came; 2: a mistake that the user can mend."""
+    options = _parse(arguments)
+    try:
+        messages = subscribe(
+            options.url,
+            options.topic or ["result", "feedback", "health", "hello"],
+            timeout_s=options.timeout,
+            server_key=options.server_key,
+            client_key=options.client_key,
+        )
+        with closing(messages):
+            for number, message in enumerate(messages, 1):
+                sys.stdout.write((as_json(message) if options.json else as_line(message)) + "\n")
+                sys.stdout.flush()
+                if number == options.count:
+                    break
+    except UserError as error:
+        sys.stderr.write(f"{_PROGRAM}: {error}\n")
+        return 2
+    except TimeoutError as error:
+        sys.stderr.write(f"{_PROGRAM}: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone; Python would complain about it once more at exit
+    return 0
+
+
+def as_json(message: Message) -> str:
+    """One line: topic, what was missed, and the payload unchanged."""
+    line = {"topic": message.topic, "missed": message.missed, "payload": message.payload}
+    return msgspec.json.encode(line).decode()
+
+
+def as_line(message: Message) -> str:
+    """One line for people: the topic and the payload's short values, `pose.label=...`."""
+    if not message.payload:
+        return f"{message.topic}  {len(message.data)} bytes"
+    fields = [f"{name}={_short(value)}" for name, value in _flat(message.payload, 1)]
+    lost = [f"({message.missed} missed)"] if message.missed else []
+    return "  ".join([message.topic, *lost, *fields[:_MOST_FIELDS]])
+
+
+def _flat(values: dict[str, Any], depth: int, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Single values by dotted name, the outer ones first; lists and deep tables are left out."""
+    for name, value in values.items():
+        if isinstance(value, str | int | float) and name != "schema":
+            yield prefix + name, value
+    if depth < _DEEPEST:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from _flat(value, depth + 1, f"{prefix}{name}.")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description="Print what a running program publishes.")
+    add = parser.add_argument
+    add("url", nargs="?", default=DEFAULT_URL, help=f"address of the program (default {DEFAULT_URL})")
+    add("--topic", action="append", metavar="T", help="only topics that begin so: result, result.0, feedback, health")
+    add("--json", action="store_true", help="the whole messages, one JSON object a line")
+    add("--count", type=int, metavar="N", help="stop after N messages")
+    add("--timeout", type=float, metavar="S", help="stop when nothing came for S seconds")
+    add("--server-key", type=Path, metavar="FILE", help="public CURVE key of the program, off this machine")
+    add("--client-key", type=Path, metavar="FILE", help="this reader's secret CURVE key")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""A folder of pictures, in the order in which people number them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from engine.clock import now_ns
+from engine.errors import UserError
+from engine.stage import Captured, SourceInfo
+from stages.sources import Allocate
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+log = logging.getLogger(__name__)
+
+
+def natural_key(path: Path) -> list[tuple[int, str]]:
+    """Sort key that puts frame_2 before frame_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", path.name) if part]
+
+
+class ImageFolder:
+    """Gives the pictures one by one, `fps` to the second; a picture that cannot be read is skipped with a warning."""
+
+    def __init__(self, folder: Path, fps: float) -> None:
+        self._folder = folder
+        self._fps = fps
+        self._index = 0
+        self._next: np.ndarray | None = None
+        self._closed = threading.Event()
+
+    def open(self, skip: int) -> SourceInfo:
+        self._paths = sorted((p for p in self._folder.iterdir() if p.suffix.lower() in SUFFIXES), key=natural_key)
+        if not self._paths:
+            kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+            raise UserError(f"folder {self._folder} holds no pictures; put files of these kinds into it: {kinds}")
+        self._remaining = iter(self._paths)
+        for _ in range(skip):
+            self._load_next()
+        self._next, self._index = self._load_next(), skip
+        if self._next is None and skip == 0:
+            raise UserError(f"folder {self._folder} holds no picture that can be read; check the files")
+        height, width = self._next.shape[:2] if self._next is not None else (1, 1)
+        return SourceInfo(width, height, self._fps, live=False)
+
+    def read(self, allocate: Allocate) -> Captured | None:
+        picture, self._next = self._next, None
+        if picture is None:
+            picture = self._load_next()
+        if picture is None or self._closed.is_set():
+            return None
+        allocate(*picture.shape[:2])[:] = picture
+        pts = self._index / self._fps
+        self._index += 1
+        return Captured(pts, now_ns())
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _load_next(self) -> np.ndarray | None:
+        """The next picture that can be read, uint8 BGR, turned as its camera says."""
+        for path in self._remaining:
+            # Not cv2.imread, which cannot open names with letters beyond ASCII on Windows.
+            data = np.frombuffer(path.read_bytes(), np.uint8)
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            if picture is not None:
+                return picture
+            log.warning("picture %s is damaged and is skipped", path)
+        return None

@@ -1,0 +1,245 @@
+"""Video files and network streams, through PyAV: true timestamps, upright pictures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from engine.clock import NS_PER_S, now_ns
+from engine.errors import UserError
+from engine.stage import Captured, SourceInfo
+from stages.sources import Allocate, CaptureSettings, redact_url
+from stages.sources.live import SMALLEST_STEP_S, FeedLost
+
+NO_VIDEO_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+"""Demuxers that make a video of any text file."""
+
+COMPLETE = 0.97
+"""A file that gives less than this share of the frames that it names was cut off."""
+
+log = logging.getLogger(__name__)
+
+
+class Decoder:
+    """An open video: gives its frames and writes them upright as BGR."""
+
+    def __init__(self, location: str, label: str, options: dict[str, str], timeout_s: float, threads: int) -> None:
+        """Raises UserError when `location` cannot be opened or holds no video."""
+        started_ns = now_ns()
+        try:
+            self._container = av.open(location, options=options, timeout=timeout_s)
+        except av.FFmpegError as error:
+            # RTSP reports a timeout as damaged data.
+            late = now_ns() - started_ns >= timeout_s * NS_PER_S
+            reason = "it does not answer in time" if late else _reason(error)
+            raise UserError(f"{label} cannot be opened: {reason}") from None
+        streams = self._container.streams.video
+        if not streams or self._container.format.name in NO_VIDEO_FORMATS:
+            self._container.close()
+            raise UserError(f"{label} holds no video; give a video file, a folder of pictures, a camera or a URL")
+        self._stream = streams[0]
+        self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = threads
+        self._packets: Iterator[Any] = self._container.demux(self._stream)
+        self._ready: deque[av.VideoFrame] = deque()
+        self._reformatter = VideoReformatter()
+        self._first_time: float | None = None
+        self._last_pts = -SMALLEST_STEP_S
+        self.frames = 0
+        """Frames given so far."""
+        self.damaged = 0
+        """Packets that could not be decoded."""
+
+    @property
+    def fps(self) -> float | None:
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        return float(rate) if rate else None
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the container knows how long it is: a file, not a live stream."""
+        return bool(self._container.duration and self._container.duration > 0)
+
+    @property
+    def expected_frames(self) -> int | None:
+        """How many frames the container says that it holds."""
+        if self._stream.frames:
+            return int(self._stream.frames)
+        if self.has_end and self.fps:
+            return int(float(self._container.duration or 0) / av.time_base * self.fps)
+        return None
+
+    def next_frame(self) -> av.VideoFrame | None:
+        """The next frame, None at the end; raises av.FFmpegError when the data break off."""
+        while not self._ready:
+            packet = next(self._packets, None)
+            if packet is None:
+                return None
+            try:
+                self._ready.extend(packet.decode())
+            except av.InvalidDataError:
+                self.damaged += 1
+        self.frames += 1
+        return self._ready.popleft()
+
+    def pts(self, frame: av.VideoFrame) -> float:
+        """Seconds since the first frame that was asked for; call it once per frame, in order."""
+        time = frame.time if frame.time is not None else (self.frames - 1) / (self.fps or 30.0)
+        if self._first_time is None:
+            self._first_time = time
+        self._last_pts = max(time - self._first_time, self._last_pts + SMALLEST_STEP_S)
+        return self._last_pts
+
+    def write(self, frame: av.VideoFrame, allocate: Allocate) -> None:
+        """The frame's pixels, turned upright as the file's metadata say."""
+        height, width = upright_size(frame)
+        target = allocate(height, width)
+        plane = self._reformatter.reformat(frame, format="bgr24").planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        picture = rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+        target[:] = np.rot90(picture, quarter_turns(frame))
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise quarter turns that put a frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Height and width after turning."""
+    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
+
+
+class VideoFile:
+    """Reads a video file, or a file behind a URL, from its start to its end."""
+
+    def __init__(self, decoder: Decoder, label: str) -> None:
+        self._decoder = decoder
+        self._label = label
+        self._next: av.VideoFrame | None = None
+        self._closed = threading.Event()
+        self._reading = threading.Lock()
+
+    def open(self, skip: int) -> SourceInfo:
+        for _ in range(skip):
+            passed = self._advance()
+            if passed is not None:
+                self._decoder.pts(passed)
+        self._next = self._advance()
+        if self._next is None:
+            if skip == 0:
+                raise UserError(f"{self._label} holds no frame that can be decoded; check the file")
+            return SourceInfo(1, 1, self._decoder.fps, live=False)
+        height, width = upright_size(self._next)
+        return SourceInfo(width, height, self._decoder.fps, live=False)
+
+    def read(self, allocate: Allocate) -> Captured | None:
+        with self._reading:
+            if self._closed.is_set():
+                return None
+            frame, self._next = self._next, None
+            frame = frame or self._advance()
+            if frame is None:
+                self._warn_if_cut_off()
+                return None
+            pts = self._decoder.pts(frame)
+            self._decoder.write(frame, allocate)
+            return Captured(pts, now_ns())
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._reading:
+            self._decoder.close()
+
+    def _advance(self) -> av.VideoFrame | None:
+        try:
+            return self._decoder.next_frame()
+        except av.FFmpegError as error:
+            log.warning("%s breaks off: %s", self._label, _reason(error))
+            return None
+
+    def _warn_if_cut_off(self) -> None:
+        given, expected, damaged = self._decoder.frames, self._decoder.expected_frames, self._decoder.damaged
+        if damaged:
+            log.warning("%s is damaged: %d packets of it could not be decoded", self._label, damaged)
+        if expected is not None and given < COMPLETE * expected - 1:
+            log.warning("%s is cut off: it gave %d of the %d frames that it names", self._label, given, expected)
+
+
+class StreamFeed:
+    """A live network stream that has given its first picture; see `stages.sources.live.Feed`."""
+
+    def __init__(self, decoder: Decoder, label: str) -> None:
+        """Raises UserError when no picture comes."""
+        self._decoder = decoder
+        try:
+            self._first = decoder.next_frame()
+        except av.FFmpegError as error:
+            self._first = None
+            log.debug("%s: %s", label, _reason(error))
+        if self._first is None:
+            decoder.close()
+            raise UserError(f"{label} opens but gives no picture; check the camera or server")
+        self.captured_at_ns = now_ns()
+        height, width = upright_size(self._first)
+        self.info = SourceInfo(width, height, decoder.fps, live=True)
+
+    def read(self, allocate: Allocate) -> Captured:
+        frame, self._first = self._first, None
+        taken_ns = self.captured_at_ns
+        if frame is None:
+            self.captured_at_ns = 0
+            frame = self._next_frame()
+            taken_ns = now_ns()
+        pts = self._decoder.pts(frame)
+        self._decoder.write(frame, allocate)
+        return Captured(pts, taken_ns)
+
+    def close(self) -> None:
+        self._decoder.close()
+
+    def _next_frame(self) -> av.VideoFrame:
+        try:
+            frame = self._decoder.next_frame()
+        except av.FFmpegError as error:
+            raise FeedLost(_reason(error)) from None
+        if frame is None:
+            raise FeedLost("the stream ended")
+        return frame
+
+
+def open_file(path: Path, label: str) -> VideoFile:
+    """Raises UserError when the file is missing, empty or no video."""
+    if not path.exists():
+        raise UserError(f"{label} does not exist; give a video file, a folder of pictures, a camera or a URL")
+    if path.stat().st_size == 0:
+        raise UserError(f"{label} is empty; record or fetch it again")
+    return VideoFile(Decoder(str(path), label, {}, timeout_s=60.0, threads=2), label)
+
+
+def open_url(url: str, settings: CaptureSettings) -> VideoFile | StreamFeed:
+    """A finite file behind a URL or a live stream; raises UserError when it does not answer in time."""
+    label = redact_url(url)
+    options = {"rtsp_transport": settings.rtsp_transport, "fflags": "nobuffer"} if url.startswith("rtsp") else {}
+    decoder = Decoder(url, label, options, settings.timeout_s, threads=1)
+    return VideoFile(decoder, label) if decoder.has_end else StreamFeed(decoder, label)
+
+
+def _reason(error: av.FFmpegError) -> str:
+    """FFmpeg's reason without the address, which may hold a password."""
+    if isinstance(error, av.error.ExitError):
+        return "it does not answer in time"
+    if isinstance(error, av.InvalidDataError):
+        return "no video can be read from it"
+    return str(error.strerror).lower()

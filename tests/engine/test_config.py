@@ -1,0 +1,98 @@
+"""Settings: which layer wins, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bench import Bench
+
+from engine.config import load_config
+from engine.errors import UserError
+
+
+@pytest.fixture
+def default_file(tmp_path: Path) -> Path:
+    return Bench(tmp_path).file
+
+
+def user_file(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_later_layers_win_and_each_value_says_where_it_came_from(default_file: Path, tmp_path: Path) -> None:
+    mine = user_file(tmp_path, "[engine]\nin_flight = 2\nslots = 6\n[read]\ndelay_ms = 1\n")
+    config = load_config(default_file, mine, ["engine.slots=7", "read.pid_file=7"], {"engine.policy": "latest"})
+    found = {(line.section, line.key): (line.value, line.origin) for line in config.describe()}
+    assert found["engine", "in_flight"] == (2, "file")
+    assert found["engine", "slots"] == (7, "command line")
+    assert found["engine", "policy"] == ("latest", "command line")
+    assert found["engine", "max_age_ms"] == (1000.0, "default")
+    assert found["read", "delay_ms"] == (1.0, "file")
+    assert found["read", "pid_file"] == ("7", "command line")
+    assert found["worker", "detect"][1] == "default"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("engine.in_flight=99", ["--set engine.in_flight=99", "99", "from 1 to 64"]),
+        ("engine.in_flight=many", ["'many'", "int"]),
+        ("engine.policy=newest", ["one of 'auto', 'every', 'latest'"]),
+        ("engine.slot=5", ["engine.slot is unknown", "did you mean 'slots'"]),
+        ("reed.delay_ms=5", ["no section [reed]", "did you mean 'read'"]),
+        ("numbers.width=wide", ["numbers.width", "'wide'", "int"]),
+        ("engine.slots=4", ["too few", "at least 6"]),
+        ("nonsense", ["section.key=value"]),
+        ("engine=3", ["section.key"]),
+    ],
+)
+def test_a_wrong_setting_names_place_value_and_what_is_allowed(
+    default_file: Path, override: str, words: list[str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(default_file, overrides=[override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[engine\n", ["mine.toml", "TOML"]),
+        ("in_flight = 2\n", ["in_flight", "outside a section"]),
+        ('[read]\ndelay_ms = "long"\n', ["mine.toml", "read.delay_ms", "number"]),
+        ('[[worker]]\nname = "a"\nstages = ["bench_parts:Nobody"]\n', ["bench_parts:Nobody"]),
+        ('[[worker]]\nname = "a"\nstages = ["no_such_module:Read"]\n', ["no_such_module"]),
+        ('[[worker]]\nname = "a"\nstages = []\n', ["stages"]),
+        ('[[worker]]\nname = "a"\nstages = ["bench_parts:Read"]\nreplicas = 2\n', ["last", "replicas"]),
+        ('[[worker]]\nname = "../a"\nstages = ["bench_parts:Read"]\n', ["name"]),
+    ],
+)
+def test_a_wrong_file_names_itself_and_the_mistake(
+    default_file: Path, tmp_path: Path, text: str, words: list[str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(default_file, user_file(tmp_path, text))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_missing_file_is_named(default_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.toml"):
+        load_config(default_file, tmp_path / "nowhere.toml")
+
+
+def test_a_file_that_leaves_out_a_stage_need_not_leave_out_its_section(default_file: Path, tmp_path: Path) -> None:
+    default_file.write_text(default_file.read_text() + "[middle]\ndelay_ms = 1\n")
+    mine = user_file(tmp_path, '[[worker]]\nname = "all"\nstages = ["bench_parts:Read", "bench_parts:Write"]\n')
+    config = load_config(default_file, mine)
+    assert [worker.name for worker in config.workers] == ["all"]
+    assert [line.origin for line in config.describe() if line.section == "worker"] == ["file"]
+
+
+def test_fewer_workers_join_the_last_ones(default_file: Path) -> None:
+    config = load_config(default_file).with_workers(2)
+    assert [(worker.name, len(worker.stages)) for worker in config.workers] == [("detect", 1), ("classify_output", 2)]
+    with pytest.raises(UserError, match="at least 1"):
+        config.with_workers(0)

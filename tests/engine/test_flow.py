@@ -1,0 +1,130 @@
+"""The policies at the pipeline's entry and exit: mailboxes, packets under way, order, restarts."""
+
+from __future__ import annotations
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.clock import NS_PER_MS, NS_PER_S
+from engine.flow import InFlight
+from engine.mailbox import EveryMailbox, LatestMailbox
+from engine.packet import Packet
+from engine.reorder import ReorderBuffer
+from engine.restart import RestartBudget
+
+
+def packet(sequence: int) -> Packet:
+    return Packet(stream="0", sequence=sequence, pts=sequence / 30, captured_at_ns=sequence)
+
+
+def test_a_newer_packet_replaces_the_waiting_one_which_is_handed_back() -> None:
+    mailbox = LatestMailbox()
+    assert mailbox.put(packet(0)) is None
+    replaced = mailbox.put(packet(1))
+    assert replaced is not None
+    assert replaced.sequence == 0
+    taken = mailbox.take()
+    assert taken is not None
+    assert taken.sequence == 1
+    assert mailbox.take() is None
+
+
+def test_a_mailbox_for_every_packet_makes_the_source_wait() -> None:
+    mailbox = EveryMailbox()
+    source = threading.Thread(target=lambda: [mailbox.put(packet(n)) for n in range(20)])
+    source.start()
+    taken: list[int] = []
+    while len(taken) < 20:
+        found = mailbox.take()
+        taken += [found.sequence] if found else []
+    source.join(10)
+    assert taken == list(range(20))
+
+
+def test_closing_a_mailbox_frees_the_source_that_waits() -> None:
+    mailbox = EveryMailbox()
+    mailbox.put(packet(0))
+    handed_back: list[Packet | None] = []
+    source = threading.Thread(target=lambda: handed_back.append(mailbox.put(packet(1))))
+    source.start()
+    mailbox.close()
+    source.join(10)
+    assert [found.sequence for found in handed_back if found] == [1]
+    assert mailbox.take() is not None
+
+
+def test_only_so_many_frames_are_under_way() -> None:
+    in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
+    in_flight.send(packet(0), 0)
+    assert in_flight.has_room
+    in_flight.send(packet(1), 0)
+    assert not in_flight.has_room
+    in_flight.finished(1)
+    assert in_flight.has_room
+    assert in_flight.frames() == {1}
+
+
+def test_after_a_workers_death_its_frames_are_written_off_and_said_to_be_lost() -> None:
+    in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
+    in_flight.send(packet(0), 0)
+    assert in_flight.take_notices(5 * NS_PER_S) == []
+    in_flight.worker_lost(5 * NS_PER_S)
+    assert in_flight.take_notices(5 * NS_PER_S + 999 * NS_PER_MS) == []
+    (lost,) = in_flight.take_notices(6 * NS_PER_S)
+    assert (lost.sequence, lost.status, lost.reason) == (0, "dropped", "worker_lost")
+    assert in_flight.has_room
+
+
+def test_a_slow_pipeline_in_which_nobody_died_keeps_its_frames() -> None:
+    in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
+    in_flight.send(packet(0), 0)
+    assert not in_flight.due(9 * NS_PER_S)
+    assert in_flight.due(11 * NS_PER_S)
+
+
+def test_a_notice_is_sent_again_until_it_is_acknowledged() -> None:
+    in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
+    in_flight.notify(packet(0), 0)
+    assert len(in_flight.take_notices(0)) == 1
+    assert in_flight.take_notices(NS_PER_MS) == []
+    assert len(in_flight.take_notices(2 * NS_PER_S)) == 1
+    in_flight.finished(1)
+    assert in_flight.empty
+    assert in_flight.take_notices(9 * NS_PER_S) == []
+
+
+@given(st.permutations(range(12)), st.lists(st.integers(0, 11)))
+def test_any_order_with_any_duplicates_comes_out_once_and_in_order(order: list[int], again: list[int]) -> None:
+    buffer = ReorderBuffer(0)
+    out: list[Packet | int] = []
+    for sequence in [*order, *again]:
+        buffer.push(packet(sequence), NS_PER_S)
+        out += buffer.pop(0)
+    assert [found.sequence for found in out if isinstance(found, Packet)] == list(range(12))
+    assert len(out) == 12
+    assert buffer.discarded == len(again)
+
+
+def test_a_missing_packet_is_given_up_at_the_deadline_and_then_comes_too_late() -> None:
+    buffer = ReorderBuffer(3)
+    buffer.push(packet(5), 100)
+    assert buffer.pop(99) == []
+    first, second, third = buffer.pop(100)
+    assert (first, second) == (3, 4)
+    assert isinstance(third, Packet)
+    assert not buffer.push(packet(4), 200)
+
+
+def test_the_first_restart_comes_at_once_the_next_ones_ever_later_and_then_none() -> None:
+    budget = RestartBudget(restarts=4, within_s=60)
+    delays = [budget.spend(0) for _ in range(5)]
+    assert delays == [0, NS_PER_S // 2, NS_PER_S, 2 * NS_PER_S, None]
+
+
+def test_failures_of_long_ago_are_forgiven() -> None:
+    budget = RestartBudget(restarts=1, within_s=10)
+    assert budget.spend(0) == 0
+    assert budget.spend(11 * NS_PER_S) == 11 * NS_PER_S
+    assert budget.spend(12 * NS_PER_S) is None

@@ -1,0 +1,105 @@
+"""The account of a run: rates, percentiles, and that nothing of it dies with a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.clock import NS_PER_MS, now_ns
+from engine.health import Health
+from engine.meter import HISTOGRAM_COLUMNS, Meter, add_duration, drops, merge, percentiles
+from engine.packet import Packet, Span
+from engine.state import RunState, SharedTable
+
+
+def row() -> np.ndarray:
+    return SharedTable(None, HISTOGRAM_COLUMNS, 2)["any"]
+
+
+def packet(sequence: int, age_ms: float = 10.0) -> Packet:
+    now = now_ns()
+    captured = now - int(age_ms * NS_PER_MS)
+    spans = [Span("read", captured + 2 * NS_PER_MS, captured + 5 * NS_PER_MS)]
+    return Packet(stream="0", sequence=sequence, pts=0.0, captured_at_ns=captured, spans=spans)
+
+
+def test_percentiles_are_within_a_percent_of_the_true_ones() -> None:
+    durations_ms = np.random.default_rng(1).lognormal(3, 1, 5000)
+    histogram = row()
+    for duration_ms in durations_ms:
+        add_duration(histogram, int(duration_ms * NS_PER_MS))
+    found = percentiles(histogram)
+    assert found is not None
+    for share, value in ((50, found.p50), (95, found.p95), (99, found.p99), (100, found.max)):
+        assert value == pytest.approx(np.percentile(durations_ms, share), rel=0.015)
+
+
+def test_two_histograms_merge_into_that_of_all_durations() -> None:
+    first, second, both = row(), row(), row()
+    for number in range(1, 200):
+        add_duration(first if number % 3 else second, number * NS_PER_MS)
+        add_duration(both, number * NS_PER_MS)
+    assert (merge(first, second) == both).all()
+
+
+def test_an_empty_histogram_says_nothing() -> None:
+    assert percentiles(row()) is None
+
+
+def test_a_restarted_last_worker_goes_on_counting_where_the_dead_one_was(tmp_path: Path) -> None:
+    first = Meter(tmp_path, stages=1, entry_stages=["read"])
+    for sequence in range(3):
+        first.count(packet(sequence))
+    second = Meter(tmp_path, stages=1, entry_stages=["read"])
+    lost = packet(3)
+    lost.end("dropped", "worker_lost")
+    second.count(lost)
+    second.count(packet(4))
+    watching = Meter(tmp_path, stages=1)
+    counters = watching.counters()
+    assert (counters["frames"], counters["results"]) == (5, 4)
+    assert drops(counters) == {"worker_lost": 1}
+    total = percentiles(watching.durations()["total"])
+    assert total is not None
+    assert total.count == 4
+
+
+def test_latency_is_accounted_by_stage_and_by_waiting_without_the_warm_up() -> None:
+    meter = Meter(None, stages=1, entry_stages=["read"], warm_up_frames=2)
+    for sequence in range(4):
+        meter.count(packet(sequence, age_ms=1000.0 if sequence < 2 else 10.0))
+    summary = Health(meter).summary({}, {}, now_ns())
+    assert summary["frames_in"] == 4
+    assert summary["latency_ms"]["count"] == 2
+    assert summary["latency_ms"]["max"] < 500
+    assert summary["stages_ms"]["read"]["p50"] == pytest.approx(3, rel=0.02)
+    assert summary["waits_ms"]["read"]["p50"] == pytest.approx(2, rel=0.02)
+
+
+def test_health_speaks_of_the_recent_past_and_counts_losses_of_the_whole_run() -> None:
+    meter = Meter(None, stages=1)
+    health = Health(meter)
+    meter.count(packet(0, age_ms=5000.0))
+    for _ in range(6):
+        health.record({}, {})
+    meter.count(packet(1, age_ms=10.0))
+    record = health.record({"detect": 2}, {})
+    assert record["latency_ms"]["count"] == 1
+    assert record["latency_ms"]["max"] < 1000
+    assert record["frames_in"] == 2
+    assert record["restarts"] == {"detect": 2}
+
+
+def test_more_names_than_rows_share_the_last_row() -> None:
+    table = SharedTable(None, columns=1, rows=3)
+    for name in ("a", "b", "c", "d", "d"):
+        table[name][0] += 1
+    assert {name: int(table[name][0]) for name in table.names()} == {"a": 1, "b": 1, "other": 3}
+
+
+def test_the_state_of_a_stream_is_the_same_for_all_who_look(tmp_path: Path) -> None:
+    RunState(tmp_path, ["0", "1"]).stream("1").next_sequence = 5
+    other = RunState(tmp_path, ["0", "1"])
+    assert (other.stream("0").next_sequence, other.stream("1").next_sequence) == (0, 5)

@@ -1,0 +1,110 @@
+"""What the command line means."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.client import DEFAULT_URL
+from engine.config import load_config
+from stages.app import SourceKind, decide, default_config, flags_of, kind_of, main, parse, summary_text
+
+
+def decided(*sources: str, **flags: str) -> dict[str, Any]:
+    return decide(load_config(default_config(), flags=flags), sources).sections
+
+
+def test_the_default_configuration_is_found() -> None:
+    assert tomllib.loads(default_config().read_text())["engine"]["source"]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("0", SourceKind.CAMERA),
+        ("/dev/video2", SourceKind.CAMERA),
+        ("rtsp://host/door", SourceKind.NETWORK),
+        ("demo", SourceKind.DEMO),
+        ("lesson 3.mp4", SourceKind.FILE),
+        ("2024.mp4", SourceKind.FILE),
+    ],
+)
+def test_the_kind_of_a_source_is_known_by_its_name(source: str, kind: SourceKind) -> None:
+    assert kind_of(source) is kind
+
+
+def test_flags_stand_for_settings() -> None:
+    options = parse(["--source", "0", "--record", "a.mkv", "--results", "-", "--publish", "off", "--fast"])
+    assert flags_of(options) == {
+        "record.path": "a.mkv", "results.path": "-", "publish.url": "off", "capture.realtime": False,
+    }  # fmt: skip
+
+
+def test_a_camera_is_watched_in_a_mirror_and_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.app.has_display", lambda: True)
+    sections = decided("0")
+    assert (sections["overlay"].view, sections["overlay"].mirror) == ("window", "on")
+    assert (sections["publish"].url, sections["record"].when_slow) == (DEFAULT_URL, "drop")
+
+
+def test_a_file_is_worked_through_without_window_or_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.app.has_display", lambda: True)
+    sections = decided("clip.mp4")
+    assert (sections["overlay"].view, sections["overlay"].mirror) == ("none", "off")
+    assert (sections["publish"].url, sections["record"].when_slow) == ("off", "wait")
+
+
+def test_without_a_display_the_camera_has_a_line_in_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.app.has_display", lambda: False)
+    assert decided("0")["overlay"].view == "none"
+
+
+def test_what_was_chosen_is_never_overruled() -> None:
+    chosen = {"overlay.view": "none", "overlay.mirror": "off", "publish.url": "tcp://127.0.0.1:6000"}
+    sections = decided("0", **chosen)
+    assert (sections["overlay"].view, sections["overlay"].mirror) == ("none", "off")
+    assert sections["publish"].url == "tcp://127.0.0.1:6000"
+
+
+def test_results_on_standard_output_keep_it_to_themselves() -> None:
+    assert decided("clip.mp4", **{"results.path": "-"})["overlay"].live_line == "stderr"
+
+
+def test_print_config_names_every_setting_and_its_origin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text("[record]\ncrf = 30\n")
+    assert main(["--config", str(own), "--set", "publish.queue=7", "--print-config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("record.crf") and "= 30" in line and line.endswith("# file") for line in lines)
+    assert any(line.startswith("publish.queue") and "= 7" in line and "command line" in line for line in lines)
+    assert any(line.startswith("record.preset") and line.endswith("# default") for line in lines)
+
+
+def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert len(text.splitlines()) <= 36
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_account_at_the_end() -> None:
+    stats = {
+        "frames_in": 100, "results_out": 98, "duration_s": 4.04, "fps_out": 24.3, "dropped": {"replaced": 2},
+        "latency_ms": {"p50": 31.2, "p95": 44.9}, "restarts": {"detect": 1, "output": 0},
+        "stages": {"results": {"left_eye_thrust": "3.2 s"}, "record": {"out.mkv": "98 frames, 0 left out"}},
+    }  # fmt: skip
+    assert summary_text(stats).splitlines() == [
+        "100 frames, 98 results in 4.0 s (24.3 FPS); latency p50 31 ms, p95 45 ms",
+        "dropped: replaced 2",
+        "restarts: detect 1",
+        "held: left eye thrust 3.2 s",
+        "recorded: out.mkv 98 frames, 0 left out",
+    ]

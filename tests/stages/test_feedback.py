@@ -1,0 +1,183 @@
+"""Cues are few, plain, about what was seen, and in the performer's own left and right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from engine.errors import UserError
+from engine.frames import OwnedFrames
+from engine.stage import Context
+from stages import skeleton as sk
+from stages.angles import QUANTITIES, measure
+from stages.classes import load_classes, models_folder
+from stages.feedback import Band, Feedback, FeedbackSettings, advise, find_cues, level_name, read_bands, severity
+from stages.graph import canonical_keypoints
+from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Stick
+
+BENT = Band(80.0, 100.0, 50)
+STRAIGHT = Band(150.0, 180.0, 50)
+
+
+def test_severity_counts_half_widths_from_the_nearer_edge() -> None:
+    assert severity(90.0, BENT) == 0.0
+    assert severity(120.0, BENT) == pytest.approx(2.0)
+    assert severity(75.0, BENT) == pytest.approx(-0.5)
+    assert np.isnan(severity(float("nan"), BENT))
+
+
+def test_every_quantity_has_a_sentence_for_too_little_and_too_much() -> None:
+    for quantity in QUANTITIES:
+        for value in (-9.0, 999.0):
+            _, sentence = advise(quantity, value, Band(0.0, 1.0, 50))
+            assert sentence.endswith(".") and "{" not in sentence and len(sentence) < 60
+
+
+def test_the_sentences_say_what_to_do() -> None:
+    assert advise("right_elbow_deg", 90.0, STRAIGHT)[1] == "Straighten your right elbow."
+    assert advise("left_hand_height", -0.5, Band(0.3, 0.5, 50))[1] == "Raise your left hand to eye level."
+    assert advise("stick_deg", 60.0, Band(0.0, 20.0, 50))[1] == "Lower the tip of the stick."
+    assert advise("tip_height", 0.1, Band(0.9, 1.2, 50))[1] == "Raise the tip of the stick above your head."
+    assert advise("right_hand_height", 0.22, Band(0.3, 0.5, 50))[1] == "Raise your right hand a little."
+
+
+def test_heights_have_the_names_people_use() -> None:
+    names = [level_name(h) for h in (1.0, 0.35, 0.0, -0.3, -0.6, -1.0, -1.7, -2.5)]
+    assert names[0] == "above your head" and names[1] == "to eye level" and names[-1] == "to your feet"
+    assert len(set(names)) == len(names)
+
+
+def cues(values: dict[str, float], bands: dict[str, Band], shown: frozenset[str] = frozenset()) -> list[Cue]:
+    return find_cues(values, bands, "right", min_severity=0.25, shown=shown)
+
+
+def test_the_worst_cue_comes_first() -> None:
+    values = {"right_elbow_deg": 140.0, "left_knee_deg": 100.0, "stick_deg": 10.0}
+    bands = {"right_elbow_deg": STRAIGHT, "left_knee_deg": STRAIGHT, "stick_deg": Band(20.0, 40.0, 50)}
+    assert [c.quantity for c in cues(values, bands)] == ["left_knee_deg", "stick_deg", "right_elbow_deg"]
+
+
+def test_one_part_of_the_body_gets_one_cue() -> None:
+    values = {"right_elbow_deg": 100.0, "right_hand_reach": 0.4}
+    found = cues(values, {"right_elbow_deg": STRAIGHT, "right_hand_reach": Band(0.8, 1.0, 50)})
+    assert [c.sentence for c in found] == ["Reach farther with your right hand."]
+
+
+def test_what_was_not_seen_is_not_judged() -> None:
+    assert not cues({"right_elbow_deg": float("nan")}, {"right_elbow_deg": STRAIGHT, "left_elbow_deg": STRAIGHT})
+
+
+def test_a_left_hander_hears_of_the_left_elbow() -> None:
+    found = find_cues({"right_elbow_deg": 90.0}, {"right_elbow_deg": STRAIGHT}, "left", min_severity=0.25)
+    assert found[0].quantity == "left_elbow_deg"
+    assert found[0].sentence == "Straighten your left elbow."
+
+
+def test_a_cue_stays_until_the_joint_is_back_inside_its_band() -> None:
+    nearly = {"right_elbow_deg": 148.0}
+    assert not cues(nearly, {"right_elbow_deg": STRAIGHT})
+    assert cues(nearly, {"right_elbow_deg": STRAIGHT}, shown=frozenset({"right_elbow_deg"}))
+    assert not cues({"right_elbow_deg": 151.0}, {"right_elbow_deg": STRAIGHT}, shown=frozenset({"right_elbow_deg"}))
+
+
+def test_the_shipped_bands_cover_all_poses_but_neutral() -> None:
+    bands = read_bands(models_folder() / "bands.toml")
+    assert set(bands) == {c.name for c in load_classes().classes if c.kind != "neutral"}
+    for views in bands.values():
+        for found in views.values():
+            assert all(b.low < b.high and b.samples >= 30 for b in found.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("[crown_thrust.front]\nstick_deg = [1.0, 2.0]\n", "bands file"),
+        ("[crown_thrust.above]\nstick_deg = [1.0, 2.0, 30]\n", "view above"),
+        ("[crown_thrust.front]\nnose_deg = [1.0, 2.0, 30]\n", "quantity nose_deg"),
+    ],
+)
+def test_a_bad_bands_file_is_named(tmp_path: Path, text: str, names: str) -> None:
+    (tmp_path / "bands.toml").write_text(text)
+    with pytest.raises(UserError, match=names):
+        read_bands(tmp_path / "bands.toml")
+
+
+def test_a_missing_bands_file_is_named_with_the_mend() -> None:
+    with pytest.raises(UserError, match="arnis-train bands"):
+        opened(bands="nowhere.toml")
+
+
+def test_bands_of_an_unknown_pose_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("[somersault.any]\nstick_deg = [1.0, 2.0, 30]\n")
+    with pytest.raises(UserError, match="somersault"):
+        opened(bands=str(tmp_path / "b.toml"))
+
+
+def opened(**settings: object) -> Feedback:
+    stage = Feedback(msgspec.convert(settings, FeedbackSettings))
+    stage.open(Context(worker="w", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
+    return stage
+
+
+def performer(hand: str = "right", elbow_x: float = -80.0) -> tuple[Person, Stick]:
+    """Faces the camera with a torso of 100 pixels; the weapon arm is bent outwards to `elbow_x`."""
+    points = np.array([
+        (0, -130), (5, -135), (-5, -135), (10, -132), (-10, -132), (30, -100), (-30, -100), (40, -60), (elbow_x, -60),
+        (30, -30), (-30, -20), (15, 0), (-15, 0), (15, 80), (-15, 80), (20, 160), (-20, 160), (-30, -12), (-120, -30),
+    ], np.float32)  # fmt: skip
+    keypoints = np.column_stack([points, np.full(19, 0.9, np.float32)])
+    if hand == "left":
+        keypoints = keypoints[sk.MIRROR] * (-1, 1, 1)
+    grip, tip = (tuple(float(v) for v in keypoints[n]) for n in (sk.GRIP, sk.TIP))
+    person = Person(track=1, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints[:17].astype(np.float32))
+    return person, Stick(hand="left" if hand == "left" else "right", grip=grip, tip=tip)  # type: ignore[arg-type]
+
+
+def judged(stage: Feedback, who: tuple[Person, Stick], label: str = "right_knee_block", **pose: object) -> list[Cue]:
+    named = Pose(label=label, confidence=0.9, accepted=True, family="", chamber="", probabilities={})
+    packet = ArnisPacket(
+        stream="0",
+        sequence=0,
+        pts=0.0,
+        captured_at_ns=1,
+        person=who[0],
+        stick=who[1],
+        gate=GateDecision(),
+        pose=msgspec.structs.replace(named, **pose),
+    )
+    return stage.process(packet).feedback
+
+
+@pytest.mark.parametrize("hand", ["right", "left"])
+def test_a_bent_weapon_arm_is_seen_on_the_performers_own_side(hand: str, tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("[right_knee_block.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
+    person, stick = performer(hand)
+    found = judged(opened(bands=str(tmp_path / "b.toml")), (person, stick))
+    assert [c.sentence for c in found] == [f"Straighten your {hand} elbow."]
+    canonical = canonical_keypoints(person.keypoints, stick.grip, stick.tip, stick.hand)
+    assert found[0].measured == pytest.approx(float(measure(canonical)["right_elbow_deg"]), abs=0.01)
+    assert found[0].wanted == (150.0, 180.0)
+
+
+def test_at_most_three_cues_are_given() -> None:
+    who = performer()
+    assert len(judged(opened(max_cues=10, min_severity=0.0), who)) > 3
+    assert len(judged(opened(), who)) <= 3
+    assert not judged(opened(max_cues=0), who)
+
+
+def test_neutral_and_rejected_poses_get_no_cue() -> None:
+    stage, who = opened(min_severity=0.0), performer()
+    assert judged(stage, who)
+    assert not judged(stage, who, label="neutral")
+    assert not judged(stage, who, accepted=False)
+
+
+def test_a_joint_that_was_hardly_seen_gets_no_cue(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("[right_knee_block.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
+    person, stick = performer()
+    person.keypoints[sk.RIGHT_ELBOW, 2] = 0.3
+    assert not judged(opened(bands=str(tmp_path / "b.toml")), (person, stick))

@@ -1,0 +1,32 @@
+"""How long poses were held."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages.packets import ArnisPacket, Pose
+from stages.tally import PoseTally
+
+
+def packet(pts: float, label: str, *, accepted: bool = True, stream: str = "0") -> ArnisPacket:
+    pose = Pose(label=label, confidence=0.9, accepted=accepted, family="", chamber="", probabilities={})
+    status = "ok" if accepted else "unsure"
+    return ArnisPacket(stream=stream, sequence=0, pts=pts, captured_at_ns=0, status=status, pose=pose)
+
+
+def test_time_goes_to_the_accepted_pose_and_a_pause_to_none() -> None:
+    tally = PoseTally()
+    for pts in (0.0, 0.5, 1.0):
+        tally.count(packet(pts, "crown_thrust"))
+    tally.count(packet(1.5, "left_knee_block", accepted=False))
+    tally.count(packet(2.0, "neutral"))
+    tally.count(packet(30.0, "neutral"))
+    assert tally.seconds() == {"neutral": 1.5, "crown_thrust": 1.0}
+
+
+def test_streams_are_timed_apart() -> None:
+    tally = PoseTally()
+    for pts in (0.0, 0.2):
+        for stream, offset in (("0", 0.0), ("1", 100.0)):
+            tally.count(packet(pts + offset, "neutral", stream=stream))
+    assert tally.seconds()["neutral"] == pytest.approx(0.4)

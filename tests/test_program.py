@@ -1,0 +1,358 @@
+"""The program as a user runs it: `arnis-stream` in a process of its own, on real files.
+
+Where only input and output matter, a configuration without the models keeps the tests quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import jsonschema
+import numpy as np
+import psutil
+import pytest
+
+from stages.cards import sha256_of
+from stages.classes import models_folder
+from stages.result import SCHEMA_FILE
+
+ROOT = Path(__file__).parents[1]
+CLIPS = Path(__file__).with_name("clips")
+OUTPUT = ["publish:Results", "publish:Publish", "overlay:Overlay", "record:Record", "preview:Preview"]
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")},
+    "PYTHONPATH": str(ROOT),
+}
+
+
+def write_config(path: Path, **workers: Sequence[str]) -> Path:
+    """A pipeline of these workers, their stages by `module:Class`."""
+    text = ""
+    for name, stages in workers.items():
+        text += f'[[worker]]\nname = "{name}"\nstages = {json.dumps([f"stages.{stage}" for stage in stages])}\n'
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="session")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration without models."""
+    return write_config(tmp_path_factory.mktemp("config") / "light.toml", gate=["gate:MotionGate"], output=OUTPUT)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 frames of 160x120 at 10 FPS, in which a square moves."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "square.mkv", frames=30)
+
+
+def make_clip(path: Path, frames: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=10, options={"g": "5", "tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        noise = np.random.default_rng(0).integers(0, 60, (120, 160, 3), np.uint8)
+        for i in range(frames):
+            picture = noise.copy()
+            picture[40:80, (5 * i) % 120 : (5 * i) % 120 + 40] = 230
+            frame = av.VideoFrame.from_ndarray(picture, "bgr24")
+            frame.pts, frame.time_base = i, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "stages.app", *map(str, arguments)]
+
+
+def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT)
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """The program in the background; ended at the end of the block if it still runs."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(*arguments), text=True, env=ENVIRONMENT, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def frames_of(file: Path, stream: str = "0") -> list[int]:
+    """Sequences of the frames of a stream in a results file."""
+    return [line["sequence"] for line in lines_of(file) if line["stream"] == stream and line["status"] != "end"]
+
+
+def check_sentence(process: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2 and one sentence on stderr that holds all the words."""
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    said = [line for line in process.stderr.splitlines() if line.startswith("arnis-stream: ")]
+    assert len(said) == 1, process.stderr
+    for word in words:
+        assert word in said[0]
+
+
+def segments() -> set[str]:
+    folder = Path("/dev/shm")
+    return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+
+
+def test_every_frame_of_a_file_becomes_one_valid_line(tmp_path: Path, light: Path, clip: Path) -> None:
+    before = segments()
+    done = run("--config", light, "--source", clip, "--results", tmp_path / "out.jsonl", "--stats", tmp_path / "s.json")
+    assert done.returncode == 0, done.stderr
+    assert frames_of(tmp_path / "out.jsonl") == list(range(30))
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
+    for line in lines_of(tmp_path / "out.jsonl"):
+        validator.validate(line)
+    assert "30 frames, 30 results" in done.stdout
+    assert json.loads((tmp_path / "s.json").read_text())["frames_in"] == 30
+    assert segments() <= before
+
+
+def test_one_process_gives_the_same_results_as_many(tmp_path: Path, light: Path, clip: Path) -> None:
+    for name, workers in (("one", ["--workers", "1"]), ("many", [])):
+        done = run("--config", light, "--source", clip, "--results", tmp_path / name, *workers)
+        assert done.returncode == 0, done.stderr
+    one, many = ([(line["sequence"], line["pts"], line["status"]) for line in lines_of(tmp_path / name)]
+                 for name in ("one", "many"))  # fmt: skip
+    assert one == many
+
+
+def test_a_recording_has_the_times_of_its_source(tmp_path: Path, light: Path, clip: Path) -> None:
+    done = run("--config", light, "--source", clip, "--record", tmp_path / "out.mp4")
+    assert done.returncode == 0, done.stderr
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([i / 10 for i in range(30)], abs=2e-3)
+    assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_of_two_sources_one_may_end_early(tmp_path: Path, light: Path, clip: Path) -> None:
+    short = make_clip(tmp_path / "short.mkv", frames=5)
+    results, record = tmp_path / "out.jsonl", tmp_path / "out.mkv"
+    done = run("--config", light, "--source", clip, "--source", short, "--results", results, "--record", record)
+    assert done.returncode == 0, done.stderr
+    assert frames_of(results, "0") == list(range(30))
+    assert frames_of(results, "1") == list(range(5))
+    assert (tmp_path / "out-0.mkv").exists() and (tmp_path / "out-1.mkv").exists()
+
+
+def test_a_truncated_video_gives_the_frames_it_has_and_says_so(tmp_path: Path, light: Path) -> None:
+    whole = make_clip(tmp_path / "whole.mkv", frames=60)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    done = run("--config", light, "--source", cut, "--results", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert 5 < len(frames_of(tmp_path / "out.jsonl")) < 60
+    assert "cut.mkv" in done.stderr
+
+
+def test_results_can_be_piped(light: Path, clip: Path) -> None:
+    done = run("--config", light, "--source", clip, "--results", "-")
+    assert [json.loads(line)["sequence"] for line in done.stdout.splitlines()][:30] == list(range(30))
+    assert "30 frames" in done.stderr
+
+
+def test_a_number_of_frames_can_be_asked_for(tmp_path: Path, light: Path, clip: Path) -> None:
+    run("--config", light, "--source", clip, "--max-frames", 7, "--results", tmp_path / "out.jsonl")
+    assert frames_of(tmp_path / "out.jsonl") == list(range(7))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for one process on Windows")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_in_order(tmp_path: Path, light: Path, number: signal.Signals) -> None:
+    before = segments()
+    clip = make_clip(tmp_path / "long.mkv", frames=600)
+    results, record = tmp_path / "out.jsonl", tmp_path / "out.mkv"
+    files = ["--results", results, "--record", record]
+    with running("--config", light, "--source", clip, "--realtime", *files) as program:
+        wait_for(lambda: results.exists() and len(frames_of(results)) > 10)
+        children = psutil.Process(program.pid).children(recursive=True)
+        program.send_signal(number)
+        out, err = program.communicate(timeout=30)
+    assert (program.returncode, "Traceback" in err) == (0, False), err
+    assert "frames" in out.splitlines()[-2] + out.splitlines()[-1]
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert segments() <= before
+    assert frames_of(results) == list(range(len(frames_of(results))))
+    with av.open(str(record)) as container:
+        assert len(list(container.decode(video=0))) > 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")
+def test_a_killed_writer_loses_no_line_and_no_recording(tmp_path: Path, light: Path) -> None:
+    clip = make_clip(tmp_path / "long.mkv", frames=120)
+    results, record = tmp_path / "out.jsonl", tmp_path / "out.mkv"
+    speed = ["--set", "capture.realtime=true", "--set", "engine.policy=every"]
+    with running("--config", light, "--source", clip, *speed, "--results", results, "--record", record) as program:
+        wait_for(lambda: results.exists() and len(frames_of(results)) > 30)
+        writer = next(child for child in psutil.Process(program.pid).children(recursive=True)
+                      if any(file.path == str(results) for file in child.open_files()))  # fmt: skip
+        writer.kill()
+        _, err = program.communicate(timeout=60)
+    assert program.returncode == 0, err
+    assert frames_of(results) == list(range(120))
+    for part in ("out.mkv", "out.1.mkv"):
+        with av.open(str(tmp_path / part)) as container:
+            assert len(list(container.decode(video=0))) > 5
+
+
+def test_a_missing_file_is_named(light: Path) -> None:
+    check_sentence(run("--config", light, "--source", "nowhere.mp4"), "nowhere.mp4", "does not exist")
+
+
+def test_a_file_that_is_no_video_is_named(tmp_path: Path, light: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("these are notes")
+    check_sentence(run("--config", light, "--source", tmp_path / "notes.mp4"), "notes.mp4")
+
+
+def test_an_empty_file_is_named(tmp_path: Path, light: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    check_sentence(run("--config", light, "--source", tmp_path / "empty.mp4"), "empty.mp4 is empty")
+
+
+def test_a_camera_that_is_not_there_is_named(light: Path) -> None:
+    check_sentence(run("--config", light, "--source", 97, "--publish", "off"), "camera 97")
+
+
+def test_a_stream_that_nobody_serves_is_named_without_its_password(light: Path, free_port: int) -> None:
+    url = f"rtsp://me:secret@127.0.0.1:{free_port}/door"
+    done = run("--config", light, "--source", url, "--publish", "off")
+    check_sentence(done, f"127.0.0.1:{free_port}/door")
+    assert "secret" not in done.stderr
+
+
+def test_no_source_is_told_what_to_give() -> None:
+    check_sentence(run(), "--source")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("record.qualiti=3", ("record.qualiti", "unknown")),
+        ("recrod.crf=3", ("recrod", "did you mean 'record'")),
+        ("record.crf=300", ("record.crf", "300", "0 to 51")),
+        ("record.preset=slowest", ("record.preset", "'slowest'", "'ultrafast'")),
+        ("crf=3", ("crf", "section.key")),
+    ],
+)
+def test_a_setting_that_cannot_be_is_explained(light: Path, clip: Path, setting: str, words: tuple[str, ...]) -> None:
+    check_sentence(run("--config", light, "--source", clip, "--set", setting), *words)
+
+
+def test_a_broken_configuration_is_named(tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "own.toml").write_text("[record\ncrf = 3")
+    check_sentence(run("--config", tmp_path / "own.toml", "--source", clip), "own.toml", "TOML")
+    check_sentence(run("--config", tmp_path / "none.toml", "--source", clip), "none.toml")
+
+
+def test_a_missing_model_is_named(tmp_path: Path, clip: Path) -> None:
+    config = write_config(tmp_path / "own.toml", detect=["detect:Detect"], output=OUTPUT)
+    done = run("--config", config, "--source", clip, "--set", "detect.body=models/nothing")
+    check_sentence(done, "models/nothing", "card.toml")
+
+
+def test_a_model_file_that_was_changed_is_refused(tmp_path: Path, clip: Path) -> None:
+    model = shutil.copytree(models_folder() / "movenet_lightning", tmp_path / "changed")
+    data = bytearray((model / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (model / "model.onnx").write_bytes(data)
+    config = write_config(tmp_path / "own.toml", detect=["detect:Detect"], output=OUTPUT)
+    check_sentence(run("--config", config, "--source", clip, "--set", f"detect.body={model}"), "SHA-256")
+
+
+def test_a_classifier_for_other_classes_is_refused(tmp_path: Path, clip: Path) -> None:
+    shipped = models_folder() / "geopose"
+    if not shipped.is_dir():
+        pytest.skip("the classifier is not shipped")
+    model = shutil.copytree(shipped, tmp_path / "other")
+    card = (model / "card.toml").read_text()
+    assert '"crown_thrust"' in card
+    (model / "card.toml").write_text(card.replace('"crown_thrust"', '"crown_strike"'))
+    assert sha256_of(model / "model.onnx") in card
+    config = write_config(tmp_path / "own.toml", classify=["classify:Classify"], output=OUTPUT)
+    check_sentence(run("--config", config, "--source", clip, "--set", f"classify.model={model}"), "class")
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_port_in_use_is_named_with_the_way_out(light: Path, clip: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        check_sentence(run("--config", light, "--source", clip, "--publish", url), url, "in use", "--publish")
+
+
+def test_publishing_to_the_world_without_keys_is_refused(light: Path, clip: Path) -> None:
+    check_sentence(run("--config", light, "--source", clip, "--publish", "tcp://*:5570"), "CURVE")
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "words"),
+    [
+        ("--results", "missing/out.jsonl", ("results.path", "no folder")),
+        ("--results", ".", ("results.path", "is a folder")),
+        ("--record", "missing/out.mkv", ("record.path", "no folder")),
+        ("--record", "out.avi", ("record.path", ".mkv or .mp4")),
+        ("--stats", "missing/stats.json", ("--stats", "no folder")),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_named(
+    tmp_path: Path, light: Path, clip: Path, flag: str, name: str, words: tuple[str, ...]
+) -> None:
+    check_sentence(run("--config", light, "--source", clip, flag, tmp_path / name), *words)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a display here")
+def test_a_window_without_a_display_is_refused(light: Path, clip: Path) -> None:
+    check_sentence(run("--config", light, "--source", clip, "--view", "window"), "no display", "--view none")
+
+
+def test_a_dry_run_checks_and_leaves_nothing(tmp_path: Path, light: Path, clip: Path) -> None:
+    results, record = tmp_path / "out.jsonl", tmp_path / "out.mkv"
+    arguments = ["--config", light, "--source", clip, "--results", results, "--record", record, "--dry-run"]
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "160x120" in done.stdout and "all is well" in done.stdout
+    assert not list(tmp_path.iterdir())
+    results.write_text("earlier results\n")
+    run(*arguments)
+    assert results.read_text() == "earlier results\n"
+
+
+def test_a_dry_run_finds_a_missing_file(light: Path) -> None:
+    check_sentence(run("--config", light, "--source", "nowhere.mp4", "--dry-run"), "nowhere.mp4")

@@ -1,0 +1,59 @@
+"""`arnis-train`: makes the models. A subcommand's package is imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+from engine.errors import UserError
+
+PROGRAM = "arnis-train"
+EXTRA = "pip install 'arnis-stream[train]'"
+
+COMMANDS = {
+    "synth": ("training.synth.command", "draw synthetic people with a stick"),
+    "detector": ("training.stick.command", "train the stick detector on them"),
+    "see": ("training.see", "write down what the detectors see in the pictures"),
+    "fit": ("training.geopose.fit_command", "train the pose classifier on that"),
+    "export": ("training.geopose.export_command", "calibrate, measure and export the pose classifier"),
+    "bands": ("training.bands", "learn the bands that feedback judges by"),
+}
+"""Module with `add_arguments(parser)` and `run(args)`, and what it does."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. 0: done; 2: a mistake that the user can mend."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Make the models of arnis-stream, in this order.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    try:
+        for name, (module, summary) in COMMANDS.items():
+            command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+            if words[:1] == [name]:
+                _load(module).add_arguments(command)
+        args = parser.parse_args(words)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        return int(_load(COMMANDS[args.command][0]).run(args) or 0)
+    except UserError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _load(module: str) -> ModuleType:
+    """The subcommand's module; raises UserError when a package for training is not installed."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] in {"engine", "stages", "training", "models"}:
+            raise
+        raise UserError(f"training needs {error.name}, which is not installed; run `{EXTRA}`") from None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,192 @@
+"""The demo clip: one person, who is not in any data set, goes through the twelve poses in a gym."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages import skeleton as sk
+from stages.classes import load_classes
+from training.synth import pose, scene
+from training.synth.body import Rest, Wish, make_rest, pose_body
+from training.synth.camera import Camera, orbit
+from training.synth.dress import Outfit, fit_garment
+from training.synth.picture import visibility
+from training.synth.render import Light, Renderer, Stick
+from training.synth.rotations import unit
+
+log = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+WIDTH, HEIGHT, FPS = 1280, 720, 30
+HOLD_FRAMES = 50
+MOVE_FRAMES, MOVE_FRAMES_PER_DEG = 22, 0.1
+# The way the performer turns for each pose: the trained view in which that pose differs most from the others.
+VIEWS = {
+    "neutral": "front", "crown_thrust": "left", "left_temple_block": "front", "right_temple_block": "front",
+    "left_eye_thrust": "front", "right_eye_thrust": "right", "left_chest_thrust": "right", "right_chest_thrust": "right",
+    "left_elbow_block": "right", "right_elbow_block": "left", "solar_plexus_thrust": "front", "left_knee_block": "left",
+    "right_knee_block": "front",
+}  # fmt: skip
+BODY = {"gender": 0.25, "age": 0.66, "muscle": 0.55, "weight": 0.48, "height": 0.42, "proportions": 0.6}
+STICK_M, BUTT_M = 0.615, 0.095
+OUTFIT = Outfit(
+    skin=(0.72, 0.52, 0.40), hair=(0.06, 0.045, 0.035), shirt=(0.86, 0.85, 0.82), shirt_second=(0.65, 0.12, 0.1),
+    trousers=(0.10, 0.11, 0.15), trousers_second=(0.7, 0.15, 0.12), shoes=(0.75, 0.74, 0.7), belt=(0.6, 0.1, 0.1),
+    sleeve=0.7, trouser=1.9, hem=-0.1, collar=-0.09, shirt_pattern=3, trouser_pattern=1, pattern_scale=0.06, belted=False,
+    barefoot=False, loose_shirt_m=0.02, loose_trousers_m=0.024, hair_m=0.012, hairline=1.1, bun=False,
+)  # fmt: skip
+RATTAN = Stick(0.0125, (0.80, 0.62, 0.38), (0.1, 0.1, 0.1), 4.5, 0.16, 0.0)
+LIGHT = Light(
+    unit(np.array([0.5, -0.7, 1.0])), np.array([0.62, 0.6, 0.56]), unit(np.array([-0.8, -0.4, 0.4])), np.full(3, 0.14),
+    np.array([0.6, 0.62, 0.66]), np.array([0.42, 0.40, 0.37]),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A held pose: label and the first and last frame on which it stands still."""
+
+    label: str
+    first_frame: int
+    last_frame: int
+    view: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """A pose in the performer's own frame, the turn of the performer in degrees, and the palm."""
+
+    label: str
+    view: str
+    points: Array
+    turn_deg: float
+    palm: Array
+
+
+def gym() -> Array:
+    """A plain hall: planks, a painted wall with wall bars, a bench and a notice board."""
+    x, y, z = np.eye(3)
+    floor, wall, wood = np.array([0.62, 0.47, 0.32]), np.array([0.70, 0.72, 0.70]), np.array([0.55, 0.38, 0.22])
+    low = np.array([0.38, 0.47, 0.52])
+    parts = [
+        scene.quad(-10 * x - 8 * y, 20 * x, 10.4 * y, 1.2, floor, floor * 0.8, 2),
+        scene.quad(-10 * x + 2.4 * y, 20 * x, 4 * z, 1.5, wall, wall * 0.95, 0),
+        scene.quad(-10 * x + 2.39 * y, 20 * x, 1.1 * z, 1.5, low, low, 0),
+        scene.quad(-10 * x + 2.38 * y, 20 * x, 0.09 * z, 1.0, wood * 0.7, wood, 0),
+        scene.quad(1.35 * x + 2.37 * y + 1.25 * z, 1.1 * x, 0.75 * z, 1.0, wood * 0.6, wood, 0),
+        scene.quad(1.40 * x + 2.36 * y + 1.30 * z, 1.0 * x, 0.65 * z, 1.0, np.array([0.5, 0.55, 0.4]), wall, 6),
+        scene.quad(-3.4 * x + 1.9 * y + 0.42 * z, 1.5 * x, 0.06 * z, 1.0, wood, wood, 2),
+        scene.quad(-3.4 * x + 1.9 * y + 0.48 * z, 1.5 * x, 0.4 * y, 1.0, wood * 1.1, wood, 2),
+        scene.quad(-3.3 * x + 1.95 * y, 0.08 * x, 0.42 * z, 1.0, wood * 0.6, wood, 0),
+        scene.quad(-2.1 * x + 1.95 * y, 0.08 * x, 0.42 * z, 1.0, wood * 0.6, wood, 0),
+    ]
+    for k in range(8):
+        parts.append(scene.quad(-2.9 * x + 2.35 * y + (0.9 + 0.22 * k) * z, 1.4 * x, 0.035 * z, 1.0, wood, wood, 0))
+    for left in (-2.95, -1.52):
+        parts.append(scene.quad(left * x + 2.34 * y + 0.75 * z, 0.06 * x, 1.9 * z, 1.0, wood * 0.8, wood, 0))
+    return np.concatenate(parts)
+
+
+def key_poses(rest: Rest) -> list[Key]:
+    """Neutral, the twelve poses in the order of the class file, neutral."""
+    order = [c for c in load_classes().names if c != pose.NEUTRAL]
+    rng = np.random.default_rng(7)
+    idle = pose.neutral_pose(rng, "ready", rest, tuple(order))
+    keys = []
+    for name in (pose.NEUTRAL, *order, pose.NEUTRAL):
+        view = VIEWS[name]
+        points = idle if name == pose.NEUTRAL else pose.scaled_skeleton(name, rest)
+        turn = 0.0 if name == pose.NEUTRAL else -pose.skeletons()[name][1][view]
+        palm = unit(np.array(pose.PALMS.get(name, (0.6, 0.0, -0.3))))
+        keys.append(Key(name, view, points, turn, palm))
+    return keys
+
+
+def _ease(t: float) -> float:
+    return t * t * t * (t * (6 * t - 15) + 10)
+
+
+def _sway(points: Array, frame: int, rest: Rest) -> Array:
+    """Breathing and the small unrest of a body that stands still."""
+    t = frame / FPS
+    swing = np.array([0.006 * np.sin(2.1 * t), 0.005 * np.sin(1.7 * t + 1), 0.003 * np.sin(2.9 * t)])
+    out = points.copy()
+    height = np.clip(points[:, 2] / (1.6 * rest.lengths.hip_m), 0, 1)[:, None]
+    out += swing * height
+    out[sk.TIP] += [0.010 * np.sin(2.6 * t), 0, 0.012 * np.sin(2.2 * t + 0.5)]
+    return out
+
+
+def frames(rest: Rest, keys: list[Key]) -> tuple[list[tuple[Array, Array]], list[Hold]]:
+    """Points and palm of every frame, turned to the camera, and the holds."""
+    out: list[tuple[Array, Array]] = []
+    holds = []
+    for k, key in enumerate(keys):
+        if k:
+            before = keys[k - 1]
+            moves = MOVE_FRAMES + int(MOVE_FRAMES_PER_DEG * abs(key.turn_deg - before.turn_deg))
+            for i in range(1, moves):
+                t = _ease(i / moves)
+                points = pose.blend(before.points, key.points, t, rest)
+                turn = (1 - t) * before.turn_deg + t * key.turn_deg
+                palm = unit((1 - t) * before.palm + t * key.palm + np.array([1e-3, 0, 0]))
+                out.append(_placed(points, palm, turn, len(out), rest))
+        first = len(out)
+        out += [_placed(key.points, key.palm, key.turn_deg, first + i, rest) for i in range(HOLD_FRAMES)]
+        holds.append(Hold(key.label, first, len(out) - 1, key.view))
+    return out, holds
+
+
+def _placed(points: Array, palm: Array, turn_deg: float, frame: int, rest: Rest) -> tuple[Array, Array]:
+    return pose.turned(_sway(points, frame, rest), turn_deg), pose.turned(palm[None], turn_deg)[0]
+
+
+def demo_camera() -> Camera:
+    """The fixed camera of the clip."""
+    return orbit(0.0, 3.5, 1.35, aim=(0.0, 0.0, 0.95), fov_deg=42.0, size=(WIDTH, HEIGHT))
+
+
+def write_demo(out: Path, truth: Path | None = None) -> None:
+    """Draw the clip (H.264), its list of holds beside it (.json), and on request the true keypoints of every frame."""
+    import av
+
+    renderer = Renderer()
+    rest = make_rest(BODY, STICK_M, BUTT_M)
+    renderer.dress(rest, fit_garment(rest, OUTFIT, np.random.default_rng(3)), OUTFIT)
+    plan, holds = frames(rest, key_poses(rest))
+    camera, room = demo_camera(), gym()
+    rng = np.random.default_rng(0)
+    rows = []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(out), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "24", "preset": "medium"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number, (points, palm) in enumerate(plan):
+            posed = pose_body(rest, points, Wish(palm=palm, free_curl=0.5, toe_out_deg=12.0))
+            rgba, depth = renderer.draw(posed, RATTAN, camera, LIGHT, room)
+            picture = rgba[:, :, :3].astype(np.float32) + rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32) * 1.2
+            frame = av.VideoFrame.from_ndarray(np.clip(picture, 0, 255).astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+            rows.append(np.column_stack([camera.project(posed.keypoints), visibility(camera, posed.keypoints, depth)]))
+            if number % 100 == 0:
+                log.info("frame %d of %d", number, len(plan))
+        container.mux(stream.encode())
+    entries = [
+        {"label": h.label, "first_frame": h.first_frame, "last_frame": h.last_frame, "view": h.view} for h in holds
+    ]
+    text = {"video": out.name, "width": WIDTH, "height": HEIGHT, "fps": FPS, "frames": len(plan), "grip_hand": "right", "holds": entries}
+    out.with_suffix(".json").write_text(json.dumps(text, indent=1) + "\n")
+    if truth is not None:
+        with truth.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["frame", *(f"kp{k}_{a}" for k in range(sk.NODE_COUNT) for a in ("x", "y", "conf"))])
+            for number, row in enumerate(rows):
+                writer.writerow([number, *(f"{v:.2f}" for v in row.ravel())])
