@@ -48,6 +48,11 @@ class EngineSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
                 f"engine.slots = {self.slots} is too few for engine.in_flight = {self.in_flight}: a frame being "
                 f"written, one waiting and one to spare come on top; use at least {self.in_flight + 3}"
             )
+        if self.silent_s < 3 * self.heartbeat_s:
+            raise UserError(
+                f"engine.silent_s = {self.silent_s} is too short for engine.heartbeat_s = {self.heartbeat_s}: "
+                "a worker would count as dead between two signs of life; use at least three times as much"
+            )
         if not self.source:
             raise UserError('engine.source is empty: name the class that reads frames as "module:Class"')
 

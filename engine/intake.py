@@ -60,7 +60,6 @@ class Intake:
         self._stop_at_ns: int | None = None
         self._closed = False
         self._reading_since_ns: int | None = None
-        self._end_sequence: int | None = None
         self.error: Exception | None = None
         """What ended the reading thread, if it was no regular end."""
         self._resume(settings.write_off_ms)
@@ -72,10 +71,13 @@ class Intake:
     @property
     def ended(self) -> bool:
         """Whether the end of the stream has arrived at the other end of the pipeline."""
-        return self._end_sequence is not None and self._state.finished > self._end_sequence
+        end = self._state.end_sequence
+        return end is not None and self._state.finished > end
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin to read, unless a process that has died since had read everything."""
+        if self._state.end_sequence is None:
+            self._thread.start()
 
     def ready(self) -> bool:
         """Whether `take` would give something."""
@@ -109,10 +111,10 @@ class Intake:
                 self._press_on(now)
             elif self._stall_ns and self._reading_since_ns and now - self._reading_since_ns > self._stall_ns:
                 raise TimeoutError(f"source {self._stream} has given nothing for {self._stall_ns / NS_PER_S:.0f} s")
-            if self._end_sequence is None and self._drained(now):
-                self._end_sequence = self._number()
-                packet = self._packet(self._end_sequence)
+            if self._state.end_sequence is None and self._drained(now):
+                packet = self._packet(self._number())
                 packet.end("end")
+                self._state.end_sequence = packet.sequence
                 self._in_flight.notify(packet, now)
 
     def stop(self) -> None:
@@ -134,7 +136,10 @@ class Intake:
         due = now_ns() + int(write_off_ms * NS_PER_MS)
         for sequence in range(self._state.finished, self._state.next_sequence):
             packet = self._packet(sequence)
-            packet.end("dropped", "worker_lost")
+            if sequence == self._state.end_sequence:
+                packet.end("end")
+            else:
+                packet.end("dropped", "worker_lost")
             self._in_flight.notify(packet, due)
 
     def _drained(self, now: int) -> bool:
@@ -186,7 +191,7 @@ class Intake:
 
     def _accept(self, event: Captured | SourceLost) -> None:
         with self._lock:
-            if self._end_sequence is not None:
+            if self._state.end_sequence is not None:
                 return  # came back from a hanging read after the end was declared
             packet = self._packet(self._number())
             if isinstance(event, Captured):

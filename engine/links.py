@@ -43,6 +43,7 @@ def make_socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
     socket.setsockopt(zmq.RCVHWM, _FENCE)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 20)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)  # a stream that has ended early is knocked at to the end of the run
     return socket
 
 

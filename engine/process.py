@@ -18,6 +18,7 @@ from engine.config import EngineSettings
 from engine.control import Failed, SupervisorLine
 from engine.errors import UserError
 from engine.ring import remove_rings_of
+from engine.signals import stopping_signals
 
 _log = logging.getLogger(__name__)
 USER_ERROR_EXIT = 2
@@ -65,7 +66,9 @@ def main(spec_bytes: bytes, connection: Connection) -> None:
         if line.orphaned:
             _clean_up_after_supervisor(spec)
     logging.shutdown()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or its reader has gone
+            stream.flush()
     # Threads of drivers and runtimes must not keep a process from ending whose work is done.
     os._exit(exit_code)
 
@@ -92,11 +95,12 @@ def _run(spec: WorkerSpec, line: SupervisorLine) -> int:
 
 def _set_up_signals() -> None:
     """The supervisor alone decides what a signal to the whole process group means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    numbers = stopping_signals()
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         # The supervisor spawns with them blocked, so that none arrives before this line.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def _clean_up_after_supervisor(spec: WorkerSpec) -> None:

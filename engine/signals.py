@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +9,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_log = logging.getLogger(__name__)
+
+def stopping_signals() -> list[signal.Signals]:
+    """Signals that ask for the end: also the closed terminal, unless (`nohup`) it is to be survived."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
 
 
 class StopFlag:
@@ -33,7 +38,6 @@ class StopFlag:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
-        _log.info("got %s", signal.Signals(number).name)
 
 
 @contextmanager
@@ -43,9 +47,7 @@ def stop_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before: dict[int, Any] = {
-        number: signal.signal(number, flag._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before: dict[int, Any] = {number: signal.signal(number, flag._on_signal) for number in stopping_signals()}
     try:
         yield flag
     finally:
@@ -59,8 +61,7 @@ def signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    numbers = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping_signals())
     try:
         yield
     finally:

@@ -91,12 +91,21 @@ class StreamState:
     def finished(self, value: int) -> None:
         self._row[3] = value
 
+    @property
+    def end_sequence(self) -> int | None:
+        """The number of the packet that says the stream has ended, once that is decided."""
+        return int(self._row[4]) - 1 if self._row[4] else None
+
+    @end_sequence.setter
+    def end_sequence(self, value: int) -> None:
+        self._row[4] = value + 1
+
 
 class RunState:
     """The streams' states of a run; the supervisor makes it first, so that no two processes name a row."""
 
     def __init__(self, folder: Path | None, streams: Sequence[str]) -> None:
-        self._table = SharedTable(folder / "streams" if folder else None, columns=4, rows=len(streams) + 1)
+        self._table = SharedTable(folder / "streams" if folder else None, columns=5, rows=len(streams) + 1)
         self._states = {name: StreamState(self._table[name]) for name in streams}
 
     def stream(self, name: str) -> StreamState:

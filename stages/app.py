@@ -159,12 +159,13 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
 
     watched = bool(kinds & {SourceKind.CAMERA, SourceKind.DEMO})
     capture = config.sections.get("capture")
-    live = bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK, SourceKind.DEMO})
-    paced = isinstance(capture, CaptureSettings) and capture.realtime is True
+    realtime = capture.realtime if isinstance(capture, CaptureSettings) else "auto"
+    live = bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
+    paced = SourceKind.DEMO in kinds if realtime == "auto" else realtime
     results = config.sections.get("results", ResultsSettings())
     replace("overlay", "view", "window" if watched and has_display() else "none")
     replace("overlay", "mirror", "on" if kinds == {SourceKind.CAMERA} else "off")
-    replace("publish", "url", DEFAULT_URL if live else "off")
+    replace("publish", "url", DEFAULT_URL if live or SourceKind.DEMO in kinds else "off")
     replace("record", "when_slow", "drop" if live or paced else "wait")
     if isinstance(results, ResultsSettings) and results.path == "-":
         changes.setdefault("overlay", {})["live_line"] = "stderr"

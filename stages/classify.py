@@ -35,7 +35,8 @@ def class_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Softmax of float (B, classes) divided by the temperature of the model's card (Guo et al. 2017); float64."""
     scaled = logits.astype(np.float64) / temperature
     weights: np.ndarray = np.exp(scaled - scaled.max(1, keepdims=True))
-    return weights / weights.sum(1, keepdims=True)
+    probabilities: np.ndarray = weights / weights.sum(1, keepdims=True)
+    return probabilities
 
 
 def network_inputs(graphs: Sequence[GraphInput]) -> list[np.ndarray]:

@@ -44,7 +44,9 @@ _OFFSETS = np.arange(-8, 9)
 _HAND = 0.12
 """Torsos from the grip that the fist hides."""
 _TRUST = 100.0
-"""Votes that a tip twice as far as detected costs: how far the detected length is believed."""
+_MOST_TRUST = 10.0
+"""Votes that it costs to move the tip, by the square of the change in lengths and at most: a rod that clearly goes on
+past a tip that was seen halfway along it is followed."""
 _SHORTEST = 0.3
 """Torsos; a shorter (foreshortened) stick shows no edges worth following."""
 
@@ -196,12 +198,12 @@ def _find_tip(
     level = max(float(np.median(seen[first:known])), 1e-3)
     votes = np.minimum(seen / level, 1.0) * (_TAPE + (1.0 - _TAPE) * alike) - 0.5
     lowest = int(0.6 * length / _COLUMN)
-    highest = min(int(min(1.4 * length, MAX_LENGTH, inside) / _COLUMN), _COLUMNS - 1)
+    highest = min(int(min(MAX_LENGTH, inside) / _COLUMN), _COLUMNS - 1)
     if highest <= lowest:
         return length
     reach = (np.arange(lowest, highest + 1) + 0.5) * _COLUMN / np.cos(angle)
-    total = np.cumsum(votes)[lowest : highest + 1] - _TRUST * np.square(reach / length - 1.0)
-    return float(reach[total.argmax()])
+    cost = np.minimum(_TRUST * np.square(reach / length - 1.0), _MOST_TRUST)
+    return float(reach[(np.cumsum(votes)[lowest : highest + 1] - cost).argmax()])
 
 
 def _inside(frame: np.ndarray, grip: np.ndarray, axis: np.ndarray, torso_px: float) -> float:

@@ -94,7 +94,7 @@ class Hello(msgspec.Struct, kw_only=True, frozen=True):
     version: str
     streams: list[str]
     frames: str | None
-    """Address of the socket with the pictures (`frame.<stream>`)."""
+    """Address of the socket with the pictures (`frame.<stream>`); `*` stands for the host of this one."""
     classes: list[PoseClass]
     keypoints: list[str]
     """Names of the 17 keypoints, then `grip` and `tip`."""

@@ -93,12 +93,12 @@ def load_network(
 
 
 def default_threads() -> int:
-    """Threads for one network: half the cores that this process may use, from one to four.
+    """Threads for one network: the cores that this process may use, but no more than four.
 
-    The other half decodes, classifies and draws meanwhile; with all cores taken, each call waits for the slowest one.
+    Spinning is off, so threads that wait for their share of a layer leave the cores to decoding and drawing.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, cores // 2))
+    return max(1, min(4, cores))
 
 
 def cache_folder() -> Path:

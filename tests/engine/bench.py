@@ -63,7 +63,8 @@ class Bench:
                 from engine.errors import UserError
                 from engine.run import run_pipeline
                 pids = "{self.pid_file}"
-                overrides = ["write.path={self.results}", "read.pid_file=" + pids, "write.pid_file=" + pids]
+                overrides = ["write.path={self.results}"]
+                overrides += [stage + ".pid_file=" + pids for stage in ("read", "middle", "write")]
                 config = load_config(Path({str(self.file)!r}), overrides=overrides + {list(overrides)!r})
                 summary = run_pipeline(config, {list(sources)!r}, **{options!r})
                 print(json.dumps(msgspec.to_builtins(summary)))

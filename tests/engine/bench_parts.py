@@ -15,7 +15,7 @@ import numpy as np
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.packet import Packet
-from engine.stage import Captured, Context, SourceInfo
+from engine.stage import Captured, Context, SourceInfo, SourceLost
 
 
 class NumberPacket(Packet, kw_only=True):
@@ -56,7 +56,7 @@ class Numbers:
         self._started_ns = now_ns()
         return SourceInfo(settings.width, settings.height, settings.fps or None, settings.live)
 
-    def read(self, allocate: Callable[[int, int], np.ndarray]) -> Captured | None:
+    def read(self, allocate: Callable[[int, int], np.ndarray]) -> Captured | SourceLost | None:
         number, settings = self._next, self._settings
         if number >= int(self._source) or self._closed:
             return None
@@ -223,3 +223,36 @@ class Write:
 def lines_of(path: Path, stream: str | None = None) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [line for line in lines if stream is None or line["stream"] == stream]
+
+
+class Flaky(Numbers):
+    """Is lost once for longer than the engine's patience with a source that hangs, or hangs for good."""
+
+    name: ClassVar[str] = "numbers"
+
+    def read(self, allocate: Callable[[int, int], np.ndarray]) -> Captured | SourceLost | None:
+        if self._next == 10 and self._lost is None:
+            self._lost = now_ns()
+            return SourceLost("the cable is out")
+        if self._next == 10 and self._lost is not None and self._lost > 0:
+            time.sleep(3)
+            self._lost = 0
+        return super().read(allocate)
+
+    _lost: int | None = None
+
+
+class Hanging(Numbers):
+    """Hangs at its tenth frame, in the first process that reads it."""
+
+    name: ClassVar[str] = "numbers"
+    _skipped = 0
+
+    def open(self, skip: int = 0) -> SourceInfo:
+        self._skipped = skip
+        return super().open(skip)
+
+    def read(self, allocate: Callable[[int, int], np.ndarray]) -> Captured | SourceLost | None:
+        if self._next == 10 and self._skipped == 0:
+            time.sleep(3600)
+        return super().read(allocate)

@@ -45,6 +45,7 @@ def test_later_layers_win_and_each_value_says_where_it_came_from(default_file: P
         ("reed.delay_ms=5", ["no section [reed]", "did you mean 'read'"]),
         ("numbers.width=wide", ["numbers.width", "'wide'", "int"]),
         ("engine.slots=4", ["too few", "at least 6"]),
+        ("engine.silent_s=1", ["engine.silent_s", "three times"]),
         ("nonsense", ["section.key=value"]),
         ("engine=3", ["section.key"]),
     ],

@@ -171,3 +171,53 @@ def test_a_worker_that_cannot_start_makes_the_engine_give_up_with_a_reason(tmp_p
     assert summary.error is not None
     assert "classify failed 2 times" in summary.error
     assert "bad mood" in summary.error
+
+
+def test_a_single_worker_process_is_first_and_last(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    head = bench.file.read_text().split("[[worker]]")[0]
+    stages = '["bench_parts:Read", "bench_parts:Middle", "bench_parts:Write"]'
+    bench.file.write_text(f'{head}[[worker]]\nname = "all"\nstages = {stages}\n')
+    summary = bench.run(["100", "100"])
+    assert outcome(bench, "0") == outcome(bench, "1") == all_numbers(100)
+    assert set(summary.stats["restarts"]) == {"all", "capture-0", "capture-1"}
+
+
+@pytest.mark.parametrize("workers", [1, None])
+def test_a_lost_source_is_reported_once_and_may_take_its_time_to_come_back(tmp_path: Path, workers: int | None) -> None:
+    bench = Bench(tmp_path)
+    options = [
+        "engine.source=bench_parts:Flaky",
+        "numbers.live=true",
+        "numbers.fps=50",
+        "engine.silent_s=2",
+        "engine.heartbeat_s=0.2",
+    ]
+    summary = bench.run(["30"], *options, workers=workers)
+    lines = lines_of(bench.results)
+    assert [line["sequence"] for line in lines] == list(range(32))
+    assert [(n["sequence"], n["reason"]) for n in lines if n["status"] == "source_lost"] == [(10, "the cable is out")]
+    assert summary.stats["frames_in"] == 30
+    assert sum(summary.stats["restarts"].values()) == 0
+
+
+def test_a_live_source_that_hangs_is_opened_anew_in_a_new_process(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    options = [
+        "engine.source=bench_parts:Hanging",
+        "numbers.live=true",
+        "numbers.fps=50",
+        "engine.silent_s=2",
+        "engine.heartbeat_s=0.2",
+    ]
+    summary = bench.run(["30"], *options)
+    assert summary.stats["restarts"]["capture-0"] == 1
+    assert [line["sequence"] for line in lines_of(bench.results)] == list(range(31))
+
+
+def test_every_stream_gets_its_share_of_a_slow_detector(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    sources = ["200", "200", "200"]
+    bench.run(sources, "numbers.live=true", "numbers.fps=50", "read.delay_ms=15", "engine.max_age_ms=5000")
+    seen = [sum(line["status"] == "ok" for line in lines_of(bench.results, stream)) for stream in "012"]
+    assert min(seen) > 0.6 * max(seen), seen

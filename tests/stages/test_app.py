@@ -13,7 +13,7 @@ from engine.config import load_config
 from stages.app import SourceKind, decide, default_config, flags_of, kind_of, main, parse, summary_text
 
 
-def decided(*sources: str, **flags: str) -> dict[str, Any]:
+def decided(*sources: str, **flags: Any) -> dict[str, Any]:
     return decide(load_config(default_config(), flags=flags), sources).sections
 
 
@@ -55,6 +55,11 @@ def test_a_file_is_worked_through_without_window_or_socket(monkeypatch: pytest.M
     sections = decided("clip.mp4")
     assert (sections["overlay"].view, sections["overlay"].mirror) == ("none", "off")
     assert (sections["publish"].url, sections["record"].when_slow) == ("off", "wait")
+
+
+def test_a_demo_in_a_hurry_is_recorded_whole() -> None:
+    assert decided("demo")["record"].when_slow == "drop"
+    assert decided("demo", **{"capture.realtime": False})["record"].when_slow == "wait"
 
 
 def test_without_a_display_the_camera_has_a_line_in_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,14 @@ def test_a_foreshortened_stick_is_not_lengthened_towards_a_norm(frames: list[np.
     assert np.hypot(*(found.tip - found.grip)) == pytest.approx(75.0, rel=0.1)
 
 
+def test_a_tip_that_was_seen_halfway_along_the_stick_is_moved_to_its_end(frames: list[np.ndarray]) -> None:
+    grip, tip = np.array([300.0, 200.0]), np.array([300.0, 200.0]) + TORSO_PX * polar(-35, 1.15)
+    picture = draw_stick(frames[0], grip, tip, 6.0, np.array([60, 200, 250]))
+    found = refine_stick(picture, grip, grip + TORSO_PX * polar(-33, 0.55), TORSO_PX, **ACCEPT)
+    assert found is not None
+    assert np.hypot(*(found.tip - tip)) < 0.1 * 1.15 * TORSO_PX
+
+
 def test_nothing_is_found_on_an_empty_wall() -> None:
     wall = np.full((480, 640, 3), 140, np.uint8)
     assert refine_stick(wall, np.array([300.0, 240.0]), np.array([450.0, 240.0]), TORSO_PX, **ACCEPT) is None

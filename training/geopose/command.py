@@ -36,6 +36,9 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drawn", type=int, default=6000, help="samples drawn an epoch (default 6000; 0: none)")
     parser.add_argument("--epochs", type=int, default=defaults.epochs, help=f"at most (default {defaults.epochs})")
     parser.add_argument("--batch", type=int, default=defaults.batch, help=f"samples a step (default {defaults.batch})")
+    parser.add_argument("--start", type=Path, help="weights to begin with")
+    parser.add_argument("--graph-only", action="store_true", help="leave all crops out: quick, to begin with")
+    parser.add_argument("--rate", type=float, default=defaults.learning_rate, help="learning rate")
     parser.add_argument("--crop-dropout", type=float, default=0.3, help="share of crops left out (default 0.3)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the same seed trains the same network")
     parser.add_argument("--threads", type=int, default=defaults.threads, help=f"of torch (default {defaults.threads})")
@@ -46,10 +49,15 @@ def run_fit(args: argparse.Namespace) -> int:
     classes = load_classes()
     parts = load_parts(args.seen, classes)
     statistics = PoseStatistics(args.statistics, classes.names) if args.drawn else None
-    settings = FitSettings(epochs=args.epochs, batch=args.batch, threads=args.threads, seed=args.seed)
-    mixture = Mixture(parts.train, statistics, args.drawn, crop_dropout=args.crop_dropout)
+    train, validation = parts.train, parts.validation
+    if args.graph_only:
+        train, validation = train.without_crops(), validation.without_crops()
+    settings = FitSettings(
+        epochs=args.epochs, batch=args.batch, threads=args.threads, seed=args.seed, learning_rate=args.rate
+    )
+    mixture = Mixture(train, statistics, args.drawn, crop_dropout=args.crop_dropout)
     started = now_ns()
-    weights = fit(classes, mixture, parts.validation, settings, args.run)
+    weights = fit(classes, mixture, validation, settings, args.run, args.start)
     log.info("trained in %.1f minutes: %s", (now_ns() - started) / NS_PER_S / 60, weights)
     return 0
 

@@ -15,6 +15,8 @@ from stages.skeleton import NODE_COUNT
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
 from training.geopose.pose_statistics import PoseStatistics
 
+_NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+
 
 @dataclass(frozen=True)
 class PoseTable:
@@ -90,7 +92,7 @@ def load_table(table: Path, class_names: tuple[str, ...], crops: Path | None = N
     keypoints = np.array([[row[c] or "nan" for c in columns] for row in rows], np.float32).reshape(-1, NODE_COUNT, 3)
     left = np.array([row["grip_hand"] == "left" for row in rows])
     keypoints[left] = mirror_keypoints(keypoints[left])
-    pictures = _load_crops(crops, len(rows)) if crops else np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    pictures = _load_crops(crops, len(rows)) if crops else _NO_CROPS
     present = pictures.any((1, 2, 3)) if crops else np.zeros(len(rows), bool)
     return PoseTable(
         keypoints, np.array([class_names.index(row["label_name"]) for row in rows], np.int64),
@@ -124,7 +126,15 @@ def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
     """The table as it is, in order, for measuring."""
     for start in range(0, len(table), size):
         part = table.select(np.arange(start, min(start + size, len(table))))
-        yield _batch(part.keypoints, part)
+        crop = part.crops[part.crop_present > 0] if len(part.crops) else part.crops
+        yield _batch(part.keypoints, part, crop)
+
+
+DRAWN_FAULTS = KeypointFaults(
+    rotation_deg=4.0, stretch=0.04, shear=0.03, jitter=0.012, limb_miss=0.01, leg_swap=0.02, stick_rotation_deg=2.0,
+    stick_stretch=0.04,
+)  # fmt: skip
+"""Milder: the statistics are of a real detector on real people, so most faults are in them already."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ class Mixture:
     """How many of those an epoch has."""
     crop_dropout: float = 0.3
     faults: KeypointFaults = KeypointFaults()
-    drawn_faults: KeypointFaults = KeypointFaults()
+    drawn_faults: KeypointFaults = DRAWN_FAULTS
 
 
 def training_batches(mixture: Mixture, size: int, rng: np.random.Generator) -> Iterator[Batch]:
@@ -149,36 +159,32 @@ def training_batches(mixture: Mixture, size: int, rng: np.random.Generator) -> I
     steps = max(1, round((rendered + mixture.drawn) / size))
     shares = np.array_split(np.arange(mixture.drawn), steps)
     for chosen, share in zip(np.array_split(order, steps), shares, strict=True):
-        parts, tables = [], []
+        parts, tables, crop = [], [], _NO_CROPS
         if mixture.table and len(chosen):
             part = mixture.table.select(chosen)
             parts.append(augment_keypoints(part.keypoints, rng, mixture.faults))
-            tables.append(_augmented_crops(part, mixture.crop_dropout, rng))
+            present = part.crop_present * (rng.random(len(part)) >= mixture.crop_dropout)
+            crop = _augmented(part.crops[present > 0], rng) if len(part.crops) else _NO_CROPS
+            tables.append(replace(part, crops=_NO_CROPS, crop_present=present.astype(np.float32)))
         if mixture.statistics and len(share):
             keypoints, labels = mixture.statistics.draw(len(share), rng)
             parts.append(augment_keypoints(keypoints, rng, mixture.drawn_faults))
             tables.append(_pictureless(keypoints, labels))
-        yield _batch(np.concatenate(parts), PoseTable.joined(tables))
+        yield _batch(np.concatenate(parts), PoseTable.joined(tables), crop)
 
 
-def _augmented_crops(part: PoseTable, dropout: float, rng: np.random.Generator) -> PoseTable:
-    present = part.crop_present * (rng.random(len(part)) >= dropout)
-    crops = np.zeros((len(part), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-    for i in np.flatnonzero(present):
-        crops[i] = augment_crop(part.crops[i], rng)
-    return replace(part, crops=crops, crop_present=present.astype(np.float32))
+def _augmented(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.array([augment_crop(crop, rng) for crop in crops], np.uint8).reshape(crops.shape)
 
 
 def _pictureless(keypoints: np.ndarray, labels: np.ndarray) -> PoseTable:
     nobody = np.full(len(labels), "")
-    crops = np.zeros((len(labels), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-    return PoseTable(keypoints, labels, nobody, nobody, crops, np.zeros(len(labels), np.float32), nobody)
+    return PoseTable(keypoints, labels, nobody, nobody, _NO_CROPS, np.zeros(len(labels), np.float32), nobody)
 
 
-def _batch(keypoints: np.ndarray, table: PoseTable) -> Batch:
+def _batch(keypoints: np.ndarray, table: PoseTable, crop: np.ndarray) -> Batch:
     """The graph of `keypoints`, which may be faulty, and the shaft as `table` knows it."""
     nodes, edges, mask = build_graph(keypoints)
     true_nodes, _, true_mask = build_graph(table.keypoints)
     shaft = np.concatenate([true_nodes[:, 18, 4:6], true_mask[:, 17:].prod(1, keepdims=True)], 1)
-    crop = table.crops[table.crop_present > 0] if len(table.crops) else table.crops
     return Batch(nodes, edges, mask, crop, table.crop_present, table.labels, shaft.astype(np.float32))

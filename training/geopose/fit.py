@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from engine.clock import NS_PER_S, now_ns
+from engine.errors import UserError
 from stages.classes import ClassFile
 from training.geopose.data import Batch, Mixture, PoseTable, graphs_with_crops, training_batches
 from training.geopose.network import GeoPoseNet
@@ -65,12 +66,23 @@ class HierarchicalLoss:
         return total
 
 
-def fit(classes: ClassFile, mixture: Mixture, validation: PoseTable, settings: FitSettings, run: Path) -> Path:
-    """Train, and return the file of the best weights, `run`/best.pt; goes on from `run`/last.pt where there is one."""
+def fit(
+    classes: ClassFile,
+    mixture: Mixture,
+    validation: PoseTable,
+    settings: FitSettings,
+    run: Path,
+    start: Path | None = None,
+) -> Path:
+    """Train, and return the file of the best weights, `run`/best.pt; goes on from `run`/last.pt where there is one.
+
+    `start` are the weights of an earlier run to begin with.
+    """
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    model = GeoPoseNet(len(classes.classes))
-    _standardise(model, mixture, settings.seed)
+    model = load_weights(start, len(classes.classes)) if start else GeoPoseNet(len(classes.classes))
+    if start is None:
+        _standardise(model, mixture, settings.seed)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: _rate(epoch, settings.epochs))
@@ -100,7 +112,9 @@ def fit(classes: ClassFile, mixture: Mixture, validation: PoseTable, settings: F
 
 
 def load_weights(file: Path, class_count: int) -> GeoPoseNet:
-    """The network with the weights of a `best.pt`, ready to predict."""
+    """The network with the weights of a `best.pt`, ready to predict; raises UserError when there is none."""
+    if not file.is_file():
+        raise UserError(f"weights {file} do not exist; train them with `arnis-train fit`")
     model = GeoPoseNet(class_count)
     model.load_state_dict(torch.load(file, weights_only=True))
     return model.eval()
@@ -142,23 +156,23 @@ def _forward(model: GeoPoseNet, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """Logits, and the loss of the shaft told by the crop stream, through which only the crops that are there run."""
     nodes, edges, mask = (torch.from_numpy(array) for array in (batch.nodes, batch.edges, batch.mask))
     present = torch.from_numpy(batch.crop_present)
-    seen = torch.zeros(len(nodes), model.crop.width)
+    seen = torch.zeros(len(nodes), model.hand.width)
     geometry = None
     if len(batch.crop):
-        inner = model.crop(torch.from_numpy(batch.crop))
+        inner = model.hand(torch.from_numpy(batch.crop))
         seen = seen.index_copy(0, present.nonzero().squeeze(1), inner)
         shaft = torch.from_numpy(batch.shaft)[present > 0]
         error = functional.smooth_l1_loss(model.crop_geometry(inner), shaft[:, :2], reduction="none").sum(1)
         geometry = (error * shaft[:, 2]).sum() / shaft[:, 2].sum().clamp(min=1)
-    return model.combine(model.graph(nodes, edges, mask), seen, present), geometry
+    return model.combine(model.skeleton(nodes, edges, mask), seen, present), geometry
 
 
 def _standardise(model: GeoPoseNet, mixture: Mixture, seed: int) -> None:
     """Set the network's own normalisation from one batch of what it will be trained on; over present nodes only."""
     batch = next(training_batches(mixture, 4096, np.random.default_rng(seed)))
     nodes = batch.nodes[batch.mask > 0]
-    model.graph.node_shift.copy_(torch.from_numpy(nodes.mean(0)))
-    model.graph.node_scale.copy_(torch.from_numpy(1 / np.maximum(nodes.std(0), 0.1)))
+    model.skeleton.node_shift.copy_(torch.from_numpy(nodes.mean(0)))
+    model.skeleton.node_scale.copy_(torch.from_numpy(1 / np.maximum(nodes.std(0), 0.1)))
 
 
 def _rate(epoch: int, epochs: int) -> float:

@@ -8,7 +8,8 @@ import numpy as np
 
 from stages.classify import class_probabilities
 
-THRESHOLDS = np.arange(0.4, 0.96, 0.01)
+THRESHOLDS = np.arange(0.5, 0.96, 0.01)
+"""From one half on, the family and the chamber with the largest sums are those of the label."""
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -118,8 +118,9 @@ class GeoPoseNet(nn.Module):
 
     def __init__(self, class_count: int) -> None:
         super().__init__()
-        self.graph = GraphStream()
-        self.crop = CropStream()
+        # Not `graph`: the exporter's own modules have an attribute of that name.
+        self.skeleton = GraphStream()
+        self.hand = CropStream()
         self.head = nn.Sequential(nn.Linear(128 + 64 + 1, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, class_count))
         self.crop_geometry = nn.Linear(64, 2)
         """Grip to tip in torsos, told from the crop alone: makes the crop stream look at the shaft."""
@@ -127,8 +128,8 @@ class GeoPoseNet(nn.Module):
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor, crop: Tensor, crop_present: Tensor) -> Tensor:
         """nodes (B, 19, 15), edges (B, 75, 8), mask (B, 19), crop uint8 RGB (B, 128, 128, 3), crop_present (B,)
         -> logits (B, classes)."""
-        seen = self.crop(crop) * crop_present.unsqueeze(-1)
-        return self.combine(self.graph(nodes, edges, mask), seen, crop_present)
+        seen = self.hand(crop) * crop_present.unsqueeze(-1)
+        return self.combine(self.skeleton(nodes, edges, mask), seen, crop_present)
 
     def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
         """Logits from both streams; `seen` must be zero where there is no crop."""

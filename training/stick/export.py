@@ -111,7 +111,7 @@ def toml_text(card: Card) -> str:
     """A card as TOML: plain values first, tables after, which the format demands."""
     values = msgspec.to_builtins(card)
     inputs = values.pop("inputs")
-    text = _table({key: value for key, value in values.items() if value not in (None, "", [], {})})
+    text = _table({key: value for key, value in values.items() if value not in (None, "", (), [], {})})
     start = text.find("\n[")
     plain, tables = (text, "") if start < 0 else (text[:start], text[start:])
     return plain + "".join("\n[[inputs]]\n" + _table(item) for item in inputs) + tables

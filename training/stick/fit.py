@@ -211,7 +211,7 @@ def _resume(
     net: StickNet,
     average: StickNet,
     optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    schedule: torch.optim.lr_scheduler.OneCycleLR,
 ) -> int:
     path = run / "checkpoint.pt"
     if not path.is_file():
@@ -220,6 +220,10 @@ def _resume(
     net.load_state_dict(state["net"])
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
+    if state["schedule"]["total_steps"] != schedule.total_steps:
+        raise UserError(
+            f"checkpoint {path} belongs to a run of another length; resume with the same --epochs and --samples"
+        )
     schedule.load_state_dict(state["schedule"])
     return int(state["epoch"])
 

@@ -39,6 +39,9 @@ class Rig:
     weights: sp.csr_matrix  # (vertices, bones)
     regressor: sp.csr_matrix  # (17, vertices)
     dominant: NDArray[np.int64]  # (vertices,) bone with the largest weight
+    cut: NDArray[np.int64]  # vertices that the regressor uses, and both matrices cut down to them
+    weights_cut: sp.csr_matrix
+    regressor_cut: sp.csr_matrix
 
     def index(self, name: str) -> int:
         return self.bones.index(name)
@@ -63,6 +66,7 @@ def load_rig() -> Rig:
     if keypoints.is_sparse:
         raise RuntimeError("the keypoint regressor of this anny version is sparse; a dense one is expected")
     regressor = sp.csr_matrix(np.asarray(keypoints.regression_weights[: sk.BODY_COUNT], float))
+    cut = np.flatnonzero(np.abs(regressor).max(axis=0).toarray().ravel() > 1e-6)
     return Rig(
         model,
         tuple(model.bone_labels),
@@ -71,6 +75,9 @@ def load_rig() -> Rig:
         weights,
         regressor,
         index[np.arange(count), weight.argmax(1)].astype(np.int64),
+        cut,
+        sp.csr_matrix(weights[cut]),
+        sp.csr_matrix(regressor[:, cut]),
     )
 
 
@@ -249,26 +256,49 @@ def _aim_hand(fist: Fist, fore: Array, stick: Array, palm: Array | None, sign: f
     return np.asarray(frame(hand, side) @ frame(fist.hand, fist.palm).T)
 
 
-_FOLLOWED = np.array([sk.LEFT_ELBOW, sk.RIGHT_ELBOW, sk.LEFT_WRIST, sk.RIGHT_WRIST, sk.LEFT_KNEE, sk.RIGHT_KNEE,
-                      sk.LEFT_ANKLE, sk.RIGHT_ANKLE])  # fmt: skip
+PASSES = 3
 
 
 def pose_body(rest: Rest, wanted: Array, wish: Wish) -> Posed:
     """Pose a body like the skeleton `wanted` (19, 3); the stick points exactly from its grip to its tip.
 
-    Keypoints lie in the flesh and not on the bones, so a first pose measures by how much limbs miss, a second aims off.
+    Keypoints lie in the flesh and not on the bones, so each pass measures by how much they miss and the next aims off.
     """
-    first = _pose_once(rest, wanted, wish)
-    miss = np.clip(wanted - first.keypoints, -0.06, 0.06)
-    whole = miss[[sk.LEFT_HIP, sk.RIGHT_HIP]].mean(0)
-    aim = wanted + 0.8 * whole
-    aim[_FOLLOWED] = wanted[_FOLLOWED] + 0.8 * miss[_FOLLOWED]
-    if np.isfinite(wanted[sk.TIP]).all():
-        aim[[sk.GRIP, sk.TIP]] = wanted[[sk.GRIP, sk.TIP]] + 0.8 * miss[sk.GRIP]
-    return _pose_once(rest, aim, wish)
+    rig = load_rig()
+    armed = bool(np.isfinite(wanted[sk.TIP]).all())
+    aim = wanted.copy()
+    for step in range(PASSES):
+        turns, places = _pose_bones(rest, aim, wish)
+        if step == PASSES - 1:
+            break
+        body = rig.regressor_cut @ _skin(rig.weights_cut, rest.vertices[rig.cut], rest.joints, turns, places)
+        miss = 0.8 * np.clip(wanted[: sk.BODY_COUNT] - body, -0.06, 0.06)
+        aim[: sk.BODY_COUNT] += miss
+        if armed:
+            aim[[sk.GRIP, sk.TIP]] += 0.8 * np.clip(wanted[sk.GRIP] - _grip(rest, turns, places), -0.06, 0.06)
+    vertices = _skin(rig.weights, rest.vertices, rest.joints, turns, places)
+    grip = _grip(rest, turns, places)
+    direction = unit(wanted[sk.TIP] - wanted[sk.GRIP])
+    keypoints = np.concatenate([rig.regressor @ vertices, [grip, grip + rest.stick_m * direction]])
+    lift = np.array([0.0, 0.0, -vertices[:, 2].min()])
+    return Posed(vertices + lift, keypoints + lift, grip - rest.butt_m * direction + lift)
 
 
-def _pose_once(rest: Rest, wanted: Array, wish: Wish) -> Posed:
+def _skin(weights: sp.csr_matrix, vertices: Array, joints: Array, turns: Array, places: Array) -> Array:
+    """Linear blend skinning of rest vertices (v, 3) with bone rotations and positions."""
+    shift = places - np.einsum("bij,bj->bi", turns, joints)
+    blended = np.asarray(weights @ np.concatenate([turns.reshape(-1, 9), shift], axis=1))
+    return np.asarray(np.einsum("vij,vj->vi", blended[:, :9].reshape(-1, 3, 3), vertices) + blended[:, 9:])
+
+
+def _grip(rest: Rest, turns: Array, places: Array) -> Array:
+    """Centre of the closed right hand."""
+    hand = load_rig().index("wrist.R")
+    return np.asarray(places[hand] + turns[hand] @ rest.fists["R"].centre)
+
+
+def _pose_bones(rest: Rest, wanted: Array, wish: Wish) -> tuple[Array, Array]:
+    """Bone rotations (b, 3, 3) against rest and positions (b, 3) that bring the bones near the skeleton `wanted`."""
     rig = load_rig()
     joints, kp0 = rest.joints, rest.keypoints
     local: dict[str, Array] = {}
@@ -296,16 +326,7 @@ def _pose_once(rest: Rest, wanted: Array, wish: Wish) -> Posed:
         _pose_arm(rest, rig, local, root, chest, wanted, wish, (side, shoulder, elbow, wrist))
     for side, _, _, _, hip, knee, ankle in SIDES:
         _pose_leg(rest, rig, local, root, pelvis, wanted, wish, (side, hip, knee, ankle))
-    turns, places = _forward(joints, rig, local, root)
-    shift = places - np.einsum("bij,bj->bi", turns, joints)
-    blended = np.asarray(rig.weights @ np.concatenate([turns.reshape(-1, 9), shift], axis=1))
-    vertices = np.einsum("vij,vj->vi", blended[:, :9].reshape(-1, 3, 3), rest.vertices) + blended[:, 9:]
-    hand = rig.index("wrist.R")
-    grip = places[hand] + turns[hand] @ rest.fists["R"].centre
-    direction = unit(wanted[sk.TIP] - wanted[sk.GRIP])
-    keypoints = np.concatenate([rig.regressor @ vertices, [grip, grip + rest.stick_m * direction]])
-    lift = np.array([0.0, 0.0, -vertices[:, 2].min()])
-    return Posed(vertices + lift, keypoints + lift, grip - rest.butt_m * direction + lift)
+    return _forward(joints, rig, local, root)
 
 
 def _chain(local: dict[str, Array], start: Array, end: Array, shares: dict[str, float]) -> None:

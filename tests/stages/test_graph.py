@@ -1,0 +1,173 @@
+"""The graph and the hand crop: what the classifier sees does not depend on where, how large or which-handed one is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from engine.packet import FrameRef
+from engine.stage import Context
+from stages.graph import (
+    DIRECTED_EDGES,
+    EDGE_FEATURES,
+    NODE_FEATURES,
+    Graph,
+    GraphSettings,
+    build_graph,
+    canonical_keypoints,
+    hand_crop,
+    mirror_keypoints,
+    torso_length,
+    weapon_hand,
+)
+from stages.packets import ArnisPacket, GateDecision, Person, Stick
+from stages.skeleton import BODY_COUNT, GRIP, LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER, RIGHT_WRIST, TIP
+
+STANDING = np.array([
+    [0, -1.3], [0.07, -1.37], [-0.07, -1.37], [0.12, -1.34], [-0.14, -1.34], [0.31, -1], [-0.31, -1], [0.45, -0.6],
+    [-0.45, -0.6], [0.3, -0.3], [-0.7, -0.8], [0.2, 0], [-0.2, 0], [0.3, 0.7], [-0.25, 0.7], [0.35, 1.4], [-0.3, 1.4],
+    [-0.75, -0.85], [-1.5, -1.6],
+])  # fmt: skip
+
+
+def person(scale: float = 100.0, x: float = 320.0, y: float = 240.0) -> np.ndarray:
+    """Keypoints (19, 3) in pixels of somebody with the stick in the right hand."""
+    points = STANDING * scale + [x, y]
+    return np.column_stack([points, np.full(len(points), 0.9)]).astype(np.float32)
+
+
+def graph_of(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    grip, tip = tuple(keypoints[GRIP].tolist()), tuple(keypoints[TIP].tolist())
+    return build_graph(canonical_keypoints(keypoints[:BODY_COUNT], grip, tip, "right"))
+
+
+def test_shapes_are_those_that_the_names_promise() -> None:
+    nodes, edges, mask = graph_of(person())
+    assert nodes.shape == (19, len(NODE_FEATURES)) and edges.shape == (len(DIRECTED_EDGES), len(EDGE_FEATURES))
+    assert mask.tolist() == [1] * 19 and nodes.dtype == edges.dtype == mask.dtype == np.float32
+
+
+def test_place_and_size_in_the_picture_do_not_matter() -> None:
+    for a, b in zip(graph_of(person()), graph_of(person(37.0, 900.0, 80.0)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_left_hander_looks_like_the_right_hander_in_a_mirror() -> None:
+    right = person()
+    left = mirror_keypoints(right)
+    left[:, 0] += 640
+    grip, tip = tuple(left[GRIP].tolist()), tuple(left[TIP].tolist())
+    graph = build_graph(canonical_keypoints(left[:BODY_COUNT], grip, tip, "left"))
+    for a, b in zip(graph, graph_of(right), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    assert weapon_hand(np.stack([right, left])).tolist() == [False, True]
+
+
+def test_a_batch_gives_what_each_would_give() -> None:
+    people = [person(), person(60.0), person(90.0, 100.0)]
+    people[1][TIP] = (np.nan, np.nan, 0)
+    for i, part in enumerate(build_graph(np.stack(people))):
+        np.testing.assert_array_equal(part, np.stack([build_graph(p)[i] for p in people]))
+
+
+def test_a_missing_node_is_masked_and_its_coordinates_count_for_nothing() -> None:
+    absent, elsewhere = person(), person()
+    absent[TIP], elsewhere[TIP] = (np.nan, np.nan, 0), (5.0, 7.0, 0)
+    nodes, edges, mask = build_graph(absent)
+    assert mask[TIP] == 0 and mask.sum() == 18
+    assert np.isfinite(nodes).all() and not nodes[TIP].any()
+    assert not edges[(DIRECTED_EDGES == TIP).any(1)].any()
+    for a, b in zip(build_graph(elsewhere), (nodes, edges, mask), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_angles_to_forearm_and_torso_stay_when_the_camera_rolls() -> None:
+    keypoints = person()
+    turn = np.deg2rad(20)
+    rolled = keypoints.copy()
+    rolled[:, :2] = keypoints[:, :2] @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    before, after = graph_of(keypoints)[1], graph_of(rolled)[1]
+    np.testing.assert_allclose(before[:, 4:], after[:, 4:], atol=1e-4)
+    assert np.abs(before[:, 1] - after[:, 1]).max() > 0.2
+
+
+def test_leaning_towards_the_camera_does_not_shrink_the_unit() -> None:
+    keypoints = person()
+    keypoints[[LEFT_HIP, RIGHT_HIP], 1] = keypoints[[LEFT_SHOULDER, RIGHT_SHOULDER], 1].mean() + 10
+    assert torso_length(keypoints) > 60
+
+
+def test_nobody_there_gives_an_empty_graph_without_a_warning() -> None:
+    nodes, edges, mask = build_graph(np.full((19, 3), np.nan, np.float32))
+    assert not nodes.any() and not edges.any() and not mask.any()
+
+
+def test_the_crop_shows_the_hand_in_rgb() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    keypoints = person()
+    x, y = keypoints[GRIP, :2].astype(int)
+    image[y - 8 : y + 8, x - 8 : x + 8] = (255, 0, 0)
+    crop = hand_crop(image, keypoints, "right")
+    assert crop is not None and crop.shape == (128, 128, 3)
+    assert crop[64, 64].tolist() == [0, 0, 255]
+
+
+def test_the_crop_of_a_left_hander_is_mirrored() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (480, 640, 3), np.uint8)
+    keypoints = person()
+    mirrored = mirror_keypoints(keypoints)
+    mirrored[:, 0] += 640
+    right, left = hand_crop(image, keypoints, "right"), hand_crop(image[:, ::-1], mirrored, "left")
+    assert right is not None and left is not None
+    assert np.abs(right.astype(int) - left.astype(int)).mean() < 2
+
+
+def test_without_a_grip_the_crop_goes_beyond_the_wrist_and_without_a_hand_there_is_none() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    keypoints = person()
+    keypoints[[GRIP, TIP]] = (np.nan, np.nan, 0)
+    assert hand_crop(image, keypoints, "right") is not None
+    keypoints[RIGHT_WRIST] = (np.nan, np.nan, 0)
+    assert hand_crop(image, keypoints, "right") is None
+
+
+class OnePicture:
+    @contextmanager
+    def read(self, ref: FrameRef) -> Iterator[np.ndarray]:
+        yield np.full((480, 640, 3), 90, np.uint8)
+
+
+def packet_with(gate: GateDecision | None = None) -> ArnisPacket:
+    keypoints = person()
+    stick = Stick(hand="right", grip=tuple(keypoints[GRIP].tolist()), tip=tuple(keypoints[TIP].tolist()))
+    body = Person(track=1, box=(0, 0, 1, 1), score=0.9, keypoints=keypoints[:BODY_COUNT])
+    return ArnisPacket(stream="0", sequence=0, pts=0.0, captured_at_ns=0, frame=FrameRef("", 0, 0, 640, 480),
+                       person=body, stick=stick, gate=gate)  # fmt: skip
+
+
+def stage(**settings: bool) -> Graph:
+    graph = Graph(GraphSettings(**settings))
+    graph.open(Context(worker="w", streams=["0"], frames=OnePicture(), request_stop=lambda: None, health=dict))
+    return graph
+
+
+def test_the_stage_adds_graph_and_crop() -> None:
+    packet = stage().process(packet_with(GateDecision()))
+    assert packet.graph is not None and packet.graph.mask.all() and packet.graph.crop is not None
+    packet = stage(crop=False).process(packet_with())
+    assert packet.graph is not None and packet.graph.crop is None
+
+
+def test_the_stage_takes_a_person_without_a_stick() -> None:
+    packet = packet_with()
+    packet.stick = None
+    assert stage().process(packet).graph.mask[[GRIP, TIP]].tolist() == [0, 0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("gate", [GateDecision(detect=False), GateDecision(classify=False)])
+def test_the_stage_leaves_alone_what_a_gate_holds_back(gate: GateDecision) -> None:
+    assert stage().process(packet_with(gate)).graph is None

@@ -1,0 +1,218 @@
+"""Training learns, resumes where it stopped, never mixes people, and exports what the pipeline takes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from engine.errors import UserError  # noqa: E402
+from stages.classes import load_classes  # noqa: E402
+from stages.classify import INPUTS, check_card  # noqa: E402
+from stages.cards import load_card  # noqa: E402
+from stages.graph import torso_length  # noqa: E402
+from stages.skeleton import GRIP, TIP  # noqa: E402
+from training import app  # noqa: E402
+from training.geopose import export, measure  # noqa: E402
+from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints  # noqa: E402
+from training.geopose.data import Mixture, PoseTable, load_table, split_table, training_batches  # noqa: E402
+from training.geopose.fit import FitSettings, fit, load_weights, predict  # noqa: E402
+from training.geopose.pose_statistics import PoseStatistics  # noqa: E402
+from training.see import KEYPOINT_COLUMNS  # noqa: E402
+
+CLASSES = load_classes()
+STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
+POSES_MADE = 80
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set as `synth` would write it: keypoints drawn from the statistics, pictures of noise."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    keypoints, labels = PoseStatistics(STATISTICS, CLASSES.names).draw(POSES_MADE, rng)
+    keypoints[..., :2] = keypoints[..., :2] * 60 + [160, 120]
+    with (folder / "table.csv").open("w", newline="") as stream:
+        head = ["image_path", "label", "label_name", "group", "view", "width", "height", "grip_hand", "split"]
+        writer = csv.writer(stream)
+        writer.writerow([*head, *KEYPOINT_COLUMNS])
+        for i, (points, label) in enumerate(zip(keypoints, labels, strict=True)):
+            name, person = f"images/{i}.jpg", i // 4
+            cv2.imwrite(str(folder / name), rng.integers(0, 255, (240, 320, 3), np.uint8))
+            split = ("train", "train", "val", "test")[person % 4]
+            cells = [f"{v:.2f}" if points[k, 2] > 0 else "" for k in range(19) for v in points[k]]
+            writer.writerow([name, label, CLASSES.names[label], f"p{person}", "front", 320, 240, "right", split, *cells])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seen(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seen")
+    assert app.main(["see", str(data), "--out", str(folder), "--truth"]) == 0
+    return folder
+
+
+def test_seeing_the_truth_keeps_the_keypoints_and_cuts_the_hands(data: Path, seen: Path) -> None:
+    table = load_table(seen / "table.csv", CLASSES.names, seen / "crops")
+    true = load_table(data / "table.csv", CLASSES.names)
+    assert len(table) == POSES_MADE and table.crop_present.mean() > 0.9
+    present = true.keypoints[..., 2] > 0
+    np.testing.assert_allclose(table.keypoints[present][:, :2], true.keypoints[present][:, :2], atol=0.01)
+
+
+def test_looking_again_does_nothing_new(data: Path, seen: Path) -> None:
+    before = (seen / "table.csv").read_text()
+    assert app.main(["see", str(data), "--out", str(seen), "--truth"]) == 0
+    assert (seen / "table.csv").read_text() == before
+
+
+def test_no_person_is_in_two_parts_of_a_split(seen: Path) -> None:
+    table = load_table(seen / "table.csv", CLASSES.names, seen / "crops")
+    parts = split_table(table)
+    names = [set(part.people) for part in parts]
+    assert all(names) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2])
+    unsplit = PoseTable(**{**vars(table), "splits": np.full(len(table), "")})
+    names = [set(part.people) for part in split_table(unsplit)]
+    assert all(names) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2])
+
+
+def test_faults_leave_the_samples_themselves_alone_and_spare_some_sticks() -> None:
+    keypoints, _ = PoseStatistics(STATISTICS, CLASSES.names).draw(500, np.random.default_rng(0))
+    before = keypoints.copy()
+    faulty = augment_keypoints(keypoints, np.random.default_rng(1), KeypointFaults())
+    np.testing.assert_array_equal(keypoints, before)
+    stick = keypoints[:, TIP, 2] > 0
+    assert 0.7 < (faulty[stick, TIP, 2] > 0).mean() < 0.95
+    kept = (faulty[..., 2] > 0) & (keypoints[..., 2] > 0)
+    moved = np.linalg.norm((faulty - keypoints)[..., :2], axis=-1) / torso_length(keypoints)[:, None]
+    assert 0.01 < np.median(moved[kept]) < 0.1
+
+
+def test_a_faulty_crop_is_still_a_picture() -> None:
+    crop = np.full((128, 128, 3), 120, np.uint8)
+    for seed in range(10):
+        out = augment_crop(crop, np.random.default_rng(seed))
+        assert out.shape == crop.shape and out.dtype == np.uint8
+
+
+def test_drawn_samples_have_the_statistics_that_they_are_drawn_from() -> None:
+    entry = json.loads(STATISTICS.read_text())["classes"]
+    statistics = PoseStatistics(STATISTICS, CLASSES.names)
+    keypoints, labels = statistics.draw(6000, np.random.default_rng(0))
+    for name in ("crown_thrust", "left_knee_block"):
+        mine = keypoints[labels == CLASSES.names.index(name)]
+        views = entry[name].values()
+        mean = np.mean([view["body_mean"] for view in views], axis=0)
+        np.testing.assert_allclose(mine[:, :17, :2].mean(0), mean, atol=0.1)
+        assert abs((mine[:, GRIP, 2] > 0).mean() - np.mean([view["stick_found"] for view in views])) < 0.06
+
+
+def small_fit(seen: Path, run: Path, epochs: int) -> Path:
+    train, validation, _ = split_table(load_table(seen / "table.csv", CLASSES.names, seen / "crops"))
+    mixture = Mixture(train, PoseStatistics(STATISTICS, CLASSES.names), drawn=400)
+    settings = FitSettings(epochs=epochs, batch=64, threads=1, averaging=0.5)
+    return fit(CLASSES, mixture, validation, settings, run)
+
+
+def test_batches_hold_crops_only_for_samples_that_have_one(seen: Path) -> None:
+    train, _, _ = split_table(load_table(seen / "table.csv", CLASSES.names, seen / "crops"))
+    mixture = Mixture(train, PoseStatistics(STATISTICS, CLASSES.names), drawn=64, crop_dropout=0.5)
+    for batch in training_batches(mixture, 32, np.random.default_rng(0)):
+        assert len(batch.crop) == batch.crop_present.sum() > 0
+        assert len(batch.labels) == len(batch.nodes) == len(batch.shaft)
+
+
+@pytest.fixture(scope="session")
+def run_folder(seen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    small_fit(seen, run, epochs=4)
+    return run
+
+
+def test_training_learns(seen: Path, run_folder: Path) -> None:
+    _, validation, _ = split_table(load_table(seen / "table.csv", CLASSES.names, seen / "crops"))
+    logits, labels = predict(load_weights(run_folder / "best.pt", 13), validation)
+    assert (logits.argmax(1) == labels).float().mean() > 0.2  # chance is 0.08
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(seen: Path, run_folder: Path, tmp_path: Path) -> None:
+    import torch
+
+    # The schedule's length is part of the run, so it is stopped by taking the checkpoint of a run cut short.
+    class Stop(Exception):
+        pass
+
+    saved = torch.save
+    count = 0
+
+    def stop_after_two(state: object, file: Path) -> None:
+        nonlocal count
+        saved(state, file)
+        count += file.name == "last.pt"
+        if count == 2:
+            raise Stop
+
+    torch.save = stop_after_two
+    try:
+        with pytest.raises(Stop):
+            small_fit(seen, tmp_path, epochs=4)
+    finally:
+        torch.save = saved
+    small_fit(seen, tmp_path, epochs=4)
+    resumed, whole = (torch.load(folder / "last.pt", weights_only=True) for folder in (tmp_path, run_folder))
+    assert resumed["epoch"] == whole["epoch"] == 4
+    for name, value in whole["model"].items():
+        torch.testing.assert_close(resumed["model"][name], value)
+
+
+def test_the_export_is_what_the_classifier_takes_and_equals_torch(seen: Path, run_folder: Path, tmp_path: Path) -> None:
+    words = ["export", "--seen", str(seen), "--run", str(run_folder), "--output", str(tmp_path / "model")]
+    assert app.main(words) == 0
+    card, file = load_card(tmp_path / "model")
+    check_card(card, CLASSES, "model")
+    assert 0 < card.temperature and card.threshold is not None and 0.5 <= card.threshold <= 1
+    assert max(card.metrics["parity_200"].values()) <= export.PARITY_BOUND
+    assert [spec.name for spec in card.inputs] == list(INPUTS)
+    # One file: weights beside it would not be covered by the card's hash.
+    assert sorted(path.name for path in file.parent.iterdir()) == ["card.toml", "model.onnx"]
+
+
+def test_temperature_brings_confidence_to_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 4000)
+    honest = rng.normal(0, 1, (4000, 4))
+    honest[np.arange(4000), labels] += 1.0
+    assert abs(measure.fit_temperature(honest * 3, labels) / measure.fit_temperature(honest, labels) - 3) < 0.1
+
+
+def test_the_threshold_is_never_below_one_half_so_that_family_and_chamber_agree_with_the_label() -> None:
+    probabilities = np.tile([0.9, 0.1], (50, 1))
+    assert measure.fit_threshold(probabilities, np.zeros(50, int)) == 0.5
+
+
+def test_mistakes_end_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["fit", "--seen", str(tmp_path), "--run", str(tmp_path)]) == 2
+    assert "arnis-train see" in capsys.readouterr().err
+    assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "arnis-train synth" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"statistics .*gone\.json do not exist"):
+        PoseStatistics(tmp_path / "gone.json", CLASSES.names)
+
+
+def test_without_the_training_packages_it_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [n for n in sys.modules if n.startswith("training.geopose.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert app.main(["fit", "--help"]) == 2
+    assert "pip install 'arnis-stream[train]'" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""The shipped stick detector on real pixels: the demo clip's stick is found, and none on people without one."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the training extra: torch")
+
+from stages.cards import load_card, sha256_of
+from stages.classes import models_folder
+from training.stick.clips import body_detector, frames_with_person
+from training.stick.evaluate import Answer, StickModel
+
+HERE = Path(__file__).parent
+CARD, FILE = load_card("stick_heatmap")
+assert CARD.threshold is not None
+THRESHOLD = CARD.threshold
+
+
+@pytest.fixture(scope="module")
+def model() -> StickModel:
+    return StickModel(FILE, threads=1)
+
+
+@pytest.fixture(scope="module")
+def held_poses(model: StickModel) -> list[tuple[Answer, np.ndarray]]:
+    """An answer and the true ends (2, 2) for one frame of every held pose of the demo clip."""
+    with (HERE / "demo_ends.csv").open(newline="") as stream:
+        truth = {int(row["frame"]): row for row in csv.DictReader(stream)}
+    finder, capture = body_detector(), cv2.VideoCapture(str(models_folder() / "demo.mp4"))
+    answers = []
+    for index in range(max(truth) + 1):
+        assert capture.grab()
+        if index in truth:
+            frame = capture.retrieve()[1]
+            body = finder.detect(frame, None, "", 0.0)[0]
+            ends = [[float(truth[index][f"{end}_{axis}"]) for axis in ("x", "y")] for end in ("grip", "tip")]
+            answers.append((model(frame, body.keypoints), np.array(ends)))
+    return answers
+
+
+def errors_in_stick_lengths(answer: Answer, ends: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(ends[1] - ends[0])
+    return np.asarray(np.linalg.norm(answer.points[:, :2] - ends, axis=1) / length)
+
+
+def test_the_card_names_the_file_that_is_there() -> None:
+    assert sha256_of(FILE) == CARD.sha256
+    assert CARD.task == "stick"
+
+
+def test_the_card_describes_the_input_of_the_network(model: StickModel) -> None:
+    spec, described = model.network.inputs[0], CARD.inputs[0]
+    assert (spec.name, str(spec.dtype), spec.shape[1:]) == (described.name, described.dtype, described.shape[1:])
+    assert tuple(output.name for output in model.network.outputs) == CARD.outputs
+
+
+def test_the_stick_is_reported_in_nearly_every_held_pose(held_poses: list[tuple[Answer, np.ndarray]]) -> None:
+    assert np.mean([answer.presence >= THRESHOLD for answer, _ in held_poses]) >= 0.75
+
+
+def test_grip_and_tip_are_where_they_were_drawn(held_poses: list[tuple[Answer, np.ndarray]]) -> None:
+    errors = np.array([errors_in_stick_lengths(answer, ends) for answer, ends in held_poses])
+    assert (np.median(errors, axis=0) < 0.1).all()
+
+
+def test_the_ends_are_rarely_taken_for_each_other(held_poses: list[tuple[Answer, np.ndarray]]) -> None:
+    swapped = [
+        np.linalg.norm(answer.points[1, :2] - ends[0]) < np.linalg.norm(answer.points[1, :2] - ends[1])
+        for answer, ends in held_poses
+    ]
+    assert np.mean(swapped) <= 0.2
+
+
+@pytest.mark.parametrize("clip", ["sam2_juggle", "tfjs_pose_1"])
+def test_someone_without_a_stick_is_given_none(model: StickModel, clip: str) -> None:
+    frames = frames_with_person(HERE.parent / "clips" / f"{clip}.mp4", body_detector(), step=12)
+    reported = [model(frame, points).presence >= THRESHOLD for frame, points in frames if points is not None]
+    assert len(reported) >= 8
+    assert np.mean(reported) <= 0.15
+
+
+def test_several_crops_at_once_give_the_same_answers_as_one_by_one(model: StickModel) -> None:
+    crops = np.random.default_rng(0).integers(0, 255, (3, model.size_px, model.size_px, 3), np.uint8)
+    together = model.network(crops)
+    for i in range(3):
+        for batch, single in zip(together, model.network(crops[i : i + 1]), strict=True):
+            assert np.allclose(batch[i], single[0], atol=1e-3)

@@ -1,0 +1,187 @@
+"""How the stick detector learns: drawn sticks, augmented crops, targets, decoding, and a run that is resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the training extra: torch")
+pytest.importorskip("efficientnet_lite_pytorch", reason="needs the training extra: efficientnet_lite_pytorch")
+
+import torch
+
+from engine.errors import UserError
+from stages.cards import Card, CardInput, load_card, sha256_of
+from stages.skeleton import GRIP, TIP
+from training.stick import evaluate, fit
+from training.stick.augment import Warp, random_warp
+from training.stick.composite import add_distractors, add_stick
+from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, load_samples, read_table, save_samples, target_of
+from training.stick.export import toml_text
+from training.stick.network import MAP_SIZE, Maps, StickNet
+from training.stick.yolo import label_line
+
+
+def someone() -> np.ndarray:
+    """Keypoints (19, 3) of a person in the middle of a cached crop, without a stick."""
+    keypoints = np.full((19, 3), np.nan, np.float32)
+    keypoints[:, 2] = 0
+    places = {0: (0, -85), 5: (22, -60), 6: (-22, -60), 7: (40, -35), 8: (-40, -35), 9: (55, -55), 10: (-55, -55)}
+    for joint, (x, y) in (places | {11: (12, 0), 12: (-12, 0), 13: (14, 40), 14: (-14, 40)}).items():
+        keypoints[joint] = (CACHE_PX / 2 + x, CACHE_PX / 2 + y, 0.9)
+    return keypoints
+
+
+@pytest.fixture(scope="module")
+def net() -> StickNet:
+    torch.manual_seed(0)
+    return StickNet(pretrained=False).eval()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    images = [np.full((CACHE_PX, CACHE_PX, 3), 40 * k, np.uint8) for k in range(4)]
+    save_samples(tmp_path, "clips", images, [someone()] * 4)
+    return tmp_path
+
+
+def test_a_stick_is_drawn_between_the_ends_that_are_returned() -> None:
+    image = np.full((CACHE_PX, CACHE_PX, 3), 60, np.uint8)
+    stick = add_stick(image, someone(), np.random.default_rng(4))
+    assert stick is not None
+    changed = (image != 60).any(axis=2)
+    middle = (0.4 * stick.grip + 0.6 * stick.tip).astype(int)
+    assert changed[middle[1] - 2 : middle[1] + 3, middle[0] - 2 : middle[0] + 3].any()
+    beyond = (stick.tip + 0.2 * (stick.tip - stick.grip)).astype(int)
+    assert not changed[beyond[1] - 1 : beyond[1] + 2, beyond[0] - 1 : beyond[0] + 2].any()
+
+
+def test_no_stick_is_drawn_when_no_hand_is_known() -> None:
+    keypoints = someone()
+    keypoints[[9, 10], 2] = 0
+    image = np.zeros((CACHE_PX, CACHE_PX, 3), np.uint8)
+    assert add_stick(image, keypoints, np.random.default_rng(0)) is None
+    assert not image.any()
+
+
+def test_distractors_stay_behind_the_person() -> None:
+    keypoints, rng = someone(), np.random.default_rng(1)
+    image = np.full((CACHE_PX, CACHE_PX, 3), 60, np.uint8)
+    for _ in range(5):
+        add_distractors(image, keypoints, None, rng)
+    assert (image != 60).any()
+    chest = CACHE_PX // 2
+    assert (image[chest - 40 : chest - 10, chest - 8 : chest + 8] == 60).all()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_points_and_pixels_are_warped_alike(mirrored: bool) -> None:
+    warp = Warp((180.0, 150.0), 200.0, 0.4, mirrored)
+    image = np.zeros((CACHE_PX, CACHE_PX, 3), np.uint8)
+    image[118:123, 208:213] = 255
+    rows, columns = np.nonzero(warp.apply(image, 224)[..., 0] > 100)
+    expected = warp.points(np.array([[210.5, 120.5]]))[0] * 224
+    assert np.allclose([columns.mean() + 0.5, rows.mean() + 0.5], expected, atol=1.0)
+
+
+def test_an_end_outside_the_crop_is_not_learned_and_presence_not_counted() -> None:
+    keypoints = someone()
+    keypoints[GRIP], keypoints[TIP] = (CACHE_PX / 2, CACHE_PX / 2, 1), (CACHE_PX - 1, CACHE_PX / 2, 1)
+    target = target_of(keypoints, Warp.plain(CACHE_PX, CACHE_PX / CACHE_MARGIN))
+    assert (target[4], target[5], target[6]) == (1, 0, -1)
+
+
+def test_a_stick_that_points_at_the_lens_is_learned_but_its_presence_is_not() -> None:
+    keypoints = someone()
+    keypoints[GRIP], keypoints[TIP] = (180, 180, 1), (183, 182, 1)
+    target = target_of(keypoints, Warp.plain(CACHE_PX, CACHE_PX / CACHE_MARGIN))
+    assert (target[4], target[5], target[6]) == (1, 1, -1)
+
+
+def test_the_decoder_returns_the_ends_that_the_targets_describe(net: StickNet) -> None:
+    targets = torch.tensor([[0.31, 0.42, 0.612, 0.223, 1, 1, 1], [0.7, 0.7, 0.5, 0.9, 1, 1, 1]])
+    heat, _, ends = fit.target_maps(targets)
+    decoded = net.decode(Maps(torch.log(heat + 1e-9), ends, torch.zeros(2, 64, 14, 14)))
+    assert torch.allclose(decoded.points[..., :2].flatten(1), targets[:, :4], atol=0.003)
+    assert (decoded.points[..., 2] > 0.9).all()
+
+
+def test_of_two_possible_tips_the_one_where_the_grip_points_is_taken(net: StickNet) -> None:
+    true, other = (torch.tensor([[0.3, 0.4, x, 0.4, 1, 1, 1]]) for x in (0.6, 0.1))
+    heat, _, ends = fit.target_maps(true)
+    heat[:, 1] = 0.4 * heat[:, 1] + 0.6 * fit.target_maps(other)[0][:, 1]
+    decoded = net.decode(Maps(torch.log(heat + 1e-9), ends, torch.zeros(1, 64, 14, 14)))
+    assert abs(float(decoded.points[0, 1, 0]) - 0.6) < 1 / MAP_SIZE
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_epoch_gives_others(cache: Path) -> None:
+    first, again, other = (
+        next(iter(Loader(load_samples(cache, "clips"), 4, 3, 0.5).epoch(epoch, 4))) for epoch in (0, 0, 1)
+    )
+    assert np.array_equal(first.images, again.images) and np.array_equal(first.targets, again.targets)
+    assert not np.array_equal(first.images, other.images)
+
+
+def test_the_crop_of_a_noisy_detection_stays_near_the_person() -> None:
+    keypoints, rng = someone(), np.random.default_rng(0)
+    for _ in range(50):
+        middle = random_warp(keypoints, CACHE_PX, rng).points(keypoints[[5, 6], :2]).mean(0)
+        assert (np.abs(middle - 0.5) < 0.4).all()
+
+
+def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = fit.FitSettings(epochs=2, samples_per_epoch=8, batch=4, threads=1)
+    real_write, written = fit._write, list[str]()
+
+    def write_then_stop(state: object, path: Path) -> None:
+        if len(written) == 2:  # checkpoint and weights of the first epoch are on the disk
+            raise KeyboardInterrupt
+        written.append(path.name)
+        real_write(state, path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit, "_write", write_then_stop)
+        fit.fit(cache, tmp_path / "run", settings)
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+    fit.fit(cache, tmp_path / "run", settings, resume=True)
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 2
+
+
+def test_resuming_without_a_checkpoint_says_what_to_do(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave out --resume"):
+        fit.fit(cache, tmp_path / "nowhere", fit.FitSettings(), resume=True)
+
+
+def test_a_missing_table_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="arnis-train synth"):
+        read_table(tmp_path / "table.csv")
+
+
+def test_a_yolo_label_holds_box_and_both_ends() -> None:
+    line = label_line(np.array([0.5, 0.5, 0.7, 0.3, 1, 1, 1], np.float32))
+    assert [float(v) for v in line.split()] == pytest.approx(
+        [0, 0.6, 0.4, 0.36, 0.36, 0.5, 0.5, 2, 0.7, 0.3, 2], abs=1e-4
+    )
+    assert label_line(np.zeros(7, np.float32)) == ""
+
+
+def test_a_written_card_is_read_back_unchanged(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    card = Card(
+        task="stick", architecture="a", file="model.onnx", sha256=sha256_of(tmp_path / "model.onnx"), licence="b",
+        inputs=(CardInput("image", "uint8", (0, 8, 8, 3), "NHWC", "RGB"),), outputs=("points",), source='said "so"',
+        data="d", threshold=0.5, metrics={"test": {"rate": 0.5}, "minutes": 3.0}, made_with={"torch": "2"},
+    )  # fmt: skip
+    (tmp_path / "card.toml").write_text(toml_text(card))
+    assert load_card(tmp_path)[0] == card
+
+
+def test_the_threshold_keeps_pictures_without_a_stick_below_it() -> None:
+    row = None
+    empty = [evaluate.Outcome(row, evaluate.Answer(np.zeros((2, 3)), p), False, 0, 0, 0) for p in (0.1, 0.6)]  # type: ignore[arg-type]
+    assert 0.6 < evaluate.choose_threshold(empty) < 0.7

@@ -1,0 +1,139 @@
+"""The synthetic people: labels that match the pictures, poses that match the statistics, runs that can be resumed."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from engine.errors import UserError
+from stages import skeleton as sk
+from stages.classes import load_classes
+
+pytest.importorskip("anny", reason="needs the training extra: anny")
+pytest.importorskip("moderngl", reason="needs the training extra: moderngl")
+
+from training.synth import command, pose, solve  # noqa: E402
+from training.synth.body import Rest, Wish, make_rest, pose_body  # noqa: E402
+from training.synth.camera import orbit  # noqa: E402
+from training.synth.skeletons import VIEWS, load_skeletons  # noqa: E402
+
+PEOPLE, PICTURES = 2, 3
+
+
+@pytest.fixture(scope="session")
+def rest() -> Rest:
+    """The average body with a 71 cm stick."""
+    return make_rest({}, 0.61, 0.10)
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny data set, drawn through the command line's own function."""
+    out = tmp_path_factory.mktemp("synth")
+    try:
+        command.run(arguments("--out", str(out), "--people", str(PEOPLE), "--per-person", str(PICTURES), "--processes", "1"))
+    except UserError as error:
+        pytest.skip(f"no OpenGL here: {error}")
+    return out
+
+
+def test_every_picture_has_a_row_and_a_label_of_the_right_shape(data: Path) -> None:
+    rows = rows_of(data / "table.csv")
+    assert len(rows) == PEOPLE * PICTURES
+    for row in rows:
+        picture = cv2.imread(str(data / row["image_path"]))
+        assert picture.shape[:2] == (int(row["height"]), int(row["width"]))
+        assert load_classes().names[int(row["label"])] == row["label_name"]
+        label = (data / "labels" / Path(row["image_path"]).with_suffix(".txt").name).read_text().split()
+        assert len(label) == 5 + 3 * sk.NODE_COUNT
+        assert all(0 <= float(v) <= 1 for v in label[1:5])
+
+
+def test_a_person_never_crosses_splits(data: Path) -> None:
+    by_group: dict[str, set[str]] = {}
+    for row in rows_of(data / "table.csv"):
+        by_group.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in by_group.values())
+
+
+def test_a_second_run_draws_only_what_is_missing_and_draws_it_alike(data: Path) -> None:
+    table = data / "table.csv"
+    before = rows_of(table)
+    dropped = before[-1]["group"]
+    lost = data / before[-1]["image_path"]
+    old = lost.read_bytes()
+    kept = [r for r in before if r["group"] != dropped]
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, before[0].keys())
+        writer.writeheader()
+        writer.writerows(kept)
+    lost.unlink()
+    command.run(arguments("--out", str(data), "--people", str(PEOPLE), "--per-person", str(PICTURES), "--processes", "1"))
+    assert sorted(map(str, rows_of(table))) == sorted(map(str, before))
+    assert lost.read_bytes() == old
+
+
+def test_the_stick_starts_in_the_fist_and_keeps_its_length(rest: Rest) -> None:
+    for name in load_skeletons():
+        posed = pose_body(rest, pose.scaled_skeleton(name, rest), Wish())
+        grip, tip, wrist = (posed.keypoints[k] for k in (sk.GRIP, sk.TIP, sk.RIGHT_WRIST))
+        assert np.linalg.norm(tip - grip) == pytest.approx(0.61, abs=1e-6)
+        assert np.linalg.norm(grip - wrist) < 0.13
+
+
+def test_the_lowest_point_of_every_pose_stands_on_the_floor(rest: Rest) -> None:
+    for name in load_skeletons():
+        posed = pose_body(rest, pose.scaled_skeleton(name, rest), Wish())
+        assert posed.vertices[:, 2].min() == pytest.approx(0.0, abs=1e-6)
+        assert posed.keypoints[[sk.LEFT_ANKLE, sk.RIGHT_ANKLE], 2].max() < 0.2
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_drawn_poses_lie_near_the_statistics(view: str, rest: Rest) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("crown_thrust", "right_eye_thrust", "left_knee_block"):
+        camera = pose.view_camera(name, view, 2.8, 1.4, 50.0, 0.0, (640, 640))
+        draws = []
+        for _ in range(12):
+            points = pose.fit_sample(rng, name, view, rest, camera)
+            posed = pose_body(rest, points, Wish())
+            draws.append(solve.to_torso_units(camera.project(posed.keypoints))[: sk.BODY_COUNT])
+        wanted = np.array(pose.statistics()[name][view]["body_mean"])
+        assert np.linalg.norm(np.mean(draws, axis=0) - wanted, axis=1).mean() < 0.12
+
+
+def test_the_left_view_shows_a_performer_who_faces_image_left(rest: Rest) -> None:
+    points = pose.scaled_skeleton("crown_thrust", rest)
+    for view, sign in (("left", -1), ("right", 1)):
+        pixels = pose.view_camera("crown_thrust", view, 2.8, 1.4, 50.0, 0.0, (640, 640)).project(points)
+        assert sign * (pixels[sk.TIP, 0] - pixels[sk.LEFT_HIP, 0]) > 0
+
+
+def test_a_camera_from_the_front_shows_the_left_hand_on_the_right_of_the_picture(rest: Rest) -> None:
+    pixels = orbit(0, 3, 1.3).project(rest.keypoints + [0, 0, rest.lengths.hip_m])
+    assert pixels[sk.LEFT_WRIST, 0] > pixels[sk.RIGHT_WRIST, 0]
+
+
+def test_arguments_that_cannot_work_are_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--out"):
+        command.run(arguments())
+    with pytest.raises(UserError, match="backgrounds"):
+        command.run(arguments("--out", str(tmp_path), "--backgrounds", str(tmp_path / "nowhere")))
+    with pytest.raises(UserError, match="table.csv"):
+        command.run(arguments("compare", "--data", str(tmp_path)))
