@@ -29,9 +29,16 @@ class Hold(msgspec.Struct, frozen=True):
     last_frame: int
 
 
-def load_holds() -> list[Hold]:
+class DemoTruth(msgspec.Struct, frozen=True):
     """What the person in the demo clip does, as the clip's renderer wrote it down."""
-    return msgspec.json.decode((models_folder() / "demo.json").read_bytes(), type=list[Hold])
+
+    holds: list[Hold]
+
+
+def load_holds() -> list[Hold]:
+    """The twelve held poses of the demo clip, without the neutral ones."""
+    truth = msgspec.json.decode((models_folder() / "demo.json").read_bytes(), type=DemoTruth)
+    return [hold for hold in truth.holds if hold.label != "neutral"]
 
 
 def named_share(results: list[dict[str, Any]], hold: Hold) -> float:

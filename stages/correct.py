@@ -47,6 +47,7 @@ _TRUST = 100.0
 _MOST_TRUST = 10.0
 """Votes that it costs to move the tip, by the square of the change in lengths and at most: a rod that clearly goes on
 past a tip that was seen halfway along it is followed."""
+_HALFWAY = 1.2
 _SHORTEST = 0.3
 """Torsos; a shorter (foreshortened) stick shows no edges worth following."""
 
@@ -101,10 +102,15 @@ def refine_stick(
     axis = (tip - grip) / np.hypot(*(tip - grip))
     strip = _cut_strip(frame, grip, axis, torso_px)
     contrast = _rod_contrast(strip)
+    inside = _inside(frame, grip, axis, torso_px)
     angle, offset, evidence, margin = _best_line(contrast, min(length, MAX_LENGTH))
+    reach = _find_tip(strip, contrast, angle, offset, length, inside)
+    if reach > _HALFWAY * length:
+        # Half a rod says little of its direction: what lies behind may be the next best line, so judge the whole.
+        angle, offset, evidence, margin = _best_line(contrast, reach)
+        reach = _find_tip(strip, contrast, angle, offset, reach, inside)
     if evidence < min_evidence or margin < min_margin:
         return None
-    reach = _find_tip(strip, contrast, angle, offset, length, _inside(frame, grip, axis, torso_px))
     normal = np.array([-axis[1], axis[0]])
     direction = np.cos(angle) * axis + np.sin(angle) * normal
     start = grip + offset * _ROW * torso_px * normal

@@ -33,8 +33,11 @@ from stages.skeleton import LEFT_WRIST, RIGHT_WRIST
 SAME_PERSON = 0.1
 """Overlap with the box of the frame before from which it is the same person; even a lunge keeps more."""
 
-VOTES_KEPT = 0.95
-"""Share of the earlier votes that a sighting leaves: a stick that changes hands is believed after some 14 frames."""
+VOTE_WEIGHT = 0.05
+"""Share of the earlier votes that a clear sighting replaces: 14 of them make believe that a stick has changed hands."""
+
+CLEAR_GAP = 0.25
+"""Torso lengths by which one wrist must be nearer to the grip for a full vote; hands held together tell nothing."""
 
 
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,18 +84,20 @@ def is_plausible(stick: StickCandidate, keypoints: np.ndarray, grip_within: floa
 
 
 class HandVote:
-    """Which hand holds the stick: the wrist nearest to the grip, weighed by how much nearer it is, over time."""
+    """Which hand holds the stick: the wrist nearest to the grip, over time; unclear sightings hardly count."""
 
     def __init__(self) -> None:
-        self._votes: dict[Hand, float] = {"left": 0.0, "right": 0.0}
+        self._rightness = 0.0  # -1: surely left, 1: surely right
+        self._sightings = 0
 
     def cast(self, left: float, right: float, confidence: float) -> Hand:
         """Distances of the grip to both wrists in torso lengths, at least one of them finite; returns the verdict."""
-        nearest: Hand = "left" if left < right else "right"
-        for hand in self._votes:
-            self._votes[hand] *= VOTES_KEPT
-        self._votes[nearest] += confidence * min(abs(left - right), 1.0)
-        return max(self._votes, key=lambda hand: self._votes[hand])
+        clearness = confidence * min(abs(left - right) / CLEAR_GAP, 1.0)
+        self._sightings += 1
+        # At first a plain mean, so that the very first frame does not weigh like a long history.
+        share = clearness * max(VOTE_WEIGHT, 1 / self._sightings)
+        self._rightness += share * ((-1 if left < right else 1) - self._rightness)
+        return "left" if self._rightness < 0 else "right"
 
 
 class _Followed(msgspec.Struct):

@@ -1,7 +1,7 @@
 """What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them.
 
-Writes, into a folder, `table.csv` (columns as in the data set's own table, with the hand as it was seen) and
-`crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
+Writes, into a folder, `table.csv` (columns as in the data set's own table, with the hand as it was seen and as it is)
+and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -110,7 +111,8 @@ def detected_keypoints(body: str | None = None) -> Look:
     """Body and stick as the pipeline's own stages find and correct them; `body` names another body detector."""
     frames = _OnePicture()
     context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
-    detect = Detect(DetectSettings(body=body) if body else DetectSettings())
+    # One thread each: there are several processes, and threads that wait for one another waste what is left.
+    detect = Detect(msgspec.structs.replace(DetectSettings(threads=1), **({"body": body} if body else {})))
     correct = Correct(CorrectSettings())
     detect.open(context)
     correct.open(context)
@@ -164,7 +166,7 @@ def _look_at(shard: tuple[Path, list[dict[str, str]]]) -> tuple[list[dict[str, s
             crops[number] = crop
         values = ["" if not conf > 0 else f"{v:.3f}" for x, y, conf in keypoints.tolist() for v in (x, y, conf)]
         cells = dict(zip(KEYPOINT_COLUMNS, values, strict=True))
-        seen.append({**row, "grip_hand": hand, **cells})
+        seen.append({**row, "true_hand": row["grip_hand"], "grip_hand": hand, **cells})
     return seen, crops
 
 

@@ -12,19 +12,19 @@ import pytest
 
 pytest.importorskip("torch")
 
-from engine.errors import UserError  # noqa: E402
-from stages.classes import load_classes  # noqa: E402
-from stages.classify import INPUTS, check_card  # noqa: E402
-from stages.cards import load_card  # noqa: E402
-from stages.graph import torso_length  # noqa: E402
-from stages.skeleton import GRIP, TIP  # noqa: E402
-from training import app  # noqa: E402
-from training.geopose import export, measure  # noqa: E402
-from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints  # noqa: E402
-from training.geopose.data import Mixture, PoseTable, load_table, split_table, training_batches  # noqa: E402
-from training.geopose.fit import FitSettings, fit, load_weights, predict  # noqa: E402
-from training.geopose.pose_statistics import PoseStatistics  # noqa: E402
-from training.see import KEYPOINT_COLUMNS  # noqa: E402
+from engine.errors import UserError
+from stages.cards import load_card
+from stages.classes import load_classes
+from stages.classify import INPUTS, check_card
+from stages.graph import torso_length
+from stages.skeleton import GRIP, TIP
+from training import app
+from training.geopose import export, measure
+from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
+from training.geopose.data import Mixture, PoseTable, load_table, split_table, training_batches
+from training.geopose.fit import FitSettings, fit, load_weights, predict
+from training.geopose.pose_statistics import PoseStatistics
+from training.see import KEYPOINT_COLUMNS
 
 CLASSES = load_classes()
 STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
@@ -48,7 +48,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cv2.imwrite(str(folder / name), rng.integers(0, 255, (240, 320, 3), np.uint8))
             split = ("train", "train", "val", "test")[person % 4]
             cells = [f"{v:.2f}" if points[k, 2] > 0 else "" for k in range(19) for v in points[k]]
-            writer.writerow([name, label, CLASSES.names[label], f"p{person}", "front", 320, 240, "right", split, *cells])
+            row = [name, label, CLASSES.names[label], f"p{person}", "front", 320, 240, "right", split]
+            writer.writerow([*row, *cells])
     return folder
 
 
@@ -177,7 +178,7 @@ def test_the_export_is_what_the_classifier_takes_and_equals_torch(seen: Path, ru
     assert app.main(words) == 0
     card, file = load_card(tmp_path / "model")
     check_card(card, CLASSES, "model")
-    assert 0 < card.temperature and card.threshold is not None and 0.5 <= card.threshold <= 1
+    assert card.temperature > 0 and card.threshold is not None and 0.5 <= card.threshold <= 1
     assert max(card.metrics["parity_200"].values()) <= export.PARITY_BOUND
     assert [spec.name for spec in card.inputs] == list(INPUTS)
     # One file: weights beside it would not be covered by the card's hash.

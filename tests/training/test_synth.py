@@ -17,10 +17,11 @@ from stages.classes import load_classes
 pytest.importorskip("anny", reason="needs the training extra: anny")
 pytest.importorskip("moderngl", reason="needs the training extra: moderngl")
 
-from training.synth import command, pose, solve  # noqa: E402
-from training.synth.body import Rest, Wish, make_rest, pose_body  # noqa: E402
-from training.synth.camera import orbit  # noqa: E402
-from training.synth.skeletons import VIEWS, load_skeletons  # noqa: E402
+from training.synth import command, pose, solve
+from training.synth.body import Wish, pose_body
+from training.synth.camera import orbit
+from training.synth.rig import Rest, make_rest
+from training.synth.skeletons import VIEWS, load_skeletons
 
 PEOPLE, PICTURES = 2, 3
 
@@ -47,7 +48,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny data set, drawn through the command line's own function."""
     out = tmp_path_factory.mktemp("synth")
     try:
-        command.run(arguments("--out", str(out), "--people", str(PEOPLE), "--per-person", str(PICTURES), "--processes", "1"))
+        command.run(
+            arguments("--out", str(out), "--people", str(PEOPLE), "--per-person", str(PICTURES), "--processes", "1")
+        )
     except UserError as error:
         pytest.skip(f"no OpenGL here: {error}")
     return out
@@ -84,7 +87,9 @@ def test_a_second_run_draws_only_what_is_missing_and_draws_it_alike(data: Path) 
         writer.writeheader()
         writer.writerows(kept)
     lost.unlink()
-    command.run(arguments("--out", str(data), "--people", str(PEOPLE), "--per-person", str(PICTURES), "--processes", "1"))
+    command.run(
+        arguments("--out", str(data), "--people", str(PEOPLE), "--per-person", str(PICTURES), "--processes", "1")
+    )
     assert sorted(map(str, rows_of(table))) == sorted(map(str, before))
     assert lost.read_bytes() == old
 

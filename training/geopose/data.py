@@ -34,6 +34,8 @@ class PoseTable:
     crop_present: np.ndarray
     splits: np.ndarray
     """str (N,): train, val or test as the data set's own table says, or empty."""
+    wrong_hand: np.ndarray
+    """bool (N,): mirrored by mistake, or not mirrored, because the stick seemed to be in the other hand."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,7 +45,7 @@ class PoseTable:
         crops = self.crops[chosen] if len(self.crops) else self.crops
         return PoseTable(
             self.keypoints[chosen], self.labels[chosen], self.people[chosen], self.views[chosen], crops,
-            self.crop_present[chosen], self.splits[chosen],
+            self.crop_present[chosen], self.splits[chosen], self.wrong_hand[chosen],
         )  # fmt: skip
 
     @staticmethod
@@ -51,6 +53,14 @@ class PoseTable:
         """One after the other."""
         names = [field.name for field in fields(PoseTable)]
         return PoseTable(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
+
+    def mirrored(self, chosen: np.ndarray) -> PoseTable:
+        """Those where the mask says taken for the other hand: right-handed from left-handed and back."""
+        keypoints, crops = self.keypoints.copy(), self.crops.copy()
+        keypoints[chosen] = mirror_keypoints(keypoints[chosen])
+        if len(crops):
+            crops[chosen] = crops[chosen, :, ::-1]
+        return replace(self, keypoints=keypoints, crops=crops, wrong_hand=self.wrong_hand ^ chosen)
 
     def without_crops(self) -> PoseTable:
         """The same samples as the graph alone sees them."""
@@ -98,6 +108,7 @@ def load_table(table: Path, class_names: tuple[str, ...], crops: Path | None = N
         keypoints, np.array([class_names.index(row["label_name"]) for row in rows], np.int64),
         np.array([row["group"] for row in rows]), np.array([row["view"] for row in rows]), pictures,
         present.astype(np.float32), np.array([row.get("split", "") for row in rows]),
+        left != np.array([row.get("true_hand", row["grip_hand"]) == "left" for row in rows]),
     )  # fmt: skip
 
 
@@ -148,6 +159,8 @@ class Mixture:
     drawn: int
     """How many of those an epoch has."""
     crop_dropout: float = 0.3
+    hand_known: float = 0.6
+    """Share of the pictures with a mistaken hand in which it is put right: in a video, votes over time do that."""
     faults: KeypointFaults = KeypointFaults()
     drawn_faults: KeypointFaults = DRAWN_FAULTS
 
@@ -162,6 +175,7 @@ def training_batches(mixture: Mixture, size: int, rng: np.random.Generator) -> I
         parts, tables, crop = [], [], _NO_CROPS
         if mixture.table and len(chosen):
             part = mixture.table.select(chosen)
+            part = part.mirrored(part.wrong_hand & (rng.random(len(part)) < mixture.hand_known))
             parts.append(augment_keypoints(part.keypoints, rng, mixture.faults))
             present = part.crop_present * (rng.random(len(part)) >= mixture.crop_dropout)
             crop = _augmented(part.crops[present > 0], rng) if len(part.crops) else _NO_CROPS
@@ -179,7 +193,8 @@ def _augmented(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _pictureless(keypoints: np.ndarray, labels: np.ndarray) -> PoseTable:
     nobody = np.full(len(labels), "")
-    return PoseTable(keypoints, labels, nobody, nobody, _NO_CROPS, np.zeros(len(labels), np.float32), nobody)
+    absent = np.zeros(len(labels), np.float32)
+    return PoseTable(keypoints, labels, nobody, nobody, _NO_CROPS, absent, nobody, absent > 0)
 
 
 def _batch(keypoints: np.ndarray, table: PoseTable, crop: np.ndarray) -> Batch:

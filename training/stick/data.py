@@ -32,6 +32,8 @@ CACHE_MARGIN = 1.5
 MIN_VISIBLE_TORSO = 0.15
 """A stick counts as visible from this projected length (in torso lengths); shorter ones point at the lens."""
 
+_REPEAT_EMPTY = 3  # renders without a stick are few, and without a counterweight every render seems to hold one
+
 
 @dataclass(frozen=True)
 class Row:
@@ -201,7 +203,13 @@ class Loader:
 
     def __init__(self, shards: list[Samples], batch: int, seed: int, clip_share: float) -> None:
         self._shards, self._batch, self._seed = shards, batch, seed
-        pictures = [(s, i) for s, shard in enumerate(shards) for i in range(len(shard)) if not shard.drawable]
+        pictures = [
+            (s, i)
+            for s, shard in enumerate(shards)
+            if not shard.drawable
+            for i in range(len(shard))
+            for _ in range(1 if np.isfinite(shard.keypoints[i, GRIP, 0]) else _REPEAT_EMPTY)
+        ]
         frames = [(s, i) for s, shard in enumerate(shards) for i in range(len(shard)) if shard.drawable]
         self._pictures, self._frames, self._clip_share = pictures, frames, clip_share
 

@@ -21,7 +21,7 @@ MAP_SIZE = SIZE_PX // STRIDE
 _LAST_BLOCK = 10  # blocks 11 to 15 cost a quarter of the time, and block 10 sees the whole crop already
 _FROZEN_BLOCKS = 4
 _PEAK_RADIUS = 3
-_TIP_WINDOW = 6.0
+_TIP_WINDOW = 12.0  # cells; a narrower one holds the tip back when the grip's vector is too short
 _SHAFT_SAMPLES = 9
 
 

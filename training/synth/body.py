@@ -1,177 +1,25 @@
-"""An `anny` body (MakeHuman mesh, CC0): one rest shape per person, posed here by inverse kinematics and linear skinning."""
+"""Poses an `anny` body like a skeleton of 19 points: inverse kinematics per limb, then linear blend skinning."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from stages import skeleton as sk
-from training.synth import solve
+from training.synth.rig import Fist, Rest, Rig, finger_rotations, forward, load_rig
 from training.synth.rotations import about, between, frame, power, twist_deg, unit
 
 Array = NDArray[np.float64]
-Person = dict[str, float]
 
-SIDES = (("L", sk.LEFT_SHOULDER, sk.LEFT_ELBOW, sk.LEFT_WRIST, sk.LEFT_HIP, sk.LEFT_KNEE, sk.LEFT_ANKLE),
-         ("R", sk.RIGHT_SHOULDER, sk.RIGHT_ELBOW, sk.RIGHT_WRIST, sk.RIGHT_HIP, sk.RIGHT_KNEE, sk.RIGHT_ANKLE))  # fmt: skip
-FIST_DEG = (60.0, 84.0, 52.0)  # finger joints from the knuckle outwards
-# Rotation vectors (radians) of the three thumb joints in the basis (hand, palm, knuckles): round the stick, over the fingers.
-THUMB_FIST = ((-0.329, 0.363, -0.152), (-0.124, 0.022, 0.093), (-0.127, 0.376, -0.216))
+SIDES = (
+    ("L", sk.LEFT_SHOULDER, sk.LEFT_ELBOW, sk.LEFT_WRIST, sk.LEFT_HIP, sk.LEFT_KNEE, sk.LEFT_ANKLE),
+    ("R", sk.RIGHT_SHOULDER, sk.RIGHT_ELBOW, sk.RIGHT_WRIST, sk.RIGHT_HIP, sk.RIGHT_KNEE, sk.RIGHT_ANKLE),
+)
 SPINE_SHARE = {"spine05": 0.12, "spine04": 0.3, "spine03": 0.55, "spine02": 0.8, "spine01": 1.0}
 NECK_SHARE = {"neck01": 0.25, "neck02": 0.5, "neck03": 0.75, "head": 1.0}
-
-
-@dataclass(frozen=True)
-class Rig:
-    """What all bodies share: bone names and parents, faces, skin weights, keypoint regressor."""
-
-    model: Any
-    bones: tuple[str, ...]
-    parents: tuple[int, ...]
-    faces: NDArray[np.int64]  # (f, 3)
-    weights: sp.csr_matrix  # (vertices, bones)
-    regressor: sp.csr_matrix  # (17, vertices)
-    dominant: NDArray[np.int64]  # (vertices,) bone with the largest weight
-    cut: NDArray[np.int64]  # vertices that the regressor uses, and both matrices cut down to them
-    weights_cut: sp.csr_matrix
-    regressor_cut: sp.csr_matrix
-
-    def index(self, name: str) -> int:
-        return self.bones.index(name)
-
-
-@cache
-def load_rig() -> Rig:
-    """Load `anny` with its own topology (the others download data that is not free); the first start takes a minute."""
-    os.environ.setdefault("ANNY_CACHE_DIR", str(Path.home() / ".cache" / "anny"))
-    import anny
-    import torch
-    from anny.keypoints import KeypointsRegressor
-
-    torch.set_num_threads(1)
-    model = anny.Anny(topology="anny", rig="anny").to(dtype=torch.float32)
-    keypoints = KeypointsRegressor.coco(model)
-    index = model.vertex_bone_indices.numpy()
-    weight = model.vertex_bone_weights.numpy()
-    count = len(index)
-    rows = np.repeat(np.arange(count), index.shape[1])
-    weights = sp.csr_matrix((weight.ravel().astype(float), (rows, index.ravel())), (count, model.bone_count))
-    if keypoints.is_sparse:
-        raise RuntimeError("the keypoint regressor of this anny version is sparse; a dense one is expected")
-    regressor = sp.csr_matrix(np.asarray(keypoints.regression_weights[: sk.BODY_COUNT], float))
-    cut = np.flatnonzero(np.abs(regressor).max(axis=0).toarray().ravel() > 1e-6)
-    return Rig(
-        model,
-        tuple(model.bone_labels),
-        tuple(int(p) for p in model.bone_parents),
-        model.faces.numpy().astype(np.int64),
-        weights,
-        regressor,
-        index[np.arange(count), weight.argmax(1)].astype(np.int64),
-        cut,
-        sp.csr_matrix(weights[cut]),
-        sp.csr_matrix(regressor[:, cut]),
-    )
-
-
-@dataclass(frozen=True)
-class Fist:
-    """The closed hand in rest orientation: thumb-ward axis of the hole, hand direction, palm side, centre from the wrist."""
-
-    axis: Array
-    hand: Array
-    palm: Array
-    centre: Array
-
-
-@dataclass(frozen=True)
-class Rest:
-    """One person standing in the rest pose, and the lengths that a fit must keep."""
-
-    vertices: Array  # (v, 3)
-    joints: Array  # (bones, 3)
-    keypoints: Array  # (17, 3)
-    fists: dict[str, Fist]
-    lengths: solve.Lengths
-    stick_m: float
-    butt_m: float
-
-
-def _finger_rotations(joints: Array, rig: Rig, side: str, curl: float) -> dict[str, Array]:
-    """Rotations that close the fingers of one hand by `curl` (0 open, 1 fist), in rest orientation."""
-    at = {n: joints[i] for i, n in enumerate(rig.bones)}
-    sign = 1.0 if side == "R" else -1.0
-    knuckles = unit(at[f"finger2-1.{side}"] - at[f"finger5-1.{side}"])
-    hand = unit(at[f"finger3-1.{side}"] - at[f"wrist.{side}"])
-    out = {}
-    for finger in (2, 3, 4, 5):
-        for joint, angle in enumerate(FIST_DEG, 1):
-            out[f"finger{finger}-{joint}.{side}"] = about(knuckles, sign * angle * curl)
-    palm = unit(np.cross(knuckles, hand)) * sign
-    for joint, vector in enumerate(THUMB_FIST, 1):
-        turn = sign * (np.stack([hand, palm, knuckles], axis=1) @ np.array(vector))
-        out[f"finger1-{joint}.{side}"] = about(turn, float(np.degrees(np.linalg.norm(turn))) * curl)
-    return out
-
-
-def _forward(joints: Array, rig: Rig, local: dict[str, Array], root: Array) -> tuple[Array, Array]:
-    """Bone rotations (b, 3, 3) relative to rest and bone positions (b, 3); `local` are turns against the parent."""
-    turns = np.empty((len(joints), 3, 3))
-    places = np.empty_like(joints)
-    for i, parent in enumerate(rig.parents):
-        own = local.get(rig.bones[i])
-        if parent < 0:
-            turns[i] = np.eye(3) if own is None else own
-            places[i] = root
-        else:
-            turns[i] = turns[parent] if own is None else turns[parent] @ own
-            places[i] = places[parent] + turns[parent] @ (joints[i] - joints[parent])
-    return turns, places
-
-
-def _measure_fist(joints: Array, rig: Rig, side: str) -> Fist:
-    turns, places = _forward(joints, rig, _finger_rotations(joints, rig, side, 1.0), joints[0])
-    at = {n: places[i] for i, n in enumerate(rig.bones)}
-    sign = 1.0 if side == "R" else -1.0
-    rows = {f: np.mean([at[f"finger{f}-{j}.{side}"] for j in (1, 2, 3)], axis=0) for f in (2, 3, 4, 5)}
-    axis = unit(rows[2] - rows[5])
-    wrist = at[f"wrist.{side}"]
-    hand = unit(at[f"finger3-1.{side}"] - wrist)
-    palm = unit(np.cross(axis, hand)) * sign
-    centre = np.mean(list(rows.values()), axis=0) - wrist - 0.004 * palm - 0.003 * hand
-    return Fist(axis, hand, palm, centre)
-
-
-def make_rest(person: Person, stick_m: float, butt_m: float) -> Rest:
-    """Body of a person (phenotype values 0..1) who holds a stick `stick_m` long from grip to tip."""
-    import torch
-
-    rig = load_rig()
-    values = {name: person.get(name, 0.5) for name in rig.model.phenotype_labels}
-    with torch.no_grad():
-        out = rig.model(phenotype_kwargs=values)
-    vertices = out["vertices"][0].numpy().astype(float)
-    joints = out["bone_poses"][0, :, :3, 3].numpy().astype(float)
-    keypoints = np.asarray(rig.regressor @ vertices)
-    fists = {side: _measure_fist(joints, rig, side) for side in ("L", "R")}
-    right = fists["R"]
-    grip = joints[rig.index("wrist.R")] + right.centre
-    points = np.concatenate([keypoints, [grip, grip + [0, 0, stick_m]]])
-    pairs = solve.measure(points)
-    for k, (i, j, _) in enumerate(solve.RIGID_PAIRS):
-        if (i, j) == (sk.RIGHT_ELBOW, sk.GRIP):
-            pairs[k] = 0.975 * (pairs[k - 1] + np.linalg.norm(keypoints[sk.RIGHT_ELBOW] - keypoints[sk.RIGHT_WRIST]))
-    sole = float(vertices[:, 2].min())
-    ankle = float(keypoints[[sk.LEFT_ANKLE, sk.RIGHT_ANKLE], 2].mean()) - sole
-    lengths = solve.Lengths(pairs, ankle, float(keypoints[[sk.LEFT_HIP, sk.RIGHT_HIP], 2].mean()) - sole)
-    return Rest(vertices, joints, keypoints, fists, lengths, stick_m, butt_m)
 
 
 @dataclass(frozen=True)
@@ -193,9 +41,7 @@ class Wish:
     toe_out_deg: float = 12.0
 
 
-def _limb(
-    joints: tuple[Array, Array, Array], start: Array, goal: Array, pole: Array
-) -> tuple[Array, Array, Array]:
+def _limb(joints: tuple[Array, Array, Array], start: Array, goal: Array, pole: Array) -> tuple[Array, Array, Array]:
     """Rotations of upper and lower bone (rest -> posed) and the reached end, by two-bone inverse kinematics."""
     a0, b0, c0 = joints
     upper, lower = float(np.linalg.norm(b0 - a0)), float(np.linalg.norm(c0 - b0))
@@ -326,7 +172,7 @@ def _pose_bones(rest: Rest, wanted: Array, wish: Wish) -> tuple[Array, Array]:
         _pose_arm(rest, rig, local, root, chest, wanted, wish, (side, shoulder, elbow, wrist))
     for side, _, _, _, hip, knee, ankle in SIDES:
         _pose_leg(rest, rig, local, root, pelvis, wanted, wish, (side, hip, knee, ankle))
-    return _forward(joints, rig, local, root)
+    return forward(joints, rig, local, root)
 
 
 def _chain(local: dict[str, Array], start: Array, end: Array, shares: dict[str, float]) -> None:
@@ -341,7 +187,7 @@ def _chain(local: dict[str, Array], start: Array, end: Array, shares: dict[str, 
 
 def _lean_neck(rest: Rest, rig: Rig, local: dict[str, Array], root: Array, wanted: Array) -> None:
     """Bend the foot of the neck so that the ears come to where they should be, and keep the head's own direction."""
-    turns, places = _forward(rest.joints, rig, local, root)
+    turns, places = forward(rest.joints, rig, local, root)
     neck, head = rig.index("neck01"), rig.index("head")
     ears = rest.keypoints[[sk.LEFT_EAR, sk.RIGHT_EAR]].mean(0)
     now = places[head] + turns[head] @ (ears - rest.joints[head])
@@ -358,7 +204,7 @@ def _pose_arm(
     side, shoulder, elbow, wrist = names
     ix = {n: rig.index(f"{n}.{side}") for n in ("clavicle", "upperarm01", "lowerarm01", "wrist")}
     joints = rest.joints
-    _, places = _forward(joints, rig, local, root)
+    _, places = forward(joints, rig, local, root)
     kp_off = joints[ix["upperarm01"]] - rest.keypoints[shoulder]
     collar = places[ix["clavicle"]]
     lift = between(places[ix["upperarm01"]] - collar, wanted[shoulder] + chest @ kp_off - collar, 18.0)
@@ -383,7 +229,7 @@ def _pose_arm(
     local[f"lowerarm01.{side}"] = upper.T @ near
     local[f"lowerarm02.{side}"] = near.T @ far
     local[f"wrist.{side}"] = far.T @ hand
-    local.update(_finger_rotations(joints, rig, side, 1.0 if armed else wish.free_curl))
+    local.update(finger_rotations(joints, rig, side, 1.0 if armed else wish.free_curl))
 
 
 def _pose_leg(

@@ -1,4 +1,4 @@
-"""The command line: draw a data set, compare it with the statistics, draw the demo clip, fit the class skeletons again."""
+"""The command line: draw a data set, compare it with the statistics, draw the demo clip, fit the skeletons again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from engine.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `synth`: a data set by default, or one of the sub-commands."""
-    parser.add_argument("action", nargs="?", default="pictures", choices=("pictures", "compare", "demo", "skeletons"),
-                        help="pictures (default), compare a data set with the statistics, demo clip, fit class skeletons")  # fmt: skip
+    actions = ("pictures", "compare", "demo", "skeletons")
+    text = "pictures (default), their comparison with the statistics, demo clip, fit of the class skeletons"
+    parser.add_argument("action", nargs="?", default=actions[0], choices=actions, help=text)
     parser.add_argument("--out", type=Path, help="folder of the data set, or the file of the demo clip")
     parser.add_argument("--data", type=Path, help="data set to compare")
     parser.add_argument("--people", type=int, default=100, help="synthetic people (default 100)")
     parser.add_argument("--per-person", type=int, default=9, help="pictures of each (default 9)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same pictures (default 1)")
     parser.add_argument("--processes", type=int, default=2, help="processes (default 2)")
-    parser.add_argument("--backgrounds", type=Path, help="folder with photographs for the background (default: drawn rooms)")
+    parser.add_argument(
+        "--backgrounds", type=Path, help="folder with photographs for the background (default: drawn rooms)"
+    )
     parser.add_argument("--truth", type=Path, help="demo: also write the true keypoints of every frame to this table")
 
 

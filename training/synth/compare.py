@@ -76,14 +76,26 @@ def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
             length = float(np.median(np.linalg.norm(stick, axis=1)) - s["stick_length_quantiles"][2])
         worst = int(error.argmax())
         rows.append(
-            Row(label, view, len(points), float(error.mean()), float(error[worst]), sk.KEYPOINT_NAMES[worst], grip, angle, spread, length)
+            Row(
+                label,
+                view,
+                len(points),
+                float(error.mean()),
+                float(error[worst]),
+                sk.KEYPOINT_NAMES[worst],
+                grip,
+                angle,
+                spread,
+                length,
+            )
         )
     return rows
 
 
 def format_rows(rows: list[Row]) -> str:
     """A plain table."""
-    head = f"{'class':22} {'view':6} {'n':>5} {'body':>6} {'worst':>6} {'at':15} {'grip':>6} {'angle':>7} {'length':>7} {'spread':>7}"
+    head = f"{'class':22} {'view':6} {'n':>5} {'body':>6} {'worst':>6} {'at':15} "
+    head += f"{'grip':>6} {'angle':>7} {'length':>7} {'spread':>7}"
     lines = [head]
     for r in rows:
         lines.append(

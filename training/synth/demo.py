@@ -15,33 +15,36 @@ from numpy.typing import NDArray
 from stages import skeleton as sk
 from stages.classes import load_classes
 from training.synth import pose, scene
-from training.synth.body import Rest, Wish, make_rest, pose_body
+from training.synth.body import Wish, pose_body
 from training.synth.camera import Camera, orbit
 from training.synth.dress import Outfit, fit_garment
 from training.synth.picture import visibility
 from training.synth.render import Light, Renderer, Stick
+from training.synth.rig import Rest, make_rest
 from training.synth.rotations import unit
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 WIDTH, HEIGHT, FPS = 1280, 720, 30
-HOLD_FRAMES = 50
+DRAW_SPREAD = 0.8
+HOLD_FRAMES = 48
 MOVE_FRAMES, MOVE_FRAMES_PER_DEG = 22, 0.1
-# The way the performer turns for each pose: the trained view in which that pose differs most from the others.
-VIEWS = {
-    "neutral": "front", "crown_thrust": "left", "left_temple_block": "front", "right_temple_block": "front",
-    "left_eye_thrust": "front", "right_eye_thrust": "right", "left_chest_thrust": "right", "right_chest_thrust": "right",
-    "left_elbow_block": "right", "right_elbow_block": "left", "solar_plexus_thrust": "front", "left_knee_block": "left",
-    "right_knee_block": "front",
+# How the performer turns for each pose, and which draw of the class's statistics is shown: clear examples of their class.
+SHOWN = {
+    "neutral": ("front", 0), "crown_thrust": ("left", 9), "left_temple_block": ("front", 9),
+    "right_temple_block": ("right", 5), "left_eye_thrust": ("right", 11), "right_eye_thrust": ("right", 9),
+    "left_chest_thrust": ("right", 15), "right_chest_thrust": ("left", 10), "left_elbow_block": ("left", 10),
+    "right_elbow_block": ("left", 10), "solar_plexus_thrust": ("left", 11), "left_knee_block": ("left", 0),
+    "right_knee_block": ("front", 10),
 }  # fmt: skip
 BODY = {"gender": 0.25, "age": 0.66, "muscle": 0.55, "weight": 0.48, "height": 0.42, "proportions": 0.6}
 STICK_M, BUTT_M = 0.615, 0.095
 OUTFIT = Outfit(
     skin=(0.72, 0.52, 0.40), hair=(0.06, 0.045, 0.035), shirt=(0.86, 0.85, 0.82), shirt_second=(0.65, 0.12, 0.1),
     trousers=(0.10, 0.11, 0.15), trousers_second=(0.7, 0.15, 0.12), shoes=(0.75, 0.74, 0.7), belt=(0.6, 0.1, 0.1),
-    sleeve=0.7, trouser=1.9, hem=-0.1, collar=-0.09, shirt_pattern=3, trouser_pattern=1, pattern_scale=0.06, belted=False,
-    barefoot=False, loose_shirt_m=0.02, loose_trousers_m=0.024, hair_m=0.012, hairline=1.1, bun=False,
+    sleeve=0.7, trouser=1.9, hem=-0.1, collar=-0.09, shirt_pattern=3, trouser_pattern=1, pattern_scale=0.06,
+    belted=False, barefoot=False, loose_shirt_m=0.02, loose_trousers_m=0.024, hair_m=0.012, hairline=1.1, bun=False,
 )  # fmt: skip
 RATTAN = Stick(0.0125, (0.80, 0.62, 0.38), (0.1, 0.1, 0.1), 4.5, 0.16, 0.0)
 LIGHT = Light(
@@ -95,6 +98,12 @@ def gym() -> Array:
     return np.concatenate(parts)
 
 
+def draw_pose(rest: Rest, name: str, view: str, seed: int) -> Array:
+    """One draw of a class from the statistics of its view, a little nearer to the mean than the data sets go."""
+    camera = pose.view_camera(name, view, 3.2, 1.35, 42.0, 0.0, (WIDTH, HEIGHT))
+    return pose.fit_sample(np.random.default_rng(seed), name, view, rest, camera, spread=DRAW_SPREAD)
+
+
 def key_poses(rest: Rest) -> list[Key]:
     """Neutral, the twelve poses in the order of the class file, neutral."""
     order = [c for c in load_classes().names if c != pose.NEUTRAL]
@@ -102,8 +111,8 @@ def key_poses(rest: Rest) -> list[Key]:
     idle = pose.neutral_pose(rng, "ready", rest, tuple(order))
     keys = []
     for name in (pose.NEUTRAL, *order, pose.NEUTRAL):
-        view = VIEWS[name]
-        points = idle if name == pose.NEUTRAL else pose.scaled_skeleton(name, rest)
+        view, seed = SHOWN[name]
+        points = idle if name == pose.NEUTRAL else draw_pose(rest, name, view, seed)
         turn = 0.0 if name == pose.NEUTRAL else -pose.skeletons()[name][1][view]
         palm = unit(np.array(pose.PALMS.get(name, (0.6, 0.0, -0.3))))
         keys.append(Key(name, view, points, turn, palm))
@@ -172,7 +181,9 @@ def write_demo(out: Path, truth: Path | None = None) -> None:
         for number, (points, palm) in enumerate(plan):
             posed = pose_body(rest, points, Wish(palm=palm, free_curl=0.5, toe_out_deg=12.0))
             rgba, depth = renderer.draw(posed, RATTAN, camera, LIGHT, room)
-            picture = rgba[:, :, :3].astype(np.float32) + rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32) * 1.2
+            picture = (
+                rgba[:, :, :3].astype(np.float32) + rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32) * 1.2
+            )
             frame = av.VideoFrame.from_ndarray(np.clip(picture, 0, 255).astype(np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
             rows.append(np.column_stack([camera.project(posed.keypoints), visibility(camera, posed.keypoints, depth)]))
@@ -182,7 +193,15 @@ def write_demo(out: Path, truth: Path | None = None) -> None:
     entries = [
         {"label": h.label, "first_frame": h.first_frame, "last_frame": h.last_frame, "view": h.view} for h in holds
     ]
-    text = {"video": out.name, "width": WIDTH, "height": HEIGHT, "fps": FPS, "frames": len(plan), "grip_hand": "right", "holds": entries}
+    text = {
+        "video": out.name,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "fps": FPS,
+        "frames": len(plan),
+        "grip_hand": "right",
+        "holds": entries,
+    }
     out.with_suffix(".json").write_text(json.dumps(text, indent=1) + "\n")
     if truth is not None:
         with truth.open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""Clothes, skin and hair: fields over the rest mesh that the shader cuts into garments, and cloth that stands off the body."""
+"""Clothes, skin and hair: fields over the rest mesh that the shader cuts into garments, and cloth that stands off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from stages import skeleton as sk
-from training.synth.body import Rest, Rig, load_rig
+from training.synth.rig import Rest, Rig, load_rig
 
 Array = NDArray[np.float64]
 Colour = tuple[float, float, float]
@@ -70,7 +70,9 @@ def random_outfit(rng: np.random.Generator) -> Outfit:
         trousers_second=colour(),
         shoes=colour(0.02, 0.9),
         belt=colour(0.02, 0.9),
-        sleeve=float(rng.choice([rng.uniform(0.35, 0.85), rng.uniform(1.5, 1.92)], p=[0.7, 0.3])) if not jacket else 1.6,
+        sleeve=float(rng.choice([rng.uniform(0.35, 0.85), rng.uniform(1.5, 1.92)], p=[0.7, 0.3]))
+        if not jacket
+        else 1.6,
         trouser=float(rng.choice([rng.uniform(0.45, 1.05), rng.uniform(1.6, 1.95)], p=[0.25, 0.75])),
         hem=float(rng.choice([rng.uniform(-0.14, 0.0), rng.uniform(0.12, 0.2)], p=[0.65, 0.35])),
         collar=-float(rng.uniform(0.075, 0.115)),
@@ -118,7 +120,7 @@ def normals(vertices: Array) -> Array:
 
 @dataclass(frozen=True)
 class Garment:
-    """Per vertex: (arm, leg, torso, collar) coordinates, head coordinates with the part in w, and the stand-off in metres."""
+    """Per vertex: (arm, leg, torso, collar) coordinates, head coordinates with the part in w, stand-off, folds."""
 
     region: Array  # (v, 4)
     head: Array  # (v, 4): x, y, z in eye distances from between the eyes; part 0 body, 1 eyeball, 2 inner mouth
@@ -158,9 +160,15 @@ def fit_garment(rest: Rest, outfit: Outfit, rng: np.random.Generator) -> Garment
     rig = load_rig()
     v = rest.vertices
     arm = _limb_coordinate(
-        rest, rig, ("upperarm01", "lowerarm01", "wrist"), ("upperarm", "lowerarm", "wrist", "finger", "metacarpal"), -0.2
+        rest,
+        rig,
+        ("upperarm01", "lowerarm01", "wrist"),
+        ("upperarm", "lowerarm", "wrist", "finger", "metacarpal"),
+        -0.2,
     )
-    leg = _limb_coordinate(rest, rig, ("upperleg01", "lowerleg01", "foot"), ("upperleg", "lowerleg", "foot", "toe"), -0.2)
+    leg = _limb_coordinate(
+        rest, rig, ("upperleg01", "lowerleg01", "foot"), ("upperleg", "lowerleg", "foot", "toe"), -0.2
+    )
     feet = np.isin(rig.dominant, [i for i, n in enumerate(rig.bones) if n.startswith(("foot", "toe"))])
     leg[feet] = np.maximum(leg[feet], 2.1)
     hip_z = rest.keypoints[[sk.LEFT_HIP, sk.RIGHT_HIP], 2].mean()

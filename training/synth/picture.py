@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth import pose, scene
-from training.synth.body import Posed, Rest, Wish, make_rest, pose_body
+from training.synth.body import Posed, Wish, pose_body
 from training.synth.camera import Camera, orbit
 from training.synth.dress import Garment, Outfit, fit_garment, random_outfit
 from training.synth.render import Renderer
+from training.synth.rig import Rest, make_rest
+from training.synth.skeletons import VIEWS
 
 Array = NDArray[np.float64]
 
@@ -20,7 +22,27 @@ SIZES = ((640, 640), (640, 480))
 VISIBLE, SELF_OCCLUDED, ABSENT = 1.0, 0.5, 0.0
 # How deep a joint lies under the skin that shows it, metres.
 SKIN_DEPTH_M = np.array(
-    [0.035, 0.035, 0.035, 0.05, 0.05, 0.10, 0.10, 0.075, 0.075, 0.06, 0.06, 0.15, 0.15, 0.09, 0.09, 0.08, 0.08, 0.05, 0.03]
+    [
+        0.035,
+        0.035,
+        0.035,
+        0.05,
+        0.05,
+        0.10,
+        0.10,
+        0.075,
+        0.075,
+        0.06,
+        0.06,
+        0.15,
+        0.15,
+        0.09,
+        0.09,
+        0.08,
+        0.08,
+        0.05,
+        0.03,
+    ]
 )
 NO_STICK_SHARE = 0.08
 LEFT_HANDED_SHARE = 0.10
@@ -127,10 +149,12 @@ class Plan:
     wish: Wish
 
 
-def plan_picture(rng: np.random.Generator, performer: Performer, label: str, classes: tuple[str, ...], size: tuple[int, int]) -> Plan:
+def plan_picture(
+    rng: np.random.Generator, performer: Performer, label: str, classes: tuple[str, ...], size: tuple[int, int]
+) -> Plan:
     """Choose view, pose and camera for a picture of class `label`; some neutral pictures have no stick."""
     rest = performer.rest
-    base_view = str(rng.choice(pose.VIEWS))
+    base_view = str(rng.choice(VIEWS))
     between = rng.random() < 0.25
     tall = rest.lengths.hip_m * 2.1
     kind = "class"
@@ -145,7 +169,11 @@ def plan_picture(rng: np.random.Generator, performer: Performer, label: str, cla
     view = base_view
     if between:
         # Halfway between two of the three views, on the side that the view itself lies on.
-        yaw = {"front": rng.uniform(15, 75) * rng.choice([-1, 1]), "left": -rng.uniform(15, 75), "right": rng.uniform(15, 75)}
+        yaw = {
+            "front": rng.uniform(15, 75) * rng.choice([-1, 1]),
+            "left": -rng.uniform(15, 75),
+            "right": rng.uniform(15, 75),
+        }
         target = {"front": 0.0, "left": 90.0, "right": -90.0}[base_view] + float(yaw[base_view])
         out = camera.eye - camera.target
         camera = orbit(target, float(np.hypot(out[0], out[1])), float(camera.eye[2]), fov_deg=camera.fov_deg, size=size)

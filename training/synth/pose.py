@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth import solve
-from training.synth.body import Rest, Wish
+from training.synth.body import Wish
 from training.synth.camera import Camera, orbit
+from training.synth.rig import Rest
 from training.synth.rotations import about, unit
-from training.synth.skeletons import VIEWS, load_skeletons, load_statistics
+from training.synth.skeletons import load_skeletons, load_statistics
 
 Array = NDArray[np.float64]
 
@@ -28,7 +29,15 @@ PALMS: dict[str, tuple[float, float, float]] = {
     "right_knee_block": (0, 0, 1),
 }  # fmt: skip
 MODE_LIMIT = 2.2
-NEUTRAL_KINDS = {"statistics": 0.26, "ready": 0.16, "salute": 0.1, "idle": 0.15, "walk": 0.1, "between": 0.15, "wrong": 0.08}
+NEUTRAL_KINDS = {
+    "statistics": 0.26,
+    "ready": 0.16,
+    "salute": 0.1,
+    "idle": 0.15,
+    "walk": 0.1,
+    "between": 0.15,
+    "wrong": 0.08,
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,9 @@ def scaled_skeleton(name: str, rest: Rest) -> Array:
     return solve.solve(solve.Problem(rest.lengths, start, np.full(sk.NODE_COUNT, 0.06)), start)
 
 
-def fit_sample(rng: np.random.Generator, name: str, view: str, rest: Rest, camera: Camera, spread: float = 1.0) -> Array:
+def fit_sample(
+    rng: np.random.Generator, name: str, view: str, rest: Rest, camera: Camera, spread: float = 1.0
+) -> Array:
     """A skeleton (19, 3) of one class that looks like a draw from the statistics of `view` in `camera`."""
     prior = scaled_skeleton(name, rest)
     wanted, weight = sample_2d(rng, name, view, spread)
@@ -124,8 +135,8 @@ def blend(a: Array, b: Array, t: float, rest: Rest) -> Array:
     """A skeleton between two others: points interpolated, bone lengths restored, stick turned along the arc."""
     mid = (1 - t) * a + t * b
     u, v = unit(a[sk.TIP] - a[sk.GRIP]), unit(b[sk.TIP] - b[sk.GRIP])
-    angle = np.arccos(np.clip(u @ v, -1, 1))
-    d = u if angle < 1e-3 else (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / max(np.sin(angle), 1e-3)
+    angle = float(np.arccos(np.clip(u @ v, -1, 1)))
+    d = u if angle < 1e-3 else (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / max(float(np.sin(angle)), 1e-3)
     mid[sk.TIP] = mid[sk.GRIP] + rest.stick_m * unit(d)
     sigma = np.full(sk.NODE_COUNT, 0.05)
     return solve.solve(solve.Problem(rest.lengths, mid, sigma), mid)
@@ -196,7 +207,9 @@ def neutral_pose(rng: np.random.Generator, kind: str, rest: Rest, classes: tuple
         return _reach(rest, base, targets, np.array([n(0, 0.2), rng.uniform(-1.2, 0.6), -0.8]))
     if kind == "between":
         a, b = rng.choice(len(classes), 2, replace=False)
-        return blend(scaled_skeleton(classes[a], rest), scaled_skeleton(classes[b], rest), rng.uniform(0.35, 0.65), rest)
+        return blend(
+            scaled_skeleton(classes[a], rest), scaled_skeleton(classes[b], rest), rng.uniform(0.35, 0.65), rest
+        )
     if kind == "wrong":  # a class's body with a stick that points elsewhere
         body = scaled_skeleton(classes[rng.integers(len(classes))], rest)
         own = unit(body[sk.TIP] - body[sk.GRIP])

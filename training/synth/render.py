@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import UserError
-from training.synth.body import Posed, Rest, load_rig
+from training.synth.body import Posed
 from training.synth.camera import Camera
 from training.synth.dress import Garment, Outfit, normals
+from training.synth.rig import Rest, load_rig
 from training.synth.shaders import BODY_FRAGMENT, BODY_VERTEX, DEPTH_FRAGMENT, DEPTH_VERTEX, ROOM_FRAGMENT, ROOM_VERTEX
 
 Array = NDArray[np.float64]
@@ -34,7 +35,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Stick:
-    """Look of a stick: radius in metres, colours, number of joints of the cane a metre, length of tape from the butt."""
+    """Look of a stick: radius in metres, colours, joints of the cane a metre, tape from the butt."""
 
     radius_m: float
     colour: tuple[float, float, float]
@@ -54,7 +55,7 @@ class Renderer:
             import moderngl
 
             self.gl: Any = moderngl
-            self.context = moderngl.create_context(standalone=True, backend="egl", require=330)
+            self.context: Any = self.gl.create_context(standalone=True, backend="egl", require=330)
         except Exception as error:  # moderngl raises plain Exception when EGL is missing
             raise UserError(
                 f"cannot open an OpenGL context through EGL ({error}); install libegl1 and libgl1-mesa-dri"
@@ -88,7 +89,9 @@ class Renderer:
         """Upload what stays the same for one person."""
         if self.static is not None:
             self.static.release()
-        data = np.concatenate([rest.vertices, garment.region, garment.head, garment.grain[:, None]], axis=1).astype("f4")
+        data = np.concatenate([rest.vertices, garment.region, garment.head, garment.grain[:, None]], axis=1).astype(
+            "f4"
+        )
         self.static = self.context.buffer(data.tobytes())
         self.rest, self.garment, self.outfit = rest, garment, outfit
 
@@ -129,7 +132,9 @@ class Renderer:
         _write(self.flat, "M", projection @ view)
         for a in flats:
             a.render()
-        depth = _metres(np.frombuffer(depth_texture.read(), "f4").reshape(camera.height, camera.width)[::-1], projection)
+        depth = _metres(
+            np.frombuffer(depth_texture.read(), "f4").reshape(camera.height, camera.width)[::-1], projection
+        )
         many.use()
         many.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
         for program in (self.body, self.room):
@@ -162,7 +167,8 @@ class Renderer:
     def _outfit_uniforms(self, stick: Stick | None) -> None:
         o, p = self.outfit, self.body
         for name, colour in (("skin", o.skin), ("hair", o.hair), ("shirt", o.shirt), ("shirt2", o.shirt_second),
-                             ("trous", o.trousers), ("trous2", o.trousers_second), ("shoe", o.shoes), ("belt", o.belt)):  # fmt: skip
+                             ("trous", o.trousers), ("trous2", o.trousers_second), ("shoe", o.shoes),
+                             ("belt", o.belt)):  # fmt: skip
             p[name].value = colour
         p["cut"].value = (o.sleeve, o.trouser, o.hem, o.collar)
         p["pattern"].value = (float(o.shirt_pattern), float(o.trouser_pattern), o.pattern_scale, o.hairline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,9 @@ FLOOR_PATTERNS = (1, 2, 4, 6, 6)
 WALL_PATTERNS = (0, 0, 0, 1, 2, 3, 5, 6)
 
 
-def load_backgrounds(folder: Path | None, limit: int, rng: np.random.Generator, longest_px: int = 1100) -> list[Picture]:
+def load_backgrounds(
+    folder: Path | None, limit: int, rng: np.random.Generator, longest_px: int = 1100
+) -> list[Picture]:
     """At most `limit` photographs of a folder and its subfolders, RGB; none without a folder."""
     if folder is None:
         return []
@@ -72,7 +75,11 @@ def random_stick(rng: np.random.Generator) -> Stick:
         c = np.clip(np.array([0.32, 0.2, 0.11]) * rng.uniform(0.4, 1.3), 0.02, 1)
     else:
         c = rng.uniform(0.03, 0.95, 3)
-    second = rng.choice([rng.uniform(0.02, 0.15), rng.uniform(0.7, 0.95)]) * np.ones(3) if rng.random() < 0.6 else rng.random(3)
+    second = (
+        rng.choice([rng.uniform(0.02, 0.15), rng.uniform(0.7, 0.95)]) * np.ones(3)
+        if rng.random() < 0.6
+        else rng.random(3)
+    )
     return Stick(
         float(rng.uniform(0.0095, 0.014)),
         (float(c[0]), float(c[1]), float(c[2])),
@@ -83,7 +90,9 @@ def random_stick(rng: np.random.Generator) -> Stick:
     )
 
 
-def quad(a: Array, u: Array, v: Array, scale_m: float, c1: Array, c2: Array, pattern: int, unit_uv: bool = False) -> Array:
+def quad(
+    a: Array, u: Array, v: Array, scale_m: float, c1: Array, c2: Array, pattern: int, unit_uv: bool = False
+) -> Array:
     """Two triangles of the parallelogram a, a+u, a+u+v, a+v; texture unit `scale_m` metres."""
     n = np.cross(u, v)
     n = n / max(float(np.linalg.norm(n)), 1e-9)
@@ -118,30 +127,42 @@ def random_room(rng: np.random.Generator, camera: Camera, photo_wall: bool) -> A
             shade = np.clip(wall * rng.uniform(0.8, 1.1), 0, 1)
             u, v = ahead * (12 + back), up * tall
             corner = near + sign * side * right
-            parts.append(quad(corner, u, v, 1.0, shade, shade, 0) if sign < 0 else quad(corner, v, u, 1.0, shade, shade, 0))
-    parts.append(quad(near - 12 * right + up * tall, ahead * (12 + back), 24 * right, 1.0, colour(0.6, 0.95), colour(0.6, 0.95), 0))
+            parts.append(
+                quad(corner, u, v, 1.0, shade, shade, 0) if sign < 0 else quad(corner, v, u, 1.0, shade, shade, 0)
+            )
+    parts.append(
+        quad(
+            near - 12 * right + up * tall, ahead * (12 + back), 24 * right, 1.0, colour(0.6, 0.95), colour(0.6, 0.95), 0
+        )
+    )
     if photo_wall:
         wide = rng.uniform(3.0, 7.0)
         high = min(tall, wide * rng.uniform(0.5, 0.8))
         parts.append(
-            quad(ahead * (back - 0.02) - right * wide / 2 + up * rng.uniform(0, tall - high + 0.01), right * wide, up * high,
-                  1.0, floor, floor, 7, unit_uv=True)
+            quad(ahead * (back - 0.02) - right * wide / 2 + up * rng.uniform(0, tall - high + 0.01), right * wide,
+                 up * high, 1.0, floor, floor, 7, unit_uv=True)
         )  # fmt: skip
     skirting = colour(0.1, 0.9)
-    parts.append(quad(ahead * (back - 0.015) - right * 12, 24 * right, up * rng.uniform(0.05, 0.15), 1.0, skirting, skirting, 0))
+    parts.append(
+        quad(ahead * (back - 0.015) - right * 12, 24 * right, up * rng.uniform(0.05, 0.15), 1.0, skirting, skirting, 0)
+    )
     for _ in range(int(rng.integers(0, 6))):
         parts += _thing(rng, ahead, right, up, back, colour(0.05, 0.9), colour(0.05, 0.9))
     return np.concatenate(parts)
 
 
-def _thing(rng: np.random.Generator, ahead: Array, right: Array, up: Array, back: float, c1: Array, c2: Array) -> list[Array]:
+def _thing(
+    rng: np.random.Generator, ahead: Array, right: Array, up: Array, back: float, c1: Array, c2: Array
+) -> list[Array]:
     """A frame, pole, rail, door or box near the wall: straight lines like these are what a stick is mistaken for."""
     x = rng.uniform(-3, 3)
     at = ahead * (back - 0.03) + right * x
     kind = rng.integers(0, 5)
     if kind == 0:
         w, h, z = rng.uniform(0.3, 1.6), rng.uniform(0.3, 1.2), rng.uniform(0.8, 1.9)
-        inner = quad(at + up * (z + 0.04) + right * 0.04 - ahead * 0.005, right * (w - 0.08), up * (h - 0.08), 1.0, c2, c1, 6)
+        inner = quad(
+            at + up * (z + 0.04) + right * 0.04 - ahead * 0.005, right * (w - 0.08), up * (h - 0.08), 1.0, c2, c1, 6
+        )
         return [quad(at + up * z, right * w, up * h, 1.0, c1, c1, 0), inner]
     if kind == 1:
         return [quad(at, right * rng.uniform(0.015, 0.12), up * 4.5, 1.0, c1, c1, 0)]
@@ -149,7 +170,17 @@ def _thing(rng: np.random.Generator, ahead: Array, right: Array, up: Array, back
         lean = unit(up + right * rng.normal(0, 0.5))
         return [quad(at, right * rng.uniform(0.02, 0.05), lean * rng.uniform(0.5, 1.8), 1.0, c1, c2, 0)]
     if kind == 3:
-        return [quad(at + up * rng.uniform(0.3, 2.2) - right * 3, right * rng.uniform(0.6, 6), up * rng.uniform(0.02, 0.12), 1.0, c1, c1, 0)]
+        return [
+            quad(
+                at + up * rng.uniform(0.3, 2.2) - right * 3,
+                right * rng.uniform(0.6, 6),
+                up * rng.uniform(0.02, 0.12),
+                1.0,
+                c1,
+                c1,
+                0,
+            )
+        ]
     w, d, h = rng.uniform(0.3, 1.4), rng.uniform(0.1, 0.5), rng.uniform(0.3, 2.1)
     low = at - ahead * d
     return [
@@ -166,7 +197,9 @@ def composite(rgba: Picture, behind: Picture, feet_px: Array, size_px: float, rn
     back = behind.astype(np.float32)
     shadow = np.zeros(rgba.shape[:2], np.float32)
     for foot in feet_px:
-        cv2.ellipse(shadow, (int(foot[0]), int(foot[1])), (int(size_px * 0.09), int(size_px * 0.025)), 0, 0, 360, 1.0, -1)
+        cv2.ellipse(
+            shadow, (int(foot[0]), int(foot[1])), (int(size_px * 0.09), int(size_px * 0.025)), 0, 0, 360, 1.0, -1
+        )
     blur = cv2.GaussianBlur(shadow, (0, 0), max(size_px * 0.02, 1.0))[..., None]
     back *= 1 - rng.uniform(0.2, 0.6) * blur
     front = rgba[:, :, :3].astype(np.float32)
@@ -176,7 +209,7 @@ def composite(rgba: Picture, behind: Picture, feet_px: Array, size_px: float, rn
 
 def camera_faults(rng: np.random.Generator, picture: Picture) -> Picture:
     """Exposure, contrast, colour, blur, sensor noise: RGB in, RGB out."""
-    out = picture.astype(np.float32)
+    out: Any = picture.astype(np.float32)
     if rng.random() < 0.6:
         out = (out - 128) * rng.uniform(0.7, 1.25) + 128 + rng.uniform(-32, 28)
     if rng.random() < 0.4:
@@ -200,4 +233,4 @@ def camera_faults(rng: np.random.Generator, picture: Picture) -> Picture:
     if rng.random() < 0.6:
         shape = (*out.shape[:2], 1)
         out = out + rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(1.5, 8))
-    return np.clip(out, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(out, 0, 255), dtype=np.uint8)

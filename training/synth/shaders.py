@@ -6,7 +6,8 @@ uniform sampler2D sm;
 float hash(vec3 p) { p = fract(p * .1031); p += dot(p, p.yzx + 33.33); return fract((p.x + p.y) * p.z); }
 float noise(vec3 p) {
   vec3 i = floor(p), f = fract(p); f = f * f * (3. - 2. * f);
-  float a = mix(mix(hash(i), hash(i + vec3(1, 0, 0)), f.x), mix(hash(i + vec3(0, 1, 0)), hash(i + vec3(1, 1, 0)), f.x), f.y);
+  float a = mix(mix(hash(i), hash(i + vec3(1, 0, 0)), f.x),
+                mix(hash(i + vec3(0, 1, 0)), hash(i + vec3(1, 1, 0)), f.x), f.y);
   float b = mix(mix(hash(i + vec3(0, 0, 1)), hash(i + vec3(1, 0, 1)), f.x),
                 mix(hash(i + vec3(0, 1, 1)), hash(i + vec3(1, 1, 1)), f.x), f.y);
   return mix(a, b, f.z);
@@ -29,7 +30,9 @@ BODY_VERTEX = """#version 330
 uniform mat4 P, V, LV;
 in vec3 p, n, rest; in vec4 region, head; in float grain;
 out vec3 wp, wn, rp; out vec4 lp, rg, hd; out float gr;
-void main() { wp = p; wn = n; rp = rest; rg = region; hd = head; gr = grain; lp = LV * vec4(p, 1); gl_Position = P * V * vec4(p, 1); }
+void main() {
+  wp = p; wn = n; rp = rest; rg = region; hd = head; gr = grain; lp = LV * vec4(p, 1); gl_Position = P * V * vec4(p, 1);
+}
 """
 
 BODY_FRAGMENT = (
@@ -60,7 +63,9 @@ void main() {
     bool ear = x > 1.1 && abs(z) < .75 && y > .8 && y < 1.9;
     float line = max(pattern.w - 1.5 * max(y - .35, 0.), -1.);
     bool face = onhead && y < .75;
-    if (onhead && z > line + wob * 4. && !ear) { col = hair * (.75 + .5 * hash(floor(rp * vec3(400., 400., 60.)))); gloss = .12; }
+    if (onhead && z > line + wob * 4. && !ear) {
+      col = hair * (.75 + .5 * hash(floor(rp * vec3(400., 400., 60.)))); gloss = .12;
+    }
     else if (face && x > .22 && x < .85 && abs(z - .36 - .1 * (x - .5)) < .075) col = mix(skin, hair, .75);
     else if (face && x < .42 && abs(z + 1.17) < .13 * (1. - x * 1.8)) col = skin * vec3(.85, .55, .55);
     else if (!onhead || z < -3.) {
@@ -112,16 +117,19 @@ out vec4 o;
     + """
 void main() {
   vec3 col = a; vec2 f = fract(t); float g = hash(floor(vec3(t * 90., k)));
-  if (k == 1.) { if (f.x < .02 || f.y < .02) col = b; else col *= .9 + .2 * hash(vec3(floor(t), 1.)); }            // tiles
-  else if (k == 2.) { float r = floor(t.y * 8.); float x = t.x * .7 + hash(vec3(r)); col *= .75 + .4 * hash(vec3(floor(x), r, 2.))
-      + .12 * noise(vec3(t.x * 6., t.y * 160., 1.)); if (fract(t.y * 8.) < .04 || fract(x) < .006) col *= .5; }    // planks
+  if (k == 1.) { if (f.x < .02 || f.y < .02) col = b; else col *= .9 + .2 * hash(vec3(floor(t), 1.)); }  // tiles
+  else if (k == 2.) { float r = floor(t.y * 8.); float x = t.x * .7 + hash(vec3(r));
+      col *= .75 + .4 * hash(vec3(floor(x), r, 2.))
+      + .12 * noise(vec3(t.x * 6., t.y * 160., 1.));
+      if (fract(t.y * 8.) < .04 || fract(x) < .006) col *= .5; }  // planks
   else if (k == 3.) { float r = floor(t.y * 12.); float x = t.x * 4. + .5 * mod(r, 2.);
-      col = (fract(t.y * 12.) < .1 || fract(x) < .05) ? b : a * (.8 + .4 * hash(vec3(floor(x), r, 3.))); }          // bricks
-  else if (k == 4.) { col = mod(floor(t.x) + floor(t.y), 2.) < .5 ? a : b; if (f.x < .015 || f.y < .015) col *= .5; }  // mats
-  else if (k == 5.) { col = fract(t.x * 3.) < .5 ? a : b; }                                                        // stripes
-  else if (k == 6.) { col = mix(a, b, noise(vec3(t * 3., 1.)) * .6 + .4 * noise(vec3(t * 60., 2.))); }              // ground
+      col = (fract(t.y * 12.) < .1 || fract(x) < .05) ? b : a * (.8 + .4 * hash(vec3(floor(x), r, 3.))); }  // bricks
+  else if (k == 4.) { col = mod(floor(t.x) + floor(t.y), 2.) < .5 ? a : b;
+      if (f.x < .015 || f.y < .015) col *= .5; }  // mats
+  else if (k == 5.) { col = fract(t.x * 3.) < .5 ? a : b; }  // stripes
+  else if (k == 6.) { col = mix(a, b, noise(vec3(t * 3., 1.)) * .6 + .4 * noise(vec3(t * 60., 2.))); }  // ground
   else if (k == 7.) { col = texture(photo, t).rgb * 1.1; }
-  else col = mix(a, b, clamp(t.y * .35, 0., 1.));                                                                  // gradient
+  else col = mix(a, b, clamp(t.y * .35, 0., 1.));  // gradient
   col *= .95 + .1 * g;
   o = vec4(clamp(shade(col, normalize(wn), lp, 0.), 0., 1.), 1);
 }

@@ -1,4 +1,4 @@
-"""Writes a data set: pictures, ultralytics pose labels, and one table row a picture; by person, resumable, in parallel."""
+"""Writes a data set: pictures, ultralytics pose labels, and one table row a picture; by person, resumable."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from stages import skeleton as sk
 from stages.classes import load_classes
 from training.synth import picture, scene
 from training.synth.pose import NEUTRAL
+from training.synth.render import Renderer
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ TABLE_HEAD = [
 ]  # fmt: skip
 # COCO's standard deviations of the 17 points; grip and tip are small and sharp.
 KEYPOINT_SIGMAS = (
-    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
-    0.04, 0.03,
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
+    0.089, 0.089, 0.04, 0.03,
 )  # fmt: skip
 
 
@@ -75,7 +76,12 @@ def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
     crown = 0.06 * np.ptp(points[:, 1])
     low = np.clip(points.min(0) - [margin, margin + crown], 0, [width, height])
     high = np.clip(points.max(0) + margin, 0, [width, height])
-    box = [(low[0] + high[0]) / 2 / width, (low[1] + high[1]) / 2 / height, (high[0] - low[0]) / width, (high[1] - low[1]) / height]
+    box = [
+        (low[0] + high[0]) / 2 / width,
+        (low[1] + high[1]) / 2 / height,
+        (high[0] - low[0]) / width,
+        (high[1] - low[1]) / height,
+    ]
     parts = ["0", *(f"{v:.6f}" for v in box)]
     for x, y, v in keypoints:
         present = bool(np.isfinite(x)) and v > 0
@@ -86,13 +92,23 @@ def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
 def table_row(name: str, shot: picture.Shot, person: int, label: int) -> list[str]:
     """One row of table.csv; empty cells where a keypoint is absent."""
     h, w = shot.picture.shape[:2]
-    row = [name, str(label), shot.label_name, group_of(person), shot.view, str(w), str(h), shot.grip_hand, split_of(person)]
+    row = [
+        name,
+        str(label),
+        shot.label_name,
+        group_of(person),
+        shot.view,
+        str(w),
+        str(h),
+        shot.grip_hand,
+        split_of(person),
+    ]
     for x, y, v in shot.keypoints:
         row += [f"{x:.2f}", f"{y:.2f}", f"{v:.2f}"] if np.isfinite(x) else ["", "", ""]
     return row
 
 
-def write_person(renderer: picture.Renderer, order: Order, person: int, photos: list[NDArray[np.uint8]]) -> list[list[str]]:
+def write_person(renderer: Renderer, order: Order, person: int, photos: list[NDArray[np.uint8]]) -> list[list[str]]:
     """Draw and write all pictures of one person; returns the table rows. The same seed gives the same files."""
     classes = load_classes().names
     rng = np.random.default_rng([order.seed, person])
@@ -120,14 +136,14 @@ _state: dict[str, object] = {}
 
 def _start_worker(order: Order) -> None:
     cv2.setNumThreads(1)
-    _state["renderer"] = picture.Renderer()
+    _state["renderer"] = Renderer()
     _state["order"] = order
     _state["photos"] = scene.load_backgrounds(order.backgrounds, PHOTOS_PER_PROCESS, np.random.default_rng(order.seed))
 
 
 def _work(person: int) -> tuple[int, list[list[str]]]:
     renderer, order, photos = _state["renderer"], _state["order"], _state["photos"]
-    assert isinstance(renderer, picture.Renderer) and isinstance(order, Order) and isinstance(photos, list)
+    assert isinstance(renderer, Renderer) and isinstance(order, Order) and isinstance(photos, list)
     return person, write_person(renderer, order, person, photos)
 
 
@@ -178,7 +194,9 @@ def write_dataset(order: Order) -> int:
             if k % 10 == 0 or k == len(people):
                 rate = pictures * NS_PER_S / (now_ns() - started)
                 left = (len(people) - k) * order.per_person / rate / 60
-                log.info("%d of %d people, %d pictures, %.1f a second, %.0f min left", k, len(people), pictures, rate, left)
+                log.info(
+                    "%d of %d people, %d pictures, %.1f a second, %.0f min left", k, len(people), pictures, rate, left
+                )
     _write_lists(order.out, table)
     return pictures
 

@@ -1,0 +1,143 @@
+"""The classifier answers for the packets that ask, in batches or alone, and refuses models that do not fit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import UserError
+from engine.frames import OwnedFrames
+from engine.stage import Context
+from stages.classes import load_classes, models_folder
+from stages.classify import Classify, ClassifySettings, class_probabilities, name_pose
+from stages.graph import build_graph
+from stages.packets import ArnisPacket, GateDecision, GraphInput
+
+CLASSES = load_classes()
+
+# Keypoints in torsos, origin mid-hip, as somebody stands who shows the pose to the camera's side or front.
+HEAD = [[0.07, -1.29], [0.14, -1.36], [0.0, -1.37], [0.19, -1.35], [-0.07, -1.36]]
+LEFT_KNEE_BLOCK = np.array([
+    *HEAD, [0.36, -0.99], [-0.29, -1.01], [0.42, -0.51], [-0.35, -0.52], [0.03, -0.54], [-0.36, -0.1], [0.2, 0],
+    [-0.2, 0], [0.3, 0.72], [-0.23, 0.65], [0.41, 1.39], [-0.28, 1.2], [-0.41, 0.0], [-0.25, 1.1],
+])  # fmt: skip
+IDLE = np.array([
+    *HEAD, [0.33, -1.0], [-0.33, -1.0], [0.4, -0.5], [-0.4, -0.5], [0.4, -0.05], [-0.4, -0.05], [0.2, 0], [-0.2, 0],
+    [0.2, 0.72], [-0.2, 0.72], [0.2, 1.4], [-0.2, 1.4], [0, 0], [0, 0],
+])  # fmt: skip
+
+
+def graph_of(points: np.ndarray, stick: bool = True, crop: np.ndarray | None = None) -> GraphInput:
+    keypoints = np.column_stack([points, np.full(19, 0.9)]).astype(np.float32)
+    if not stick:
+        keypoints[17:] = (np.nan, np.nan, 0)
+    nodes, edges, mask = build_graph(keypoints)
+    return GraphInput(nodes=nodes, edges=edges, mask=mask, crop=crop)
+
+
+def packet_of(graph: GraphInput | None, gate: GateDecision | None = None, stream: str = "0") -> ArnisPacket:
+    return ArnisPacket(stream=stream, sequence=0, pts=0.0, captured_at_ns=0, graph=graph, gate=gate)
+
+
+def stage(**settings: object) -> Classify:
+    classify = Classify(ClassifySettings(**{"backend": "onnxruntime", **settings}))  # type: ignore[arg-type]
+    classify.open(Context(worker="w", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
+    return classify
+
+
+@pytest.fixture(scope="module")
+def classify() -> Classify:
+    return stage()
+
+
+def test_a_low_block_is_told_from_standing_idle(classify: Classify) -> None:
+    block, idle = classify.process_batch([packet_of(graph_of(LEFT_KNEE_BLOCK)), packet_of(graph_of(IDLE, stick=False))])
+    assert block.pose is not None and block.pose.chamber == "low"
+    assert idle.pose is not None and idle.pose.label == "neutral"
+    assert idle.pose.probabilities["neutral"] > block.pose.probabilities["neutral"]
+
+
+def test_probabilities_are_named_and_sum_to_one_and_the_status_follows_acceptance(classify: Classify) -> None:
+    packet = classify.process(packet_of(graph_of(LEFT_KNEE_BLOCK)))
+    assert packet.pose is not None and tuple(packet.pose.probabilities) == CLASSES.names
+    assert sum(packet.pose.probabilities.values()) == pytest.approx(1)
+    assert packet.status == ("ok" if packet.pose.accepted else "unsure")
+
+
+def test_an_answer_does_not_depend_on_its_batch(classify: Classify) -> None:
+    crop = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+    graphs = [graph_of(LEFT_KNEE_BLOCK, crop=crop), graph_of(IDLE), graph_of(LEFT_KNEE_BLOCK)]
+    together = classify.process_batch([packet_of(g, stream=str(i)) for i, g in enumerate(graphs)])
+    for packet, graph in zip(together, graphs, strict=True):
+        alone = classify.process(packet_of(graph))
+        assert packet.pose is not None and alone.pose is not None
+        assert packet.pose.confidence == pytest.approx(alone.pose.confidence, abs=1e-4)
+
+
+def test_held_back_ended_and_empty_packets_pass_unchanged(classify: Classify) -> None:
+    graph = graph_of(LEFT_KNEE_BLOCK)
+    still, weak = GateDecision(detect=False), GateDecision(classify=False)
+    ended = packet_of(graph)
+    ended.end("dropped", "slow")
+    packets = [packet_of(graph, still), packet_of(graph, weak), ended, packet_of(None), packet_of(graph)]
+    answers = classify.process_batch(packets)
+    assert answers == packets
+    assert [p.pose is not None for p in answers] == [False, False, False, False, True]
+    assert ended.status == "dropped"
+
+
+def test_an_own_threshold_replaces_the_card_s() -> None:
+    sure = stage(threshold=1.0).process(packet_of(graph_of(LEFT_KNEE_BLOCK)))
+    easy = stage(threshold=0.01).process(packet_of(graph_of(LEFT_KNEE_BLOCK)))
+    assert (sure.status, easy.status) == ("unsure", "ok")
+
+
+def test_an_accepted_neutral_is_an_answer_like_any_other() -> None:
+    row = np.zeros(len(CLASSES.names))
+    row[CLASSES.names.index("neutral")] = 1.0
+    pose = name_pose(row, CLASSES, 0.6)
+    assert pose.accepted and (pose.label, pose.family, pose.chamber) == ("neutral", "none", "none")
+
+
+def test_family_and_chamber_are_sums_and_agree_with_a_label_above_one_half() -> None:
+    rng = np.random.default_rng(0)
+    for row in class_probabilities(rng.normal(0, 4, (300, len(CLASSES.names))), 1.0):
+        pose = name_pose(row, CLASSES, 0.5)
+        label = next(c for c in CLASSES.classes if c.name == pose.label)
+        if pose.accepted:
+            assert (pose.family, pose.chamber) == (label.family, label.chamber)
+    spread = np.zeros(len(CLASSES.names))
+    spread[[CLASSES.names.index(n) for n in ("left_knee_block", "left_eye_thrust", "crown_thrust")]] = 0.36, 0.32, 0.32
+    assert name_pose(spread, CLASSES, 0.5).chamber == "high"
+
+
+def test_both_runtimes_agree() -> None:
+    stages = [stage(backend=name) for name in ("onnxruntime", "openvino")]
+    first, second = (s.process(packet_of(graph_of(LEFT_KNEE_BLOCK))).pose for s in stages)
+    assert first is not None and second is not None
+    assert list(first.probabilities.values()) == pytest.approx(list(second.probabilities.values()), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complaint"),
+    [
+        ('task = "pose_classifier"', 'task = "body"', "made for the task body"),
+        ("classes_sha256 = \"", "classes_sha256 = \"0", "trained for other classes"),
+        ('name = "nodes"', 'name = "joints"', "takes other inputs"),
+        ("sha256 = \"", "sha256 = \"0", "does not match the SHA-256"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_in_one_sentence(
+    tmp_path: Path, before: str, after: str, complaint: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models_folder() / "geopose", folder)
+    card = folder / "card.toml"
+    lines = card.read_text().split("\n")
+    # Whole starts of lines only: `sha256` is also the end of `classes_sha256`.
+    card.write_text("\n".join(after + line[len(before) :] if line.startswith(before) else line for line in lines))
+    with pytest.raises(UserError, match=complaint):
+        stage(model=str(folder))
