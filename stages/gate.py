@@ -35,8 +35,9 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """For how many frames the last result may stand in, before detection runs again or the pose is given up."""
     hold_s: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 1.0
     """The same in seconds, so that a gap in the stream ends a hold; whichever comes first."""
-    min_body: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
-    """Mean confidence of the 17 body keypoints below which nothing is classified."""
+    min_body: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.4
+    """Mean confidence of the 17 body keypoints below which nothing is classified. MoveNet gives the hidden side of a
+    side view little: on renders 21 % lie between 0.4 and 0.5 with hardly larger errors (0.06 against 0.05 torso)."""
     min_stick: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.3
     """Confidence of grip and tip below which the stick counts as not seen."""
     need_stick: bool = True

@@ -26,8 +26,8 @@ _STICK_MIN = 0.05
 class SmoothSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section `[smooth]`."""
 
-    method: Method = "one_euro"
-    """ema, window (exponentially weighted), one_euro (half the jitter of `ema` at less lag) or off."""
+    method: Method = "ema"
+    """ema, window (exponentially weighted), one_euro (half the jitter of `ema` in a hold) or off."""
     alpha: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.7
     """Weight of the newest frame in `ema` and `window`; 1 follows at once."""
     window: Annotated[int, msgspec.Meta(ge=1, le=60)] = 5

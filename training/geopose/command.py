@@ -32,6 +32,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fit`."""
     defaults = FitSettings()
     _add_data_arguments(parser)
+    parser.add_argument("--exact", type=Path, help="folder that `see --truth` wrote: further samples")
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
     parser.add_argument("--drawn", type=int, default=6000, help="samples drawn an epoch (default 6000; 0: none)")
     parser.add_argument("--epochs", type=int, default=defaults.epochs, help=f"at most (default {defaults.epochs})")
@@ -50,12 +51,13 @@ def run_fit(args: argparse.Namespace) -> int:
     parts = load_parts(args.seen, classes)
     statistics = PoseStatistics(args.statistics, classes.names) if args.drawn else None
     train, validation = parts.train, parts.validation.mirrored(parts.validation.wrong_hand)
+    exact = load_parts(args.exact, classes).train if args.exact else None
     if args.graph_only:
-        train, validation = train.without_crops(), validation.without_crops()
+        train, validation, exact = train.without_crops(), validation.without_crops(), exact and exact.without_crops()
     settings = FitSettings(
         epochs=args.epochs, batch=args.batch, threads=args.threads, seed=args.seed, learning_rate=args.rate
     )
-    mixture = Mixture(train, statistics, args.drawn, crop_dropout=args.crop_dropout)
+    mixture = Mixture(train, statistics, args.drawn, exact, args.crop_dropout)
     started = now_ns()
     weights = fit(classes, mixture, validation, settings, args.run, args.start)
     log.info("trained in %.1f minutes: %s", (now_ns() - started) / NS_PER_S / 60, weights)
@@ -107,14 +109,11 @@ class Parts:
     test: PoseTable
 
 
-def load_parts(folders: list[Path], classes: ClassFile) -> Parts:
-    """Tables of the folders that `see` wrote, split by person; samples in which nobody was found are left out."""
-    parts = [split_table(load_table(folder / "table.csv", classes.names, folder / "crops")) for folder in folders]
-    train = PoseTable.joined([part[0] for part in parts])
-    # What is validated and tested is what the first folder holds: the others only add to the training.
-    validation, test = parts[0][1], parts[0][2]
+def load_parts(folder: Path, classes: ClassFile) -> Parts:
+    """The table in a folder that `see` wrote, split by person; samples in which nobody was found are left out."""
+    train, validation, test = split_table(load_table(folder / "table.csv", classes.names, folder / "crops"))
     if min(len(train), len(validation), len(test)) == 0:
-        raise UserError(f"{folders[0]} holds too few people to split; draw more with `arnis-train synth`")
+        raise UserError(f"{folder} holds too few people to split; draw more with `arnis-train synth`")
     log.info("%d samples to train on, %d to validate, %d to test", len(train), len(validation), len(test))
     return Parts(train, validation, test)
 
@@ -164,8 +163,7 @@ def transfer(model: GeoPoseNet, table: PoseTable, temperature: float, threshold:
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seen", type=Path, nargs="+", required=True,
-                        help="folders that `see` wrote; all train, the first one also validates and tests")  # fmt: skip
+    parser.add_argument("--seen", type=Path, required=True, help="folder that `see` wrote")
     parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder of checkpoints and report")
 
 

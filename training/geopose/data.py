@@ -141,11 +141,10 @@ def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
         yield _batch(part.keypoints, part, crop)
 
 
-DRAWN_FAULTS = KeypointFaults(
+MILD_FAULTS = KeypointFaults(
     rotation_deg=4.0, stretch=0.04, shear=0.03, jitter=0.012, limb_miss=0.01, leg_swap=0.02, stick_rotation_deg=2.0,
     stick_stretch=0.04,
 )  # fmt: skip
-"""Milder: the statistics are of a real detector on real people, so most faults are in them already."""
 
 
 @dataclass(frozen=True)
@@ -153,38 +152,50 @@ class Mixture:
     """What one epoch consists of."""
 
     table: PoseTable | None
-    """Rendered people, each once an epoch."""
+    """Rendered people as the detectors see them, each once an epoch."""
     statistics: PoseStatistics | None
     """Source of as many samples without a picture as wanted."""
     drawn: int
     """How many of those an epoch has."""
+    exact: PoseTable | None = None
+    """Rendered people with their true keypoints, each once an epoch."""
     crop_dropout: float = 0.3
     hand_known: float = 0.6
     """Share of the pictures with a mistaken hand in which it is put right: in a video, votes over time do that."""
     faults: KeypointFaults = KeypointFaults()
-    drawn_faults: KeypointFaults = DRAWN_FAULTS
+    """Of true keypoints."""
+    mild_faults: KeypointFaults = MILD_FAULTS
+    """Of those in which a detector's faults are already: seen ones, and drawn ones, whose spread holds them."""
 
 
 def training_batches(mixture: Mixture, size: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """One epoch of augmented batches, rendered and drawn samples mixed in the same ratio in each."""
-    rendered = len(mixture.table) if mixture.table else 0
-    order = rng.permutation(rendered)
-    steps = max(1, round((rendered + mixture.drawn) / size))
-    shares = np.array_split(np.arange(mixture.drawn), steps)
-    for chosen, share in zip(np.array_split(order, steps), shares, strict=True):
-        parts, tables, crop = [], [], _NO_CROPS
-        if mixture.table and len(chosen):
-            part = mixture.table.select(chosen)
-            part = part.mirrored(part.wrong_hand & (rng.random(len(part)) < mixture.hand_known))
-            parts.append(augment_keypoints(part.keypoints, rng, mixture.faults))
-            present = part.crop_present * (rng.random(len(part)) >= mixture.crop_dropout)
-            crop = _augmented(part.crops[present > 0], rng) if len(part.crops) else _NO_CROPS
-            tables.append(replace(part, crops=_NO_CROPS, crop_present=present.astype(np.float32)))
-        if mixture.statistics and len(share):
-            keypoints, labels = mixture.statistics.draw(len(share), rng)
-            parts.append(augment_keypoints(keypoints, rng, mixture.drawn_faults))
-            tables.append(_pictureless(keypoints, labels))
-        yield _batch(np.concatenate(parts), PoseTable.joined(tables), crop)
+    """One epoch of augmented batches, seen, exact and drawn samples mixed in the same ratio in each."""
+    sources = [(mixture.table, mixture.mild_faults), (mixture.exact, mixture.faults)]
+    tables = [(table, faults) for table, faults in sources if table is not None]
+    orders = [rng.permutation(len(table)) for table, _ in tables] + [np.arange(mixture.drawn)]
+    steps = max(1, round(sum(map(len, orders)) / size))
+    for shares in zip(*(np.array_split(order, steps) for order in orders), strict=True):
+        parts = [
+            _rendered(table.select(share), faults, mixture, rng)
+            for (table, faults), share in zip(tables, shares[:-1], strict=True)
+        ]
+        if mixture.statistics and len(shares[-1]):
+            keypoints, labels = mixture.statistics.draw(len(shares[-1]), rng)
+            drawn = _pictureless(keypoints, labels)
+            parts.append((augment_keypoints(keypoints, rng, mixture.mild_faults), drawn, _NO_CROPS))
+        faulty, part_tables, crops = zip(*parts, strict=True)
+        yield _batch(np.concatenate(faulty), PoseTable.joined(list(part_tables)), np.concatenate(crops))
+
+
+def _rendered(
+    part: PoseTable, faults: KeypointFaults, mixture: Mixture, rng: np.random.Generator
+) -> tuple[np.ndarray, PoseTable, np.ndarray]:
+    """Faulty keypoints, the samples without their crops, and the augmented crops of those that keep theirs."""
+    part = part.mirrored(part.wrong_hand & (rng.random(len(part)) < mixture.hand_known))
+    present = part.crop_present * (rng.random(len(part)) >= mixture.crop_dropout)
+    crop = _augmented(part.crops[present > 0], rng) if len(part.crops) else _NO_CROPS
+    bare = replace(part, crops=_NO_CROPS, crop_present=present.astype(np.float32))
+    return augment_keypoints(part.keypoints, rng, faults), bare, crop
 
 
 def _augmented(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,7 @@ def _standardise(model: GeoPoseNet, mixture: Mixture, seed: int) -> None:
 
 def _rate(epoch: int, epochs: int) -> float:
     """Cosine from 1 to 0.02 after one epoch of warming up at a quarter."""
-    return 0.25 if epoch == 0 else 0.02 + 0.49 * (1 + np.cos(np.pi * epoch / epochs))
+    return 0.25 if epoch == 0 else 0.02 + 0.49 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def _resume(file: Path, parts: dict[str, Any]) -> tuple[int, float, int]:

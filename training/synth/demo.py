@@ -30,7 +30,7 @@ WIDTH, HEIGHT, FPS = 1280, 720, 30
 DRAW_SPREAD = 0.8
 HOLD_FRAMES = 48
 MOVE_FRAMES, MOVE_FRAMES_PER_DEG = 22, 0.1
-# How the performer turns for each pose, and which draw of the class's statistics is shown: clear examples of their class.
+# How the performer turns for each pose, and the draw of its statistics that is shown: clear examples of their class.
 SHOWN = {
     "neutral": ("front", 0), "crown_thrust": ("left", 9), "left_temple_block": ("front", 9),
     "right_temple_block": ("right", 5), "left_eye_thrust": ("right", 11), "right_eye_thrust": ("right", 9),
