@@ -22,7 +22,7 @@ from stages.skeleton import (
 Crop = tuple[float, float, float]
 
 STICK_REACH = 1.55
-"""Torso lengths kept round each hand: a stick measures 0.84 to 1.46 in photos (median 1.15), and keypoints are noisy."""
+"""Torso lengths kept round each hand: a stick measures 0.84 to 1.46 in photos, and keypoints are noisy."""
 
 _RELIABLE = 0.2
 _SHOULDER_TO_TORSO = 1.2  # shoulders are about 0.75 torso apart: the ruler when the torso leans towards the camera

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "training": {"engine", "stages", "models", "training"},
     "benchmarks": {"engine", "stages", "models", "benchmarks"},
 }
-OURS = set(MAY_IMPORT) | {"tests"}
+OURS = {*MAY_IMPORT, "models", "tests"}
 HEAVY = {"torch", "torchvision", "torch_geometric", "ultralytics", "sklearn", "anny", "moderngl", "pickle"}
 
 
@@ -46,8 +46,7 @@ def test_what_runs_needs_neither_torch_nor_pickle(package: str) -> None:
 
 
 def test_no_machine_path_is_committed() -> None:
-    names = "engine stages training models benchmarks tests".split()
-    text_files = [p for n in names for p in (ROOT / n).rglob("*") if p.suffix in {".py", ".toml", ".md", ".json"}]
+    text_files = [p for n in OURS for p in (ROOT / n).rglob("*") if p.suffix in {".py", ".toml", ".md", ".json"}]
     text_files += [ROOT / "config.toml", ROOT / "pyproject.toml", ROOT / "README.md"]
     machine_path = re.compile(r"(?<![\w.])/(work|root|home|Users)/\w")
     assert not [p.name for p in text_files if p != Path(__file__) and machine_path.search(p.read_text())]

@@ -199,7 +199,7 @@ def test_a_still_empty_picture_stays_empty(picture: np.ndarray) -> None:
     ("body", "grip", "tip", "reason"),
     [
         (0.9, 0.9, 0.9, None),
-        (0.4, 0.9, 0.9, "body_unsure"),
+        (0.35, 0.9, 0.9, "body_unsure"),
         (0.9, 0.2, 0.9, "grip_unsure"),
         (0.9, 0.9, 0.2, "tip_unsure"),
     ],

@@ -225,3 +225,11 @@ def test_without_the_training_packages_it_says_how_to_get_them(
         monkeypatch.delitem(sys.modules, name)
     assert app.main(["fit", "--help"]) == 2
     assert "pip install 'arnis-stream[train]'" in capsys.readouterr().err
+
+
+def test_a_missing_keypoint_does_not_spoil_the_others() -> None:
+    keypoints, _ = PoseStatistics(STATISTICS, CLASSES.names).draw(50, np.random.default_rng(0))
+    keypoints[:, [GRIP, TIP]] = (np.nan, np.nan, 0)
+    faulty = augment_keypoints(keypoints, np.random.default_rng(1), KeypointFaults())
+    assert np.isfinite(faulty).all()
+    assert (faulty[:, :17, 2] > 0).mean() > 0.9 and not faulty[:, GRIP:, 2].any()

@@ -15,6 +15,7 @@ import torch
 from engine.errors import UserError
 from stages.cards import Card, CardInput, load_card, sha256_of
 from stages.skeleton import GRIP, TIP
+from training import app
 from training.stick import evaluate, fit
 from training.stick.augment import Warp, random_warp
 from training.stick.composite import add_distractors, add_stick
@@ -186,3 +187,13 @@ def test_the_threshold_keeps_pictures_without_a_stick_below_it() -> None:
     seen = [0.1] * 90 + [0.7] * 10
     empty = [evaluate.Outcome(row, evaluate.Answer(np.zeros((2, 3)), p), False, 0, 0, 0) for p in seen]  # type: ignore[arg-type]
     assert 0.7 < evaluate.choose_threshold(empty) < 0.75
+
+
+def test_the_command_says_what_it_needs_to_learn_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["detector"]) == 2
+    assert "give --table" in capsys.readouterr().err
+
+
+def test_the_command_names_a_folder_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["detector", "--clips", str(tmp_path), "--work", str(tmp_path / "work")]) == 2
+    assert "holds no video" in capsys.readouterr().err

@@ -35,7 +35,7 @@ class KeypointFaults:
 
 def augment_keypoints(keypoints: np.ndarray, rng: np.random.Generator, faults: KeypointFaults) -> np.ndarray:
     """Faulty copy of canonical keypoints (B, 19, 3) in any unit."""
-    out = keypoints.astype(np.float32).copy()
+    out = np.nan_to_num(keypoints.astype(np.float32))
     unit = np.maximum(torso_length(out), 1e-6)[:, None, None]
     points, there = out[..., :2], out[..., 2] > 0
     count = len(out)

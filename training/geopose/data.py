@@ -99,7 +99,7 @@ def load_table(table: Path, class_names: tuple[str, ...], crops: Path | None = N
     if unknown:
         raise UserError(f"table {table} names the class {sorted(unknown)[0]}, which is not in the class file")
     columns = [f"kp{node}_{part}" for node in range(NODE_COUNT) for part in ("x", "y", "conf")]
-    keypoints = np.array([[row[c] or "nan" for c in columns] for row in rows], np.float32).reshape(-1, NODE_COUNT, 3)
+    keypoints = np.array([[row[c] or "0" for c in columns] for row in rows], np.float32).reshape(-1, NODE_COUNT, 3)
     left = np.array([row["grip_hand"] == "left" for row in rows])
     keypoints[left] = mirror_keypoints(keypoints[left])
     pictures = _load_crops(crops, len(rows)) if crops else _NO_CROPS

@@ -20,7 +20,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return round(float(candidates[int(np.argmin(losses))]), 3)
 
 
-def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float = 0.95) -> float:
+def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float = 0.9) -> float:
     """The least confidence from which the accepted answers are right as often as `wanted` (else the best there is)."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     shares = [right[confidence >= t].mean() if (confidence >= t).any() else 0.0 for t in THRESHOLDS]

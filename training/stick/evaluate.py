@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from engine.clock import NS_PER_MS, now_ns
 from stages.detectors import Runtime
@@ -75,7 +76,7 @@ def outcomes_of(model: Any, table: Path, split: str, limit: int = 0) -> list[Out
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, limit).astype(int)]
     finder = body_detector()
     outcomes, lost = [], 0
-    for row in rows:
+    for row in tqdm(rows, f"judge {split}", disable=None):
         image = read_picture(row.path)
         if not _judgeable(row.keypoints, image.shape[1], image.shape[0]):
             continue

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from engine.clock import now_ns
 from engine.errors import UserError
@@ -111,7 +112,8 @@ def _epoch(
 ) -> str:
     net.train()
     sums, count = np.zeros(4), 0
-    for batch in loader.epoch(epoch, settings.samples_per_epoch):
+    batches = settings.samples_per_epoch // settings.batch
+    for batch in tqdm(loader.epoch(epoch, settings.samples_per_epoch), f"epoch {epoch}", batches, disable=None):
         losses = batch_losses(net, batch)
         optimiser.zero_grad()
         losses.total().backward()  # type: ignore[no-untyped-call]
@@ -121,7 +123,7 @@ def _epoch(
         _update_average(average, net, min(settings.averaging, (1 + schedule.last_epoch) / (20 + schedule.last_epoch)))
         sums += losses.parts()
         count += 1
-        if count % 25 == 0:
+        if count % 100 == 0:
             log.info("epoch %d step %d: %s", epoch, count, _describe(sums / count))
     return _describe(sums / max(count, 1))
 

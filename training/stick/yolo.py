@@ -99,9 +99,7 @@ def label_line(target: np.ndarray) -> str:
 
 def fit_yolo(cache: Path, run: Path, settings: YoloSettings, resume: bool = False) -> Path:
     """Train and return the weights file (`last.pt`); a run that was stopped goes on with `resume`."""
-    os.environ.setdefault("YOLO_OFFLINE", "true")
-    from ultralytics import YOLO  # type: ignore[attr-defined]
-
+    YOLO = _yolo_class()
     torch.set_num_threads(settings.threads)
     last = run / "yolo" / "weights" / "last.pt"
     if resume:
@@ -138,8 +136,7 @@ class ServedYolo(nn.Module):
 
 def load_yolo(weights: Path) -> ServedYolo:
     """The trained competitor, ready for export. Raises UserError when the file is missing."""
-    from ultralytics import YOLO  # type: ignore[attr-defined]
-
+    YOLO = _yolo_class()
     if not weights.is_file():
         raise UserError(f"weights {weights} do not exist; train first with `arnis-train detector --kind yolo`")
     network: Any = YOLO(str(weights)).model
@@ -148,3 +145,12 @@ def load_yolo(weights: Path) -> ServedYolo:
         if hasattr(module, "export"):
             module.export, module.dynamic, module.format = True, True, "onnx"
     return ServedYolo(network).eval()
+
+
+def _yolo_class() -> Any:
+    os.environ.setdefault("YOLO_OFFLINE", "true")  # read when the package is imported
+    try:
+        from ultralytics import YOLO  # type: ignore[attr-defined]
+    except ModuleNotFoundError:
+        raise UserError("--kind yolo needs ultralytics; run `pip install 'arnis-stream[train]'`") from None
+    return YOLO

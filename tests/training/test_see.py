@@ -1,0 +1,37 @@
+"""The detectors' view of a data set: written with the pipeline's own stages, from the shipped demo clip."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("tqdm")
+
+from stages.classes import load_classes, models_folder
+from training import app
+from training.geopose.data import load_table
+from training.see import KEYPOINT_COLUMNS
+
+
+def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(tmp_path: Path) -> None:
+    with av.open(os.fspath(models_folder() / "demo.mp4")) as clip:
+        frame = next(clip.decode(video=0)).to_ndarray(format="bgr24")
+    cv2.imwrite(os.fspath(tmp_path / "person.png"), frame)
+    cv2.imwrite(os.fspath(tmp_path / "nobody.png"), np.full_like(frame, 128))
+    head = ["image_path", "label", "label_name", "group", "view", "width", "height", "grip_hand", "split"]
+    with (tmp_path / "table.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*head, *KEYPOINT_COLUMNS])
+        for name in ("person", "nobody"):
+            writer.writerow([f"{name}.png", 12, "neutral", "p0", "front", 1, 1, "right", "train", *[""] * 57])
+    assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "seen")]) == 0
+    table = load_table(tmp_path / "seen/table.csv", load_classes().names, tmp_path / "seen/crops")
+    assert (table.keypoints[0, :17, 2] > 0).mean() > 0.8
+    assert not table.keypoints[1, :, 2].any()
+    assert table.crop_present.tolist() == [1, 0]
