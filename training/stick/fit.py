@@ -30,8 +30,8 @@ class FitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the network is trained."""
 
     epochs: int = 12
-    samples_per_epoch: int = 8000
-    batch: int = 32
+    samples_per_epoch: int = 6400
+    batch: int = 16
     seed: int = 7
     clip_share: float = 0.25
     """Share of real frames (with drawn sticks or none) in an epoch."""
