@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -74,7 +75,9 @@ def see(
     done = _whole_shards(table, out / "crops")
     shards = [rows[start : start + SHARD_ROWS] for start in range(done * SHARD_ROWS, len(rows), SHARD_ROWS)]
     log.info("%d pictures to look at, %d are done", sum(map(len, shards)), done * SHARD_ROWS)
-    with ProcessPoolExecutor(processes, initializer=_open, initargs=(truth, body)) as pool:
+    # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(truth, body)) as pool:
         pictures = [(data, shard) for shard in shards]
         results = tqdm(pool.map(_look_at, pictures), total=len(shards), unit="shard")
         for number, (seen, crops) in enumerate(results, done):
