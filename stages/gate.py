@@ -136,6 +136,19 @@ class MotionGate:
         self._references.clear()
 
 
+_SIGHTINGS_TO_REMEMBER = 5
+"""A detector's single mistake must not count as a stick for seconds."""
+
+
+class _Sightings(msgspec.Struct, frozen=True):
+    """The last sight of a person's stick, and how many there were in a row of memories."""
+
+    track: int
+    pts: float
+    hand: Hand
+    count: int
+
+
 class ConfidenceGate:
     """Stops the classifier where too little was seen; sets `no_person` where nobody was."""
 
@@ -144,7 +157,7 @@ class ConfidenceGate:
 
     def __init__(self, settings: GateSettings) -> None:
         self._settings = settings
-        self._stick_seen: dict[str, tuple[int, float, Hand]] = {}
+        self._sightings: dict[str, _Sightings] = {}
 
     def open(self, context: Context) -> None:
         pass
@@ -174,17 +187,20 @@ class ConfidenceGate:
         return packet
 
     def close(self) -> None:
-        self._stick_seen.clear()
+        self._sightings.clear()
 
     def _remembered_hand(self, packet: ArnisPacket, person: Person) -> Hand | None:
         """The hand that holds the stick now or held it lately; None when this person showed none."""
         stick, limit = packet.stick, self._settings.min_stick
+        last = self._sightings.get(packet.stream)
+        age_s = packet.pts - last.pts if last else 0.0
+        if last and not (last.track == person.track and 0.0 <= age_s <= self._settings.stick_memory_s):
+            last = None
         if stick is not None and stick.grip[2] >= limit and stick.tip[2] >= limit:
-            self._stick_seen[packet.stream] = (person.track, packet.pts, stick.hand)
+            count = last.count + 1 if last else 1
+            self._sightings[packet.stream] = _Sightings(person.track, packet.pts, stick.hand, count)
             return stick.hand
-        track, pts, hand = self._stick_seen.get(packet.stream, (-1, -np.inf, "right"))
-        remembered = track == person.track and 0.0 <= packet.pts - pts <= self._settings.stick_memory_s
-        return hand if remembered else None
+        return last.hand if last and last.count >= _SIGHTINGS_TO_REMEMBER else None
 
 
 class _Seen(msgspec.Struct):

@@ -160,8 +160,10 @@ def _person(person: Person) -> PersonResult:
     )
 
 
-def _stick(stick: Stick) -> StickResult:
+def _stick(stick: Stick) -> StickResult | None:
     grip, tip = _keypoint(stick.grip), _keypoint(stick.tip)
+    if grip is None and tip is None:  # only the hand is known, from earlier frames
+        return None
     angle = length = None
     if grip and tip:
         across, up = stick.tip[0] - stick.grip[0], stick.grip[1] - stick.tip[1]

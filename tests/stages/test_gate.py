@@ -222,7 +222,8 @@ def test_nobody_without_a_stick_is_classified_unless_the_stick_is_not_needed() -
 
 def test_a_stick_that_turns_to_the_lens_still_counts_as_held_for_a_while() -> None:
     rig = Rig(stick_memory_s=1.0)
-    rig.seen(rig.packet())
+    for _ in range(5):
+        rig.seen(rig.packet())
     outcomes = []
     for _ in range(40):
         packet = rig.packet()
@@ -233,9 +234,18 @@ def test_a_stick_that_turns_to_the_lens_still_counts_as_held_for_a_while() -> No
     assert outcomes[-1] == (False, None)
 
 
-def test_the_stick_of_another_person_is_not_remembered() -> None:
+def test_a_stick_that_was_seen_once_is_not_remembered() -> None:
     rig = Rig()
     rig.seen(rig.packet())
+    packet = rig.packet()
+    packet.person = person()
+    assert rig.confidence.process(packet).gate.reason == "no_stick"
+
+
+def test_the_stick_of_another_person_is_not_remembered() -> None:
+    rig = Rig()
+    for _ in range(5):
+        rig.seen(rig.packet())
     packet = rig.packet()
     packet.person = person(track=2)
     assert rig.confidence.process(packet).gate.reason == "no_stick"
