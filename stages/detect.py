@@ -51,7 +51,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     precision: Precision = "f32"
     lost_s: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.5
-    grip_within: Annotated[float, msgspec.Meta(gt=0, le=5)] = 0.5
+    grip_within: Annotated[float, msgspec.Meta(gt=0, le=5)] = 0.8
     longest_stick: Annotated[float, msgspec.Meta(gt=0, le=5)] = 1.6
 
 
