@@ -51,7 +51,7 @@ def named_share(results: list[dict[str, Any]], hold: Hold) -> float:
 def run_demo(arguments: list[str], folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run `arnis-stream` on the demo clip; returns its statistics and its results in order."""
     stats, results = folder / "stats.json", folder / "results.jsonl"
-    command = [sys.executable, "-m", "stages.app", "--source", "demo", "--view", "none", "--publish", ""]
+    command = [sys.executable, "-m", "stages.app", "--source", "demo", "--view", "none", "--publish", "off"]
     command += ["--stats", str(stats), "--results", str(results), *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads(stats.read_text()), [json.loads(line) for line in results.read_text().splitlines()]
