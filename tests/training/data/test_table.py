@@ -1,0 +1,149 @@
+"""The table: what is written is read back, both kinds of coordinates, and mistakes that name file, row and mend."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from engine.errors import UserError
+from stages.classes import load_classes
+from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
+from training.data.table import KEYPOINT_COLUMNS, make_table, read_table, write_table
+
+NAMES = load_classes().names
+
+
+def keypoints(count: int, scale: float = 100.0) -> np.ndarray:
+    """Random points with confidences, the stick of the first row missing."""
+    rng = np.random.default_rng(0)
+    points = np.dstack(
+        [rng.uniform(0.1, 0.9, (count, NODE_COUNT, 2)) * scale, rng.uniform(0.2, 1, (count, NODE_COUNT))]
+    )
+    points[0, GRIP:] = 0
+    return points.astype(np.float32)
+
+
+def write(path: Path, points: np.ndarray, change: dict[str, str] | None = None, **texts: str) -> Path:
+    """A table in the shortest form, `change` put into its second row, `texts` into further columns of all rows."""
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["image_path", "label", *texts, *KEYPOINT_COLUMNS])
+        writer.writeheader()
+        for i, row in enumerate(points):
+            cells = dict(zip(KEYPOINT_COLUMNS, (f"{v:.5f}" for v in row.ravel()), strict=True))
+            own = (change or {}) if i == 1 else {}
+            writer.writerow({"image_path": f"{i}.jpg", "label": "0", **texts, **cells, **own})
+    return path
+
+
+def test_a_written_table_is_read_back_unchanged(tmp_path: Path) -> None:
+    points = keypoints(3)
+    sizes = np.array([[640, 480], [0, 0], [2, 3]])
+    table = make_table(
+        tmp_path, ["a.jpg", "b.jpg", ""], ["crown_thrust", "neutral", "my_own_pose"], sizes,
+        points, ["x"] * 3, groups=["p1", "p1", "p2"], views=["front", "", "left"], hands=["left", "", "right"],
+        splits=["train", "", "test"],
+    )  # fmt: skip
+    write_table(table, tmp_path / "new" / "table.csv", NAMES)
+    again = read_table(tmp_path / "new" / "table.csv")
+    for name in ("pictures", "labels", "groups", "views", "hands", "true_hands", "splits", "sizes"):
+        assert getattr(again, name).tolist() == getattr(table, name).tolist(), name
+    np.testing.assert_allclose(again.keypoints, points, rtol=2e-4)
+    assert again.rows.tolist() == ["table.csv row 2", "table.csv row 3", "table.csv row 4"]
+
+
+def test_the_shortest_table_is_enough_and_numbers_are_places_in_the_class_file(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", keypoints(2), {"label": "2"}))
+    assert table.labels.tolist() == [NAMES[0], NAMES[2]]
+    assert table.label_indices(NAMES).tolist() == [0, 2]
+    assert table.groups.tolist() == table.splits.tolist() == ["", ""]
+    assert read_table(write(tmp_path / "t.csv", keypoints(2)), ("mine",)).labels.tolist() == ["mine", "mine"]
+
+
+def test_missing_is_confidence_zero_however_it_is_written(tmp_path: Path) -> None:
+    empty = {f"kp{GRIP}_{part}": "" for part in ("x", "y", "conf")}
+    nan = {"kp0_x": "nan", "kp0_y": "3", "kp0_conf": "0.5"}
+    table = read_table(write(tmp_path / "t.csv", keypoints(2), {**empty, **nan, "kp1_conf": ""}))
+    assert not table.keypoints[0, GRIP:].any()
+    assert not table.keypoints[1, [0, GRIP]].any()
+    assert table.keypoints[1, 1, 2] == 1.0  # put there by hand
+    assert table.keypoints.dtype == np.float32 and np.isfinite(table.keypoints).all()
+
+
+def test_a_point_outside_the_picture_keeps_its_place(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", keypoints(2), {"kp18_x": "-20", "kp18_conf": "0"}))
+    assert table.keypoints[1, 18, 0] == -20
+    write_table(table, tmp_path / "u.csv", NAMES)
+    assert read_table(tmp_path / "u.csv").keypoints[1, 18].tolist() == table.keypoints[1, 18].tolist()
+
+
+def test_relative_coordinates_become_pixels_by_the_columns_or_by_the_picture(tmp_path: Path) -> None:
+    points = keypoints(2, scale=1.0)
+    wanted = points[1, 5, :2] * (640, 480)
+    by_columns = read_table(write(tmp_path / "t.csv", points, width="640", height="480"))
+    np.testing.assert_allclose(by_columns.keypoints[1, 5, :2], wanted, rtol=1e-3)
+    cv2.imwrite(str(tmp_path / "1.jpg"), np.zeros((480, 640, 3), np.uint8))
+    by_picture = read_table(write(tmp_path / "t.csv", points))
+    np.testing.assert_allclose(by_picture.keypoints[1, 5, :2], wanted, rtol=1e-3)
+    assert by_picture.sizes.tolist() == [[0, 0], [640, 480]]
+    np.testing.assert_allclose(by_picture.keypoints[0], points[0], atol=1e-4)
+
+
+def test_the_hand_is_told_from_the_keypoints_where_the_table_is_silent(tmp_path: Path) -> None:
+    points = keypoints(3)
+    points[:, GRIP], points[1, GRIP] = points[:, RIGHT_WRIST], points[1, LEFT_WRIST]
+    table = read_table(write(tmp_path / "t.csv", points))
+    assert table.left_handed().tolist() == [False, True, False]
+
+
+def test_a_hand_counts_only_where_there_is_a_grip_as_in_serving(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", keypoints(3), {"grip_hand": ""}, grip_hand="left"))
+    assert table.left_handed().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kp3_x": "abc"}, r"t.csv row 3: kp3_x is 'abc'; write a number"),
+        ({"kp3_conf": "2"}, r"t.csv row 3: kp3_conf is 2; confidences"),
+        ({"label": "13"}, r"t.csv row 3: label is 13, and the class file has 0 to 12"),
+        ({"label": ""}, r"t.csv row 3: label is empty"),
+        ({"width": "wide"}, r"t.csv row 3: width is 'wide'"),
+        ({"grip_hand": "both"}, r"t.csv row 3: grip_hand is 'both'; allowed: left, right"),
+        ({"split": "dev"}, r"t.csv row 3: split is 'dev'; allowed: train, val, test"),
+    ],
+)
+def test_a_cell_that_makes_no_sense_is_named(change: dict[str, str], message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", keypoints(2), change, width="9", grip_hand="right", split="train")
+    with pytest.raises(UserError, match=message):
+        read_table(path)
+
+
+def test_a_class_that_the_class_file_does_not_have_is_named_with_its_row(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", keypoints(2), {"label": "my_pose"}))
+    with pytest.raises(UserError, match="t.csv row 3: class 'my_pose' is not in the class file"):
+        table.label_indices(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "lacks the column image_path"),
+        (b"image_path;label\n", "lacks the column image_path"),
+        (b"\xff\xfe\x00", "not a CSV file in UTF-8"),
+        (",".join(["image_path", "label", *KEYPOINT_COLUMNS]).encode(), "has a head and no rows"),
+        (
+            ",".join(["image_path", "label", *KEYPOINT_COLUMNS]).encode() + b"\na.jpg,0,1",
+            "row 2: 3 cells instead of 59",
+        ),
+    ],
+)
+def test_a_file_that_is_no_table_says_what_is_wrong(text: bytes | None, message: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "t.csv").write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        read_table(tmp_path / "t.csv")
