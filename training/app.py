@@ -20,6 +20,7 @@ COMMANDS = {
     "see": ("training.see", "write down what the detectors see in the pictures"),
     "fit": ("training.geopose.fit_command", "train the pose classifier on that"),
     "export": ("training.geopose.export_command", "calibrate, measure and export the pose classifier"),
+    "explain": ("training.geopose.explain_command", "show what the pose classifier looks at and hangs on"),
     "bands": ("training.bands", "learn the bands that feedback judges by"),
 }
 """Module with `add_arguments(parser)` and `run(args)`, and what it does."""

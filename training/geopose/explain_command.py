@@ -1,0 +1,109 @@
+"""`arnis-train explain`: what a network looks at and what its answers hang on, for classes or for one picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+
+from engine.errors import UserError
+from stages.classes import ClassFile, load_classes
+from stages.classify import class_probabilities
+from stages.graph import hand_crop, mirror_keypoints
+from training.geopose.data import PoseTable
+from training.geopose.explain import explain_picture, explain_table, tip_warning
+from training.geopose.fit import load_weights, predict
+from training.geopose.parts import load_parts
+from training.see import detected_keypoints
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `explain`."""
+    parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder with the trained best.pt")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seen", type=Path, help="folder that `see` wrote; its test people are averaged")
+    what.add_argument("--picture", type=Path, help="one picture of a person with a stick")
+    parser.add_argument("--class", dest="class_name", help="with --seen: only this class (default: each and all)")
+    parser.add_argument("--samples", type=int, default=300, help="at most so many test samples (default 300)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    parser.add_argument("--out", type=Path, help="folder for the PNG and JSON files (default RUN/explain)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain and write; 0 on success."""
+    torch.set_num_threads(args.threads)
+    classes = load_classes()
+    if args.class_name and args.class_name not in classes.names:
+        raise UserError(f"--class {args.class_name} is not in the class file; choose from {', '.join(classes.names)}")
+    model = load_weights(args.run / "best.pt", len(classes.classes))
+    out, temperature = args.out or args.run / "explain", temperature_of(args.run)
+    if args.picture:
+        _explain_picture(model, args.picture, classes, out, temperature)
+        return 0
+    table = spread(load_parts(args.seen, classes).test, args.samples)
+    if args.class_name:
+        table = table.select(table.labels == classes.names.index(args.class_name))
+        if not len(table):
+            raise UserError(f"{args.seen} has no test sample of {args.class_name}; draw more people")
+    explanation = explain_table(model, table, classes.names, out, temperature, data=args.seen.name)
+    for warning in explanation.warnings:
+        log.warning("%s", warning)
+    log.info("wrote %d explanations to %s", len(explanation.explained), out)
+    return 0
+
+
+def spread(table: PoseTable, count: int) -> PoseTable:
+    """At most `count` samples, evenly over the table, with the weapon hand as votes over a video would know it."""
+    chosen = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).astype(int))
+    part = table.select(chosen)
+    return part.mirrored(part.wrong_hand)
+
+
+def temperature_of(run: Path) -> float:
+    """What the export of the run found, else 1."""
+    file = run / "report.json"
+    return float(json.loads(file.read_text()).get("temperature", 1.0)) if file.is_file() else 1.0
+
+
+def _explain_picture(model: nn.Module, file: Path, classes: ClassFile, out: Path, temperature: float) -> None:
+    image = cv2.imread(os.fspath(file))
+    if image is None:
+        raise UserError(f"picture {file} does not exist or cannot be read; give a JPEG or PNG file")
+    keypoints, hand = detected_keypoints()(image, {"image_path": file.name})
+    if not keypoints[:, 2].any():
+        raise UserError(f"nobody is seen in {file}; give a picture that shows a whole person")
+    sample = one_sample(image, keypoints, left_handed=hand == "left")
+    probabilities = class_probabilities(predict(model, sample)[0].numpy(), temperature)[0]
+    best = int(probabilities.argmax())
+    title = f"{classes.classes[best].title} {probabilities[best]:.0%}"
+    entry, drawing = explain_picture(model, sample, image, hand == "left", title, temperature)
+    out.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(os.fspath(out / f"{file.stem}.png"), drawing)
+    answer = {"picture": file.name, "label": classes.names[best], "confidence": float(probabilities[best])}
+    text = msgspec.json.encode({**answer, "explained": entry})
+    (out / f"{file.stem}.json").write_bytes(msgspec.json.format(text))
+    if warning := tip_warning(entry):
+        log.warning("%s", warning)
+    log.info("%s: wrote %s", title, out / f"{file.stem}.png")
+
+
+def one_sample(image: np.ndarray, keypoints: np.ndarray, left_handed: bool) -> PoseTable:
+    """The table of one picture, uint8 BGR, with `keypoints` (19, 3) as they were seen."""
+    crop = hand_crop(image, keypoints, "left" if left_handed else "right")
+    canonical = mirror_keypoints(keypoints) if left_handed else keypoints
+    empty = np.array([""])
+    return PoseTable(
+        np.nan_to_num(canonical[None]), np.zeros(1, np.int64), empty, empty,
+        np.zeros((1, 128, 128, 3), np.uint8) if crop is None else crop[None],
+        np.array([crop is not None], np.float32), empty, np.zeros(1, bool),
+    )  # fmt: skip
