@@ -14,7 +14,7 @@ import numpy as np
 from engine.stage import Context
 from stages.packets import ArnisPacket, GraphInput, Hand, Stick
 from stages.skeleton import (
-    EDGES,
+    COCO19,
     GRIP,
     LEFT_EAR,
     LEFT_ELBOW,
@@ -24,7 +24,6 @@ from stages.skeleton import (
     LEFT_SHOULDER,
     LEFT_WRIST,
     MIRROR,
-    NODE_COUNT,
     NOSE,
     RIGHT_EAR,
     RIGHT_ELBOW,
@@ -35,6 +34,7 @@ from stages.skeleton import (
     RIGHT_WRIST,
     STICK_EDGE,
     TIP,
+    Layout,
 )  # fmt: skip
 from stages.stick_crop import extract_crop
 
@@ -50,10 +50,8 @@ EDGE_FEATURES = (
 )  # fmt: skip
 """Direction from source to target; angles to the forearm and the torso do not change when the camera rolls."""
 
-DIRECTED_EDGES = np.array(
-    [*EDGES, *((b, a) for a, b in EDGES), *((n, n) for n in range(NODE_COUNT))], dtype=np.int64
-)
-"""(E, 2) source and target; both directions, and self-loops, without which a lone node would weigh nothing."""
+DIRECTED_EDGES = COCO19.directed_edges
+"""int64 (E, 2) source and target of what the classifier reads."""
 
 PRESENT_CONFIDENCE = 0.1
 """A node below this confidence counts as missing."""
@@ -72,13 +70,7 @@ _HAND_PER_FOREARM = 0.35
 """From the wrist to the middle of the fist, in forearms (8 to 9 cm of 23 to 26 cm)."""
 _GRIP_CONFIDENCE = 0.3
 
-_MID_SHOULDER, _MID_HIP = NODE_COUNT, NODE_COUNT + 1
-_PARENTS = np.array([
-    _MID_SHOULDER, NOSE, NOSE, LEFT_EYE, RIGHT_EYE, _MID_SHOULDER, _MID_SHOULDER, LEFT_SHOULDER, RIGHT_SHOULDER,
-    LEFT_ELBOW, RIGHT_ELBOW, _MID_HIP, _MID_HIP, LEFT_HIP, RIGHT_HIP, LEFT_KNEE, RIGHT_KNEE, RIGHT_WRIST, GRIP,
-])  # fmt: skip
 _HEAD = (NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR)
-_RIGID = np.array([tuple(sorted(edge)) == STICK_EDGE for edge in DIRECTED_EDGES.tolist()], np.float32)
 _MISSING = (float("nan"), float("nan"), 0.0)
 
 
@@ -131,28 +123,31 @@ def torso_length(keypoints: np.ndarray) -> np.ndarray:
     return unit
 
 
-def build_graph(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Node features (..., 19, 15), edge features (..., 75, 8) and mask (..., 19), all float32, of canonical keypoints.
+def build_graph(keypoints: np.ndarray, layout: Layout = COCO19) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Node features (..., K, 15), edge features (..., E, 8) and mask (..., K), all float32, of canonical keypoints.
 
-    `keypoints` (..., 19, 3): x, y in any unit, confidence; missing: confidence 0. Where neither hips nor shoulders
-    give an origin and a unit, everything is masked.
+    `keypoints` (..., K, 3): x, y in any unit, confidence; missing: confidence 0. K and E are 19 and 75, or those of
+    another layout. Where neither hips nor shoulders give an origin and a unit, everything is masked.
     """
-    points, present = _normalise(*_split(keypoints), torso_length(keypoints))
-    shoulders = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER)
-    hips = _middle(points, present, LEFT_HIP, RIGHT_HIP)
+    at = layout.coco
+    points, present = _normalise(*_split(keypoints), torso_length(keypoints[..., at, :]), at)
+    shoulders = _middle(points, present, at[LEFT_SHOULDER], at[RIGHT_SHOULDER])
+    hips = _middle(points, present, at[LEFT_HIP], at[RIGHT_HIP])
     confidence = np.where(present, keypoints[..., 2], 0)
     parts = [points, confidence[..., None], present[..., None]]
     every = np.concatenate([points, shoulders[0][..., None, :], hips[0][..., None, :]], -2)
     every_present = np.concatenate([present, shoulders[1][..., None], hips[1][..., None]], -1)
-    parts.append(np.where(every_present[..., _PARENTS, None], points - every[..., _PARENTS, :], 0))
-    for reference in (_middle(points, present, *_HEAD), shoulders, _middle(points, present, LEFT_KNEE, RIGHT_KNEE)):
+    parents = layout.parents
+    parts.append(np.where(every_present[..., parents, None], points - every[..., parents, :], 0))
+    knees = _middle(points, present, at[LEFT_KNEE], at[RIGHT_KNEE])
+    for reference in (_middle(points, present, *at[list(_HEAD)]), shoulders, knees):
         height = reference[0][..., None, 1] - points[..., 1]
         parts.append(np.where(reference[1][..., None], height, 0)[..., None])
-    for end in STICK_EDGE:
+    for end in at[list(STICK_EDGE)]:
         parts.append(np.where(present[..., [end], None], points - points[..., [end], :], 0))
-    parts.append(_against_stick(points, present))
+    parts.append(_against_stick(points, present, at))
     nodes = np.where(present[..., None], np.concatenate(parts, -1), 0).astype(np.float32)
-    return nodes, _edge_features(points, present), present.astype(np.float32)
+    return nodes, _edge_features(points, present, layout), present.astype(np.float32)
 
 
 def hand_crop(image: np.ndarray, keypoints: np.ndarray, hand: Hand) -> np.ndarray | None:
@@ -235,10 +230,12 @@ def _distance(points: np.ndarray, present: np.ndarray, a: int, b: int) -> np.nda
     return np.where(present[..., a] & present[..., b], distance, 0)
 
 
-def _normalise(points: np.ndarray, present: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _normalise(
+    points: np.ndarray, present: np.ndarray, unit: np.ndarray, at: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Origin to mid-hip (a torso below mid-shoulder when no hip is seen), unit to one torso."""
-    shoulders, any_shoulder = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER)
-    hips, any_hip = _middle(points, present, LEFT_HIP, RIGHT_HIP)
+    shoulders, any_shoulder = _middle(points, present, at[LEFT_SHOULDER], at[RIGHT_SHOULDER])
+    hips, any_hip = _middle(points, present, at[LEFT_HIP], at[RIGHT_HIP])
     below = shoulders + np.stack([np.zeros_like(unit), unit], -1)
     origin = np.where(any_hip[..., None], hips, below)
     usable = (unit > 0) & (any_hip | any_shoulder)
@@ -248,31 +245,34 @@ def _normalise(points: np.ndarray, present: np.ndarray, unit: np.ndarray) -> tup
     return np.where(present[..., None], centred, 0), present
 
 
-def _against_stick(points: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """(..., 19, 2): position along the stick and distance off its line; zero without a stick to measure against."""
-    shaft = points[..., TIP, :] - points[..., GRIP, :]
+def _against_stick(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(..., K, 2): position along the stick and distance off its line; zero without a stick to measure against."""
+    grip, tip = at[GRIP], at[TIP]
+    shaft = points[..., tip, :] - points[..., grip, :]
     length = np.linalg.norm(shaft, axis=-1)
-    known = present[..., GRIP] & present[..., TIP] & (length >= _MIN_STICK)
+    known = present[..., grip] & present[..., tip] & (length >= _MIN_STICK)
     length = np.where(known, length, 1)[..., None]
     along_axis = (shaft / length)[..., None, :]
-    offset = points - points[..., [GRIP], :]
+    offset = points - points[..., [grip], :]
     along = (offset * along_axis).sum(-1) / length
     off = offset[..., 0] * along_axis[..., 1] - offset[..., 1] * along_axis[..., 0]
     features = np.clip(np.stack([along, off], -1), -_FARTHEST, _FARTHEST)
     return np.where(known[..., None, None], features, 0)
 
 
-def _edge_features(points: np.ndarray, present: np.ndarray) -> np.ndarray:
+def _edge_features(points: np.ndarray, present: np.ndarray, layout: Layout) -> np.ndarray:
     """float32 (..., E, 8); an edge with a missing end is zero, so is a self-loop."""
-    source, target = DIRECTED_EDGES[:, 0], DIRECTED_EDGES[:, 1]
+    at, (source, target) = layout.coco, layout.directed_edges.T
     there = (present[..., source] & present[..., target])[..., None]
     length, direction = _direction(points[..., target, :] - points[..., source, :])
-    shoulders = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER)
-    hips = _middle(points, present, LEFT_HIP, RIGHT_HIP)
-    forearm_there = present[..., RIGHT_ELBOW] & present[..., RIGHT_WRIST]
-    forearm = np.where(forearm_there[..., None], points[..., RIGHT_WRIST, :] - points[..., RIGHT_ELBOW, :], 0)
+    shoulders = _middle(points, present, at[LEFT_SHOULDER], at[RIGHT_SHOULDER])
+    hips = _middle(points, present, at[LEFT_HIP], at[RIGHT_HIP])
+    elbow, wrist = at[RIGHT_ELBOW], at[RIGHT_WRIST]
+    forearm = np.where(
+        (present[..., elbow] & present[..., wrist])[..., None], points[..., wrist, :] - points[..., elbow, :], 0
+    )
     torso = np.where((shoulders[1] & hips[1])[..., None], shoulders[0] - hips[0], 0)
-    rigid = np.broadcast_to(_RIGID[:, None], length.shape)
+    rigid = np.broadcast_to((np.sort(layout.directed_edges) == at[list(STICK_EDGE)]).all(1)[:, None], length.shape)
     parts = [length, direction[..., [1, 0]], rigid, _turn(forearm, direction), _turn(torso, direction)]
     return np.where(there, np.concatenate(parts, -1), 0).astype(np.float32)
 

@@ -1,9 +1,13 @@
 """The 19 nodes and how they are joined: the one place that training, serving, overlay and feedback read.
 
-Nodes 0..16 are COCO-17, 17 is the grip (centre of the weapon hand on the shaft), 18 the tip of the stick.
+Nodes 0..16 are COCO-17, 17 is the grip (centre of the weapon hand on the shaft), 18 the tip of the stick. That is the
+layout `COCO19`; `BLAZE35` has MediaPipe's 33 landmarks before the stick, for graphs that are to be richer.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,3 +49,78 @@ EDGES = BODY_EDGES + WEAPON_EDGES + (STICK_EDGE,) + SEMANTIC_EDGES
 
 DRAWN_EDGES = BODY_EDGES[:10] + ((LEFT_SHOULDER, RIGHT_SHOULDER), (LEFT_HIP, RIGHT_HIP)) + BODY_EDGES[12:]
 """What a viewer expects to see of the body."""
+
+PARENTS = (
+    "mid_shoulder", "nose", "nose", "left_eye", "right_eye", "mid_shoulder", "mid_shoulder", "left_shoulder",
+    "right_shoulder", "left_elbow", "right_elbow", "mid_hip", "mid_hip", "left_hip", "right_hip", "left_knee",
+    "right_knee", "right_wrist", "grip",
+)  # fmt: skip
+"""The node at the other end of a node's bone; the two middles are no nodes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A set of K nodes, the grip and the tip last among them, and how they are joined."""
+
+    name: str
+    names: tuple[str, ...]
+    mirror: np.ndarray
+    """int64 (K,): node that takes a node's place when the picture is mirrored."""
+    directed_edges: np.ndarray
+    """int64 (E, 2), source and target: both directions, and self-loops, without which a lone node weighs nothing."""
+    parents: np.ndarray
+    """int64 (K,): the other end of each node's bone; K is the middle of the shoulders, K + 1 that of the hips."""
+    coco: np.ndarray
+    """int64 (19,): node that stands at each place of COCO19."""
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+
+def make_layout(name: str, names: Sequence[str], edges: Sequence[tuple[str, str]], parents: Sequence[str]) -> Layout:
+    """A layout from names: undirected edges between nodes of the canonical skeleton, and each node's parent."""
+    place = {node: i for i, node in enumerate((*names, "mid_shoulder", "mid_hip"))}
+    pairs = [(place[a], place[b]) for a, b in edges]
+    directed = [*pairs, *((b, a) for a, b in pairs), *((i, i) for i in range(len(names)))]
+    other_side = {"left": "right", "right": "left"}
+    mirror = [place["_".join(other_side.get(word, word) for word in node.split("_"))] for node in names]
+    return Layout(
+        name, tuple(names), np.array(mirror), np.array(directed), np.array([place[node] for node in parents]),
+        np.array([place[node] for node in KEYPOINT_NAMES]),
+    )  # fmt: skip
+
+
+_NAMED_EDGES = tuple((KEYPOINT_NAMES[a], KEYPOINT_NAMES[b]) for a, b in EDGES)
+
+COCO19 = make_layout("coco19", KEYPOINT_NAMES, _NAMED_EDGES, PARENTS)
+
+BLAZEPOSE_NAMES = (
+    "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
+    "left_ear", "right_ear", "mouth_left", "mouth_right", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index",
+    "left_thumb", "right_thumb", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    "left_heel", "right_heel", "left_foot_index", "right_foot_index",
+)  # fmt: skip
+"""MediaPipe's 33 landmarks in their order."""
+
+_BLAZE_BONES = {
+    "mouth_left": "nose", "mouth_right": "nose",
+    **{f"{side}_eye_{end}": f"{side}_eye" for side in ("left", "right") for end in ("inner", "outer")},
+    **{f"{side}_{finger}": f"{side}_wrist" for side in ("left", "right") for finger in ("pinky", "index", "thumb")},
+    **{f"{side}_{part}": f"{side}_ankle" for side in ("left", "right") for part in ("heel", "foot_index")},
+}  # fmt: skip
+_BLAZE_PAIRS = (
+    ("mouth_left", "mouth_right"), ("left_pinky", "left_index"), ("right_pinky", "right_index"),
+    ("left_heel", "left_foot_index"), ("right_heel", "right_foot_index"), ("right_index", "grip"),
+    ("right_pinky", "grip"),
+)  # fmt: skip
+
+BLAZE35 = make_layout(
+    "blaze35",
+    (*BLAZEPOSE_NAMES, "grip", "tip"),
+    (*_NAMED_EDGES, *_BLAZE_BONES.items(), *_BLAZE_PAIRS),
+    [{**dict(zip(KEYPOINT_NAMES, PARENTS, strict=True)), **_BLAZE_BONES}[n] for n in (*BLAZEPOSE_NAMES, "grip", "tip")],
+)
+
+LAYOUTS = {layout.name: layout for layout in (COCO19, BLAZE35)}

@@ -16,9 +16,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.detectors import BodyCandidate, box_around, mark_missing
-
-COCO_FROM_BLAZEPOSE = np.array([0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28])
-"""BlazePose landmark that stands at each place of COCO-17."""
+from stages.skeleton import BLAZE35, BODY_COUNT
 
 
 class MediaPipePose:
@@ -74,7 +72,7 @@ class MediaPipePose:
 
 def _candidate(landmarks: Sequence[Any], width: int, height: int) -> BodyCandidate | None:
     """COCO-17 of 33 landmarks, whose places are 0..1 of the picture; None when nothing of it is in the picture."""
-    chosen = [landmarks[i] for i in COCO_FROM_BLAZEPOSE]
+    chosen = [landmarks[i] for i in BLAZE35.coco[:BODY_COUNT]]
     points = np.array([(mark.x * width, mark.y * height, mark.visibility) for mark in chosen], np.float32)
     keypoints = mark_missing(points, width, height)
     if not keypoints[:, 2].any():
