@@ -47,12 +47,29 @@ def test_a_written_table_is_read_back_unchanged(tmp_path: Path) -> None:
         points, ["x"] * 3, groups=["p1", "p1", "p2"], views=["front", "", "left"], hands=["left", "", "right"],
         splits=["train", "", "test"],
     )  # fmt: skip
-    write_table(table, tmp_path / "new" / "table.csv", NAMES)
-    again = read_table(tmp_path / "new" / "table.csv")
+    write_table(table, tmp_path / "table.csv", NAMES)
+    again = read_table(tmp_path / "table.csv")
     for name in ("pictures", "labels", "groups", "views", "hands", "true_hands", "splits", "sizes"):
         assert getattr(again, name).tolist() == getattr(table, name).tolist(), name
     np.testing.assert_allclose(again.keypoints, points, rtol=2e-4)
     assert again.rows.tolist() == ["table.csv row 2", "table.csv row 3", "table.csv row 4"]
+
+
+def test_a_table_in_another_folder_still_finds_its_pictures(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", keypoints(2)))
+    write_table(table, tmp_path / "deep" / "er" / "u.csv", NAMES)
+    again = read_table(tmp_path / "deep" / "er" / "u.csv")
+    assert again.pictures[1] == "../../1.jpg"
+    assert again.picture_path(1).resolve() == table.picture_path(1).resolve()
+
+
+def test_of_mediapipes_landmarks_the_nineteen_are_taken(tmp_path: Path) -> None:
+    names = [f"kp{node}_{part}" for node in range(35) for part in ("x", "y", "conf")]
+    points = [f"{value}" for node in range(35) for value in (100 + node, 200 + node, 0.9)]
+    (tmp_path / "t.csv").write_text(",".join(["image_path", "label", *names]) + "\na.jpg,0," + ",".join(points) + "\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table.landmarks.shape == (1, 35, 3)
+    assert table.keypoints[0, [0, LEFT_WRIST, GRIP], 0].tolist() == [100, 115, 133]
 
 
 def test_the_shortest_table_is_enough_and_numbers_are_places_in_the_class_file(tmp_path: Path) -> None:

@@ -1,0 +1,182 @@
+"""Readers: ultralytics folders, COCO keypoints and mixtures become the same table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from engine.errors import UserError
+from stages.classes import load_classes
+from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from training.data.coco import write_coco
+from training.data.pictures import class_and_group, list_pictures, picture_size
+from training.data.readers import merged, read_any
+from training.data.table import Table, make_table, write_table
+
+NAMES = load_classes().names
+WIDTH, HEIGHT = 64, 48
+
+
+def points(count: int, seed: int = 0) -> np.ndarray:
+    """Random keypoints (count, 19, 3) that are visible or hidden."""
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(1, 47, (count, NODE_COUNT, 2))
+    return np.dstack([places, rng.choice([0.5, 1.0], (count, NODE_COUNT))]).astype(np.float32)
+
+
+def ultralytics(root: Path, kept: slice, keypoints: np.ndarray, names: str = "{0: person}", values: int = 3) -> Path:
+    """A pose data set of one picture a row, `crown_thrust/anna_0.png`, ..., with the keypoints that are kept."""
+    count = len(range(NODE_COUNT)[kept])
+    for sub in ("images", "labels"):
+        (root / sub / "crown_thrust").mkdir(parents=True)
+    for i, row in enumerate(keypoints):
+        cv2.imwrite(str(root / f"images/crown_thrust/anna_{i}.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        cells = [
+            f"{v:.6f}"
+            for x, y, c in row[kept]
+            for v in (x / WIDTH, y / HEIGHT, 0 if c == 0 else 2 if c == 1 else 1)[:values]
+        ]
+        label = root / f"labels/crown_thrust/anna_{i}.txt"
+        # A smaller person in the background comes first.
+        others = " ".join(["0 0.5 0.5 0.1 0.1", *["0.5"] * len(cells)])
+        label.write_text(f"{others}\n0 0.5 0.5 0.9 0.9 {' '.join(cells)}\n")
+    (root / "data.yaml").write_text(
+        f"path: /another/machine\ntrain: images\nval:\nnames: {names}\nkpt_shape: [{count}, {values}]\n"
+    )
+    return root
+
+
+def table_of(folder: Path, keypoints: np.ndarray) -> Table:
+    count = len(keypoints)
+    return make_table(
+        folder, [f"{i}.png" for i in range(count)], ["crown_thrust", "neutral"] * (count // 2),
+        np.tile([WIDTH, HEIGHT], (count, 1)), keypoints, ["x"] * count, groups=["anna", "ben"] * (count // 2),
+        views=["front"] * count, hands=["right", "left"] * (count // 2), splits=["train"] * count,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [slice(0, BODY_COUNT), slice(GRIP, NODE_COUNT), slice(0, NODE_COUNT)])
+def test_an_ultralytics_folder_of_body_stick_or_both_is_read(kept: slice, tmp_path: Path) -> None:
+    wanted = points(2)
+    table = read_any(ultralytics(tmp_path, kept, wanted))
+    np.testing.assert_allclose(table.keypoints[:, kept], wanted[:, kept], atol=1e-3)
+    assert (table.keypoints[..., 2] > 0).sum() == 2 * len(range(NODE_COUNT)[kept])
+    assert table.labels.tolist() == ["crown_thrust"] * 2 and table.groups.tolist() == ["anna"] * 2
+    assert table.sizes.tolist() == [[WIDTH, HEIGHT]] * 2 and table.splits.tolist() == ["train"] * 2
+
+
+def test_labels_without_visibility_and_with_own_classes_are_read(tmp_path: Path) -> None:
+    table = read_any(ultralytics(tmp_path, slice(0, NODE_COUNT), points(1), "[left_knee_block, neutral]", 2))
+    assert table.labels.tolist() == ["left_knee_block"]
+    assert (table.keypoints[0, :, 2] == 1).all()
+
+
+def test_a_body_and_a_stick_data_set_complete_each_other(tmp_path: Path) -> None:
+    wanted = points(2)
+    body = ultralytics(tmp_path / "body", slice(0, BODY_COUNT), wanted)
+    stick = ultralytics(tmp_path / "stick", slice(GRIP, NODE_COUNT), wanted, "{0: stick}")
+    table = merged([read_any(body), read_any(stick)])
+    np.testing.assert_allclose(table.keypoints, wanted, atol=1e-3)
+    assert table.picture_path(0).is_file()
+
+
+def test_coco_keypoints_come_back_as_they_went_out(tmp_path: Path) -> None:
+    wanted = points(4)
+    wanted[1, TIP] = 0
+    table = table_of(tmp_path, wanted)
+    write_coco(table, tmp_path / "a.json")
+    again = read_any(tmp_path / "a.json")
+    for name in ("pictures", "labels", "groups", "views", "hands", "splits", "sizes"):
+        assert getattr(again, name).tolist() == getattr(table, name).tolist(), name
+    np.testing.assert_allclose(again.keypoints, wanted, atol=0.01)
+
+
+def test_coco_keypoints_are_placed_by_name_and_the_class_may_be_the_category(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 7, "file_name": "ben/1.jpg", "width": 10, "height": 10}],
+        "categories": [{"id": 3, "name": "Left Knee Block", "keypoints": ["tip", "nose", "hat"]}],
+        "annotations": [
+            {"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "keypoints": [1, 2, 2, 3, 4, 1, 5, 6, 2]}
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    table = read_any(tmp_path)
+    assert table.labels.tolist() == ["left_knee_block"]
+    assert table.keypoints[0, TIP].tolist() == [1, 2, 1] and table.keypoints[0, 0].tolist() == [3, 4, 0.5]
+    assert (table.keypoints[..., 2] > 0).sum() == 2
+
+
+def test_a_stick_deleted_by_hand_is_not_put_back_by_the_old_table(tmp_path: Path) -> None:
+    old = table_of(tmp_path, points(4))
+    write_table(old, tmp_path / "table.csv", NAMES)
+    corrected = old.keypoints.copy()
+    corrected[0, GRIP:] = 0
+    write_coco(make_table(tmp_path, old.pictures, [""] * 4, old.sizes, corrected, old.rows), tmp_path / "a.json")
+    table = merged([read_any(tmp_path / "a.json"), read_any(tmp_path / "table.csv")])
+    assert not table.keypoints[0, GRIP:].any() and table.keypoints[1, GRIP:, 2].all()
+    assert table.labels.tolist() == old.labels.tolist() and table.hands.tolist() == old.hands.tolist()
+    assert len(table) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("crown_thrust/anna/1.jpg", ("crown_thrust", "anna")),
+        ("Crown Thrust/anna_1.jpg", ("crown_thrust", "anna")),
+        ("crown_thrust/IMG_2031.jpg", ("crown_thrust", "")),
+        ("crown_thrust/1.jpg", ("crown_thrust", "")),
+        ("train/left-eye-thrust/ben_take1/x_1.jpg", ("left_eye_thrust", "ben_take1")),
+        ("images/left_eye_thrust_12_jpg.rf.0a1b.jpg", ("left_eye_thrust", "")),
+        ("images/p0001_03.jpg", ("", "p0001")),
+    ],
+)
+def test_class_and_person_are_told_from_the_path(name: str, wanted: tuple[str, str]) -> None:
+    assert class_and_group(name, NAMES) == wanted
+
+
+def test_a_portrait_that_lies_in_its_file_is_measured_upright(tmp_path: Path) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg", exif=exif)
+    assert picture_size(tmp_path / "a.jpg") == (HEIGHT, WIDTH)
+    assert cv2.imread(str(tmp_path / "a.jpg")).shape[:2] == (WIDTH, HEIGHT)
+    assert [p.name for p in list_pictures(tmp_path)] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("a.json", "[", "a.json is not JSON"),
+        ("a.json", "[]", "has no list `images`"),
+        ("a.json", '{"images": [], "annotations": [], "categories": []}', "no picture with keypoints"),
+        ("data.yaml", "names: [a]", "no pose data set; it must have names, kpt_shape"),
+        ("data.yaml", "names: [a]\nkpt_shape: [5, 3]", r"kpt_shape is \[5, 3\]; body 17, stick 2 or both 19"),
+        ("data.yaml", "names: [a]\nkpt_shape: [19, 3]\ntrain: nowhere", "names nowhere, which does not exist"),
+        ("a.txt", "", "a.txt is no table"),
+        ("gone.json", None, "gone.json does not exist"),
+        ("gone.xyz", None, "gone.xyz does not exist"),
+    ],
+)
+def test_bad_input_is_one_sentence(file: str, text: str | None, message: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_any(tmp_path / file)
+
+
+def test_a_bad_line_of_a_label_is_named(tmp_path: Path) -> None:
+    ultralytics(tmp_path, slice(0, NODE_COUNT), points(1))
+    (tmp_path / "labels/crown_thrust/anna_0.txt").write_text("0 0.5 0.5 1 1 x\n")
+    with pytest.raises(UserError, match="anna_0.txt line 1 is not a class of data.yaml"):
+        read_any(tmp_path)
+
+
+def test_a_folder_of_mere_pictures_is_sent_to_label(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="arnis-train label"):
+        read_any(tmp_path)

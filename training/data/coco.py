@@ -1,0 +1,172 @@
+"""Reads and writes COCO keypoints JSON, so that keypoints can be corrected by hand in CVAT or Label Studio.
+
+What is written has one category, `person`, with the 19 named keypoints; what COCO has no place for (`pose`, `group`,
+`view`, `grip_hand`, `split`) are the annotation's `attributes`, which CVAT keeps when its label has them too.
+Read are categories with these names in any order, or with 17 (body), 2 (stick) or 19 nameless keypoints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import UserError
+from stages.classes import load_classes
+from stages.skeleton import BODY_EDGES, KEYPOINT_NAMES, NODE_COUNT, STICK_EDGE
+from training.data.pictures import as_class_name, class_and_group
+from training.data.table import HANDS, SPLITS, Table, make_table
+from training.data.ultralytics import NODES, VISIBILITY
+
+_BOX_MARGIN = 0.05
+_VISIBLE = 0.5
+"""Above it a point counts as visible, from there down to 0 as hidden."""
+_PLACES = (".", "images", "..", "../images", "../images/default", "../images/train", "../images/val")
+"""Where pictures lie, seen from the JSON file, by what writes such files."""
+
+
+def write_coco(table: Table, path: Path) -> None:
+    """Write a table as COCO keypoints; names of pictures stay as they are in the table."""
+    category = {
+        "id": 1, "name": "person", "supercategory": "person", "keypoints": list(KEYPOINT_NAMES),
+        "skeleton": [[a + 1, b + 1] for a, b in (*BODY_EDGES, STICK_EDGE)],
+    }  # fmt: skip
+    images = [
+        {"id": i + 1, "file_name": str(table.pictures[i]), "width": int(width), "height": int(height)}
+        for i, (width, height) in enumerate(table.sizes)
+    ]
+    content = {
+        "info": {"description": "Arnis poses: body and stick"}, "licenses": [], "images": images,
+        "categories": [category], "annotations": [_annotation(table, i) for i in range(len(table))],
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:
+    """Read COCO keypoints; of several people in a picture the largest counts, pictures without one are left out.
+
+    Args:
+        names: names of the classes (default: the class file).
+
+    Raises:
+        UserError: the file is no such JSON; the sentence says where.
+    """
+    content = _load(path)
+    classes = list(names or load_classes().names)
+    categories = {c.get("id"): c for c in content["categories"]}
+    largest: dict[object, dict[str, Any]] = {}
+    for annotation in content["annotations"]:
+        key = annotation.get("image_id")
+        if any(annotation.get("keypoints") or []) and _area(annotation) > _area(largest.get(key)):
+            largest[key] = annotation
+    rows = [(image, largest[image["id"]]) for image in content["images"] if image.get("id") in largest]
+    if not rows:
+        raise UserError(f"{path} has no picture with keypoints; export it as `COCO Keypoints`")
+    files = [str(image.get("file_name", "")) for image, _ in rows]
+    where = [f"{path.name} picture {name}" for name in files]
+    keypoints = [
+        _keypoints(a, categories.get(a.get("category_id"), {}), w) for (_, a), w in zip(rows, where, strict=True)
+    ]
+    texts = [
+        _texts(a, categories.get(a.get("category_id"), {}), f, classes) for (_, a), f in zip(rows, files, strict=True)
+    ]
+    sizes = np.array([[int(image.get("width") or 0), int(image.get("height") or 0)] for image, _ in rows])
+    labels, groups, views, hands, splits = zip(*texts, strict=True)
+    return make_table(
+        _folder(path, files[0]), files, labels, sizes, np.array(keypoints), where,
+        groups=groups, views=views, hands=hands, splits=splits,
+    )  # fmt: skip
+
+
+def _annotation(table: Table, i: int) -> dict[str, Any]:
+    points = table.keypoints[i]
+    seen = points[:, 2] > 0
+    flags = np.where(seen, np.where(points[:, 2] > _VISIBLE, 2, 1), 0)
+    low, high = (points[seen, :2].min(0), points[seen, :2].max(0)) if seen.any() else (np.zeros(2), np.zeros(2))
+    margin = _BOX_MARGIN * float((high - low).max())
+    width, height = (float(side) for side in high - low + 2 * margin)
+    attributes = {
+        "pose": table.labels[i], "group": table.groups[i], "view": table.views[i], "grip_hand": table.hands[i],
+        "split": table.splits[i],
+    }  # fmt: skip
+    return {
+        "id": i + 1, "image_id": i + 1, "category_id": 1, "iscrowd": 0, "num_keypoints": int(seen.sum()),
+        "bbox": [round(float(low[0]) - margin, 2), round(float(low[1]) - margin, 2), round(width, 2), round(height, 2)],
+        "area": round(width * height, 2), "segmentation": [],
+        "keypoints": [
+            value
+            for (x, y, _), flag in zip(points.tolist(), flags.tolist(), strict=True)
+            for value in ((round(x, 2), round(y, 2), flag) if flag else (0, 0, 0))
+        ],
+        "attributes": {name: str(text) for name, text in attributes.items()},
+    }  # fmt: skip
+
+
+def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give a file of COCO keypoints")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error}); export it again") from None
+    for part in ("images", "annotations", "categories"):
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise UserError(f"{path} has no list `{part}`; export it as `COCO Keypoints`")
+    return dict(content)
+
+
+def _area(annotation: dict[str, Any] | None) -> float:
+    """Size of a person; -1 for none."""
+    if annotation is None:
+        return -1.0
+    box = annotation.get("bbox") or [0, 0, 0, 0]
+    return float(annotation.get("area") or box[2] * box[3])
+
+
+def _keypoints(annotation: dict[str, Any], category: dict[str, Any], where: str) -> np.ndarray:
+    """float32 (19, 3) with confidences."""
+    try:
+        points = np.array(annotation["keypoints"], np.float32).reshape(-1, 3)
+    except (ValueError, TypeError):
+        raise UserError(f"{where}: its keypoints are not numbers in threes; export the file again") from None
+    named = [as_class_name(str(name)) for name in category.get("keypoints") or []]
+    placed = np.zeros((NODE_COUNT, 3), np.float32)
+    if len(named) == len(points) and set(named) & set(KEYPOINT_NAMES):
+        for name, point in zip(named, points, strict=True):
+            if name in KEYPOINT_NAMES:
+                placed[KEYPOINT_NAMES.index(name)] = point
+    elif len(points) in NODES:
+        placed[NODES[len(points)]] = points
+    else:
+        raise UserError(
+            f"{where}: {len(points)} keypoints without known names; name them nose ... right_ankle, grip, tip"
+        )
+    placed[:, 2] = VISIBILITY[np.clip(placed[:, 2], 0, 2).astype(int)]
+    placed[placed[:, 2] == 0] = 0
+    return placed
+
+
+def _texts(
+    annotation: dict[str, Any], category: dict[str, Any], file: str, classes: list[str]
+) -> tuple[str, str, str, str, str]:
+    """Class, group, view, hand and split: from the attributes, else from the category and the path."""
+    attributes = {str(k): str(v) for k, v in (annotation.get("attributes") or {}).items()}
+    named, group = class_and_group(file, classes)
+    own = as_class_name(str(category.get("name", "")))
+    label = as_class_name(attributes.get("pose", "")) or (own if own in classes else named)
+    hand, split = attributes.get("grip_hand", ""), attributes.get("split", "")
+    return (
+        label, attributes.get("group") or group, attributes.get("view", ""),
+        hand if hand in HANDS else "", split if split in SPLITS else "",
+    )  # fmt: skip
+
+
+def _folder(path: Path, first: str) -> Path:
+    """The folder from which the pictures' names start."""
+    places = (path.parent / place for place in _PLACES)
+    return next((place for place in places if (place / first).is_file()), path.parent)

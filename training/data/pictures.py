@@ -1,0 +1,72 @@
+"""Files of pictures: their size, and the class and the person that their path names.
+
+    class/person/picture.jpg      the folder below the class is the person (or the recording)
+    class/person_xyz.jpg          else what stands before the first underscore is
+    class/picture.jpg             else nobody knows: the group stays empty
+
+A class's folder may be written with spaces, hyphens and capitals: `Left Temple Block` is `left_temple_block`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+# What phones and programs put before the underscore says nothing about who is in the picture.
+_NOBODY = frozenset({
+    "", "img", "image", "images", "pic", "picture", "photo", "foto", "dsc", "dscn", "pxl", "mvimg", "vid", "video",
+    "frame", "screenshot", "whatsapp", "signal", "train", "val", "valid", "test",
+})  # fmt: skip
+_EXIF_ORIENTATION = 274
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted; hidden files and folders are passed over."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels as OpenCV reads the file, upright; (0, 0) when it is no picture."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            # Phones store portraits lying down; readers turn them by this tag.
+            lies = picture.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, UnidentifiedImageError):
+        return 0, 0
+    return (height, width) if lies else (width, height)
+
+
+def as_class_name(text: str) -> str:
+    """How a class file writes what people write."""
+    return re.sub(r"[\s-]+", "_", text.strip()).lower()
+
+
+def class_and_group(name: str, classes: Sequence[str]) -> tuple[str, str]:
+    """Class and group that a picture's relative path names, each empty when it does not.
+
+    >>> class_and_group("crown_thrust/anna/1.jpg", ["crown_thrust"])
+    ('crown_thrust', 'anna')
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    folders = [as_class_name(folder) for folder in path.parts[:-1]]
+    known = [place for place, folder in enumerate(folders) if folder in classes]
+    if known:
+        below = path.parts[known[-1] + 1 : -1]
+        return folders[known[-1]], below[0] if below else group_of_file(path.name)
+    stem = as_class_name(path.stem)
+    # The longest first: a class's name may be the beginning of another's.
+    named = [c for c in sorted(classes, key=len, reverse=True) if stem == c or stem.startswith(f"{c}_")]
+    return (named[0], "") if named else ("", group_of_file(path.name))
+
+
+def group_of_file(name: str) -> str:
+    """The person before the first underscore of a file's name; empty when there is none."""
+    person, underscore, _ = PurePosixPath(name).stem.partition("_")
+    return person if underscore and person.lower() not in _NOBODY else ""

@@ -1,0 +1,90 @@
+"""Any form of labelled keypoints into one table: CSV, COCO keypoints JSON, ultralytics pose folders, and mixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from engine.errors import UserError
+from training.data.coco import read_coco
+from training.data.table import Table, read_table
+from training.data.ultralytics import read_ultralytics
+
+
+def read_any(path: Path, names: Sequence[str] | None = None) -> Table:
+    """Read a .csv, .json or .yaml file, or a folder that holds a `table.csv`, a `data.yaml` or one .json file.
+
+    `names`: names of the classes (default: the class file). Raises UserError when it is none of these.
+    """
+    file = _main_file(path) if path.is_dir() else path
+    match file.suffix.lower():
+        case ".json":
+            return read_coco(file, names)
+        case ".yaml" | ".yml":
+            return read_ultralytics(file, names)
+        case ".csv":
+            return read_table(file, names)
+    state = "is no table" if file.exists() else "does not exist"
+    raise UserError(f"{file} {state}; give a .csv file, a COCO .json file, a data.yaml or a folder with one of them")
+
+
+def _main_file(folder: Path) -> Path:
+    for name in ("table.csv", "data.yaml"):
+        if (folder / name).is_file():
+            return folder / name
+    found = [*folder.glob("*.json"), *folder.glob("annotations/*.json")]
+    if len(found) == 1:
+        return found[0]
+    raise UserError(f"folder {folder} holds no table.csv, no data.yaml and not one .json file; if it holds pictures, "
+                    "label them with `arnis-train label`")  # fmt: skip
+
+
+def read_all(paths: Sequence[Path], names: Sequence[str] | None = None) -> Table:
+    """Read several tables of the same pictures, or of different ones, into one; see `merged`."""
+    return merged([read_any(path, names) for path in paths])
+
+
+def merged(tables: Sequence[Table]) -> Table:
+    """One row a picture, in the order in which they come; what the first table knows overrules the later ones.
+
+    A table knows a keypoint when it has it in any row: so a body's and a stick's data set complete each other, and a
+    stick that was deleted in a corrected table is not put back by the old one. Rows without a picture are all kept.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    joined = Table.joined([table.in_folder(tables[0].folder) for table in tables])
+    source = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    known = np.array([(table.keypoints[..., 2] > 0).any(0) for table in tables])
+    rows: dict[str, list[int]] = {}
+    for i, key in enumerate(_keys(tables)):
+        rows.setdefault(key or f"row {i}", []).append(i)
+    return _first_known(joined, list(rows.values()), known[source])
+
+
+def _first_known(joined: Table, rows: list[list[int]], known: np.ndarray) -> Table:
+    """A row for each list of rows of one picture; `known` bool (N, 19) says which keypoints a row's table has."""
+    out = joined.select(np.array([own[0] for own in rows]))
+    texts = ("labels", "groups", "views", "hands", "true_hands", "splits")
+    filled = {name: getattr(joined, name)[[own[0] for own in rows]].astype(object) for name in texts}
+    keypoints, sizes = out.keypoints.copy(), out.sizes.copy()
+    for k, own in enumerate(rows):
+        for name in texts:
+            filled[name][k] = next((text for text in getattr(joined, name)[own].tolist() if text), "")
+        for node in range(keypoints.shape[1]):
+            first = next((i for i in own if known[i, node]), own[0])
+            keypoints[k, node] = joined.keypoints[first, node]
+        sizes[k] = next((joined.sizes[i] for i in own if joined.sizes[i].all()), joined.sizes[own[0]])
+    return replace(
+        out, keypoints=keypoints, sizes=sizes, **{name: values.astype(str) for name, values in filled.items()}
+    )
+
+
+def _keys(tables: Sequence[Table]) -> list[str]:
+    """What is equal for the same picture in all tables: the file's name where that is unique in each, else the path."""
+    paths = [[PurePosixPath(name) for name in table.pictures.tolist()] for table in tables]
+    stems = [[path.stem for path in own if path.name] for own in paths]
+    unique = all(len(set(own)) == len(own) for own in stems)
+    return [path.stem if unique else str(path.parent / path.stem) if path.name else "" for own in paths for path in own]

@@ -1,0 +1,154 @@
+"""Reads pose data sets in the layout of ultralytics: `data.yaml`, pictures, and one text file of labels a picture.
+
+Keypoints are those of the body (17), of the stick (2: grip, tip) or of both (19), which `kpt_shape` tells. The class of
+the table is the label's own class when `names` are poses, else what the picture's path names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from engine.errors import UserError
+from stages.classes import load_classes
+from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT
+from training.data.pictures import as_class_name, class_and_group, list_pictures, picture_size
+from training.data.table import Table, make_table
+
+NODES = {BODY_COUNT: slice(0, BODY_COUNT), NODE_COUNT - BODY_COUNT: slice(GRIP, NODE_COUNT), NODE_COUNT: slice(None)}
+"""Where so many keypoints of a label have their places among the 19."""
+VISIBILITY = np.array([0.0, 0.5, 1.0], np.float32)
+"""Confidence of COCO's flags: 0 not labelled, 1 hidden, 2 visible."""
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    file: Path
+    root: Path
+    shape: tuple[int, int]
+    names: dict[int, str]
+    splits: dict[str, list[str]]
+
+
+def read_ultralytics(path: Path, names: Sequence[str] | None = None) -> Table:
+    """Read a `data.yaml` or its folder; pictures without a label have no keypoints, of several people the largest
+    counts.
+
+    Args:
+        names: names of the classes (default: the class file).
+
+    Raises:
+        UserError: file or line make no sense; the sentence says which.
+    """
+    data = _read_yaml(path)
+    classes = list(names or load_classes().names)
+    pictures: dict[Path, str] = {}
+    for split, entries in data.splits.items():
+        for entry in entries:
+            pictures.update(dict.fromkeys(_pictures_of(data, entry), split))
+    if not pictures:
+        raise UserError(f"{data.file}: there is no picture in train, val or test; correct the folders that it names")
+    parts = [_read_picture(data, picture, classes) for picture in pictures]
+    labels, groups, sizes, keypoints = zip(*parts, strict=True)
+    relative = [Path(os.path.relpath(p, data.root)).as_posix() for p in pictures]
+    return make_table(
+        data.root, relative, labels, np.array(sizes), np.array(keypoints), [f"picture {name}" for name in relative],
+        groups=groups, splits=list(pictures.values()),
+    )  # fmt: skip
+
+
+def _read_yaml(path: Path) -> _DataSet:
+    file = path / "data.yaml" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; give the data.yaml of a pose data set")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        count, parts = (int(number) for number in content["kpt_shape"])
+        found = content["names"]
+        names = dict(enumerate(found)) if isinstance(found, list) else {int(k): str(v) for k, v in found.items()}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{file} is no pose data set; it must have names, kpt_shape: [17, 3], train and val") from None
+    if count not in NODES or parts not in (2, 3):
+        raise UserError(
+            f"{file}: kpt_shape is [{count}, {parts}]; body 17, stick 2 or both 19, with 2 or 3 values each"
+        )
+    named = Path(str(content.get("path") or "."))
+    root = named if named.is_absolute() else file.parent / named
+    splits = {
+        split: [str(entry) for entry in (entries if isinstance(entries, list) else [entries])]
+        for split in ("train", "val", "test")
+        if (entries := content.get(split))
+    }
+    # The path in the file is often that of another machine.
+    return _DataSet(file, root if root.is_dir() else file.parent, (count, parts), names, splits)
+
+
+def _pictures_of(data: _DataSet, entry: str) -> list[Path]:
+    """Pictures of a folder, or those that a text file lists."""
+    place = data.root / entry
+    # Roboflow writes ../train/images for a folder that lies beside the file.
+    if not place.exists() and entry.startswith("../"):
+        place = data.file.parent / entry[3:]
+    if place.is_dir():
+        return list_pictures(place)
+    if not place.is_file():
+        raise UserError(f"{data.file} names {entry}, which does not exist; correct the line")
+    lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
+    return [(place.parent if line.startswith("./") else data.root) / line for line in lines if line]
+
+
+def _read_picture(data: _DataSet, picture: Path, classes: list[str]) -> tuple[str, str, tuple[int, int], np.ndarray]:
+    """Class, group, size and keypoints (19, 3) of one picture."""
+    size = picture_size(picture)
+    if not size[0]:
+        raise UserError(f"picture {picture} cannot be read; replace it or take it out of {data.file}")
+    label, group = class_and_group(os.path.relpath(picture, data.root), classes)
+    keypoints = np.zeros((NODE_COUNT, 3), np.float32)
+    number, points = _largest(_label_file(picture), data)
+    if points is not None:
+        keypoints[NODES[data.shape[0]]] = points
+        keypoints[:, :2] *= size
+        own = as_class_name(data.names[number])
+        # A data set of persons or sticks has one class, which is no pose.
+        label = own if own in classes else label or ("" if len(data.names) == 1 else own)
+    return label, group, size, keypoints
+
+
+def _label_file(picture: Path) -> Path:
+    """ultralytics' rule: the last folder `images` becomes `labels`, the suffix .txt."""
+    head, found, tail = picture.as_posix().rpartition("/images/")
+    return Path(f"{head}/labels/{tail}" if found else picture).with_suffix(".txt")
+
+
+def _largest(file: Path, data: _DataSet) -> tuple[int, np.ndarray | None]:
+    """Class and points (K, 3), in 0..1 with confidence, of the label with the largest box; None without any."""
+    best: tuple[float, int, np.ndarray | None] = (-1.0, 0, None)
+    count, parts = data.shape
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = np.array(line.split(), dtype=np.float32)
+        except ValueError:
+            values = np.zeros(0, np.float32)
+        if len(values) != 5 + count * parts or int(values[0]) not in data.names:
+            wanted = f"a class of {data.file.name}, a box and {count} x {parts} numbers"
+            raise UserError(f"{file} line {number} is not {wanted}; correct or delete the line")
+        area = float(values[3] * values[4])
+        if area > best[0]:
+            best = (area, int(values[0]), _with_confidence(values[5:].reshape(count, parts)))
+    return best[1], best[2]
+
+
+def _with_confidence(points: np.ndarray) -> np.ndarray:
+    """(K, 3) of points (K, 2), of which (0, 0) is missing, or (K, 3) with COCO's flags."""
+    flags = points[:, 2] if points.shape[1] == 3 else 2 * points.any(1)
+    confidence = VISIBILITY[np.clip(flags, 0, 2).astype(int)]
+    placed: np.ndarray = np.where(confidence[:, None] > 0, np.column_stack([points[:, :2], confidence]), 0)
+    return placed
