@@ -21,7 +21,7 @@ from engine.errors import UserError
 from stages.angles import QUANTITIES, VIEWS, measure, view_of
 from stages.classes import NEUTRAL_KIND, ClassFile, load_classes, models_folder
 from stages.feedback import ANY_VIEW, Band, BandTable
-from training.geopose.data import load_table
+from training.data.readers import read_any
 from training.geopose.pose_statistics import PoseStatistics
 
 PERCENTILES = (10.0, 90.0)
@@ -95,15 +95,16 @@ def _limits(quantity: str) -> tuple[float, float]:
 
 def _examples(args: argparse.Namespace, classes: ClassFile) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if args.table:
-        table = load_table(args.table, classes.names)
-        yield table.keypoints, table.labels
+        table = read_any(args.table, classes.names)
+        yield table.canonical(), table.label_indices(classes.names)
     if args.statistics:
         yield PoseStatistics(args.statistics, classes.names).draw(args.samples, np.random.default_rng(args.seed))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arnis-train bands`."""
-    parser.add_argument("--table", type=Path, help="keypoints of rendered people, made by `arnis-train synth`")
+    parser.add_argument("--table", type=Path, help="labelled keypoints: a table, or a folder with one")
+    parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
     parser.add_argument("--statistics", type=Path, help="pose statistics to draw further examples from")
     parser.add_argument("--samples", type=int, default=20_000, help="examples to draw from them (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -112,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Learn the bands and write them; raises UserError when there is nothing to learn from."""
-    classes = load_classes()
+    classes = load_classes(args.classes)
     examples = list(_examples(args, classes))
     if not examples:
         raise UserError("there is nothing to learn bands from; give --table, --statistics or both")

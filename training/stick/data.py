@@ -1,12 +1,10 @@
 """Table of pictures and real clips to cached crops, and cached crops to augmented batches.
 
 The cache keeps a wider crop than the network sees, so that shift, zoom and turn happen when a batch is loaded.
-A table has the columns `image_path, group, view, split, kp0_x, kp0_y, kp0_conf, ... kp18_conf` (pixels, empty: absent).
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from stages.stick_crop import Crop, extract_crop, stick_crop
+from training.data.readers import read_any
 from training.stick.augment import Warp, augment_pixels, random_warp
 from training.stick.composite import DrawnStick, add_distractors, add_stick, torso_px
 from training.stick.network import SIZE_PX
@@ -70,28 +69,16 @@ class Batch:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Rows of a table whose picture exists. Raises UserError when the table or a column is missing."""
-    if not path.is_file():
-        raise UserError(f"table {path} does not exist; make one with `arnis-train synth`")
-    rows = []
-    with path.open(newline="") as stream:
-        for record in csv.DictReader(stream):
-            try:
-                rows.append(_row(record, path.parent))
-            except (KeyError, TypeError):
-                columns = "image_path, label_name, group, view, split, kp0_x ... kp18_conf"
-                raise UserError(f"table {path} lacks one of the columns {columns}") from None
-    return rows
-
-
-def _row(record: dict[str, str], folder: Path) -> Row:
-    cells = [[record[f"kp{i}_{axis}"] for axis in ("x", "y", "conf")] for i in range(NODE_COUNT)]
-    keypoints = np.array([[float(c) if c else np.nan for c in row] for row in cells], np.float32)
-    absent = ~np.isfinite(keypoints[:, :2]).all(1)
-    keypoints[absent] = (np.nan, np.nan, 0.0)
-    keypoints[:, 2] = np.nan_to_num(keypoints[:, 2], nan=1.0)
-    path = folder / record["image_path"]
-    return Row(path, keypoints, record["split"], record["group"], record["view"], record["label_name"])
+    """Rows of a table in any form that `training.data.readers` reads. Raises UserError when it is none."""
+    table = read_any(path)
+    keypoints = table.keypoints.copy()
+    # A point without a place is absent; one outside the picture has a place and confidence 0.
+    keypoints[~keypoints.any(-1), :2] = np.nan
+    return [
+        Row(table.picture_path(i), keypoints[i], str(table.splits[i]), str(table.groups[i]), str(table.views[i]),
+            str(table.labels[i]))
+        for i in range(len(table)) if table.pictures[i]
+    ]  # fmt: skip
 
 
 def read_picture(path: Path) -> np.ndarray:
