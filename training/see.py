@@ -1,6 +1,6 @@
 """What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them.
 
-Writes, into a folder, `table.csv` (columns as in the data set's own table, with the hand as it was seen and as it is)
+Writes, into a folder, `table.csv` (as `training.data.table` describes it, with the hand as it was seen and as it is)
 and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
 """
 
@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,79 +25,86 @@ from tqdm import tqdm
 from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context
+from stages.classes import load_classes
 from stages.correct import Correct, CorrectSettings
 from stages.detect import Detect, DetectSettings
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from training.data.readers import read_any
+from training.data.table import Table, append_table
 
 SHARD_ROWS = 256
-KEYPOINT_COLUMNS = [f"kp{node}_{part}" for node in range(NODE_COUNT) for part in ("x", "y", "conf")]
 
 Seen = tuple[np.ndarray, str]
 """Keypoints float32 (19, 3) in pixels, confidence 0 where missing; the hand with the stick, empty when none is seen."""
-Look = Callable[[np.ndarray, dict[str, str]], Seen]
-"""From a picture, uint8 BGR, and its row of the table to what is seen in it."""
+Look = Callable[[np.ndarray, str], Seen]
+"""From a picture, uint8 BGR, and a name of its own to what is seen in it."""
 
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `see`."""
-    parser.add_argument("data", type=Path, help="folder of a data set with table.csv (made by `synth`)")
+    parser.add_argument(
+        "data", type=Path, help="data set: a table with pictures, or a folder with one (made by `synth`)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for what is seen")
     parser.add_argument("--truth", action="store_true", help="take the true keypoints instead of the detectors'")
     parser.add_argument("--body", help="body detector instead of the default one")
+    parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
     parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--limit", type=int, help="look at no more than this many pictures")
 
 
 def run(args: argparse.Namespace) -> int:
     """Look at the pictures that are not in the table yet; 0 on success."""
-    rows = read_rows(args.data / "table.csv")[: args.limit]
-    see(rows, args.data, args.out, args.truth, args.processes, args.body)
+    names = load_classes(args.classes).names
+    table = read_any(args.data, names)
+    see(table.select(slice(args.limit)), names, args.out, args.truth, args.processes, args.body)
     return 0
 
 
-def read_rows(table: Path) -> list[dict[str, str]]:
-    """Rows of a table; raises UserError when there is none."""
-    if not table.is_file():
-        raise UserError(f"table {table} does not exist; draw a data set with `arnis-train synth`")
-    with table.open(newline="") as stream:
-        return [row for row in csv.DictReader(stream) if row.get(KEYPOINT_COLUMNS[-1]) is not None]
-
-
 def see(
-    rows: list[dict[str, str]], data: Path, out: Path, truth: bool, processes: int = 1, body: str | None = None
+    data: Table, names: tuple[str, ...], out: Path, truth: bool, processes: int = 1, body: str | None = None
 ) -> None:
-    """Write table and crops of `rows`, whose pictures lie in `data`."""
+    """Write table and crops of a data set's pictures, going on after the shards that are there."""
     (out / "crops").mkdir(parents=True, exist_ok=True)
     table = out / "table.csv"
     done = _whole_shards(table, out / "crops")
-    shards = [rows[start : start + SHARD_ROWS] for start in range(done * SHARD_ROWS, len(rows), SHARD_ROWS)]
-    log.info("%d pictures to look at, %d are done", sum(map(len, shards)), done * SHARD_ROWS)
+    log.info("%d pictures to look at, %d are done", len(data), min(len(data), done * SHARD_ROWS))
+    rest = data.select(slice(done * SHARD_ROWS, None))
+    for number, (seen, crops) in enumerate(look_at(rest, truth, processes, body), done):
+        np.save(out / "crops" / f"{number:05d}.npy", crops)
+        append_table(seen, table, names)
+
+
+def look_at(
+    data: Table, truth: bool = False, processes: int = 1, body: str | None = None, shard_rows: int = SHARD_ROWS
+) -> Iterator[tuple[Table, np.ndarray]]:
+    """Shards of the table as the detectors see its pictures, with hand crops uint8 (rows, 128, 128, 3), in order.
+
+    Raises UserError when a picture cannot be read.
+    """
+    shards = [data.select(slice(start, start + shard_rows)) for start in range(0, len(data), shard_rows)]
     # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(truth, body)) as pool:
-        pictures = [(data, shard) for shard in shards]
-        results = tqdm(pool.map(_look_at, pictures), total=len(shards), unit="shard")
-        for number, (seen, crops) in enumerate(results, done):
-            np.save(out / "crops" / f"{number:05d}.npy", crops)
-            fresh = not table.exists()
-            with table.open("a", newline="") as stream:
-                writer = csv.DictWriter(stream, list(seen[0]))
-                if fresh:
-                    writer.writeheader()
-                writer.writerows(seen)
+    with (
+        ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(truth, body)) as pool,
+        tqdm(total=len(data), unit="picture", disable=None) as bar,
+    ):
+        for seen, crops in pool.map(_look_at, shards):
+            yield seen, crops
+            bar.update(len(seen))
 
 
-def true_keypoints(image: np.ndarray, row: dict[str, str]) -> Seen:
+def true_keypoints(data: Table, index: int) -> Seen:
     """What the table says."""
-    values = np.array([row[column] or "nan" for column in KEYPOINT_COLUMNS], np.float32).reshape(NODE_COUNT, 3)
-    values[~np.isfinite(values).all(1), 2] = 0
+    keypoints = data.keypoints[index].copy()
     # The renders grade visibility; a hidden joint is still where it is.
-    values[values[:, 2] > 0, 2] = np.maximum(values[values[:, 2] > 0, 2], 0.5)
-    return values, row["grip_hand"]
+    seen = keypoints[:, 2] > 0
+    keypoints[seen, 2] = np.maximum(keypoints[seen, 2], 0.5)
+    return keypoints, str(data.hands[index])
 
 
 class _OnePicture:
@@ -120,13 +128,13 @@ def detected_keypoints(body: str | None = None) -> Look:
     detect.open(context)
     correct.open(context)
 
-    def look(image: np.ndarray, row: dict[str, str]) -> Seen:
+    def look(image: np.ndarray, name: str) -> Seen:
         frames.image = image
         height, width = image.shape[:2]
         # In a video the detector looks where the person was in the frame before: so the second look counts.
         for number in range(2):
             packet = ArnisPacket(
-                stream=row["image_path"], sequence=number, pts=number / 30, captured_at_ns=0,
+                stream=name, sequence=number, pts=number / 30, captured_at_ns=0,
                 frame=FrameRef("", 0, 0, width, height),
             )  # fmt: skip
             packet = detect.process(packet)
@@ -146,30 +154,32 @@ def keypoints_of(packet: ArnisPacket) -> Seen:
     return keypoints, packet.stick.hand
 
 
-_look: Look = true_keypoints
+_look: Look | None = None
+"""None: the truth is told instead."""
 
 
 def _open(truth: bool, body: str | None) -> None:
     """Start of a process: load the detectors once."""
     global _look
     cv2.setNumThreads(1)
-    _look = true_keypoints if truth else detected_keypoints(body)
+    _look = None if truth else detected_keypoints(body)
 
 
-def _look_at(shard: tuple[Path, list[dict[str, str]]]) -> tuple[list[dict[str, str]], np.ndarray]:
-    data, rows = shard
-    seen, crops = [], np.zeros((len(rows), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-    for number, row in enumerate(rows):
-        image = cv2.imread(os.fspath(data / row["image_path"]))
+def _look_at(data: Table) -> tuple[Table, np.ndarray]:
+    crops = np.zeros((len(data), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    keypoints, hands, sizes = data.keypoints.copy(), [], data.sizes.copy()
+    for i in range(len(data)):
+        image = cv2.imread(os.fspath(data.picture_path(i)))
         if image is None:
-            raise UserError(f"picture {data / row['image_path']} cannot be read; draw the data set anew")
-        keypoints, hand = _look(image, row)
-        crop = hand_crop(image, keypoints, "left" if hand == "left" else "right")
+            raise UserError(f"{data.rows[i]}: {data.picture_path(i)} is no picture; replace it or delete the row")
+        keypoints[i], hand = _look(image, str(data.pictures[i])) if _look else true_keypoints(data, i)
+        hands.append(hand)
+        sizes[i] = image.shape[1::-1]
+        crop = hand_crop(image, keypoints[i], "left" if hand == "left" else "right")
         if crop is not None:
-            crops[number] = crop
-        values = ["" if not conf > 0 else f"{v:.3f}" for x, y, conf in keypoints.tolist() for v in (x, y, conf)]
-        cells = dict(zip(KEYPOINT_COLUMNS, values, strict=True))
-        seen.append({**row, "true_hand": row["grip_hand"], "grip_hand": hand, **cells})
+            crops[i] = crop
+    keypoints[~(keypoints[..., 2] > 0)] = 0
+    seen = replace(data, keypoints=keypoints, hands=np.array(hands, dtype=str), true_hands=data.hands, sizes=sizes)
     return seen, crops
 
 

@@ -19,12 +19,12 @@ from stages.classify import INPUTS, check_card
 from stages.graph import torso_length
 from stages.skeleton import GRIP, TIP
 from training import app
+from training.data.table import KEYPOINT_COLUMNS
 from training.geopose import export, measure
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
 from training.geopose.data import Mixture, PoseTable, load_table, split_table, training_batches
 from training.geopose.fit import FitSettings, fit, load_weights, predict
 from training.geopose.pose_statistics import PoseStatistics
-from training.see import KEYPOINT_COLUMNS
 
 CLASSES = load_classes()
 STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"

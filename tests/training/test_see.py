@@ -15,8 +15,8 @@ pytest.importorskip("tqdm")
 
 from stages.classes import load_classes, models_folder
 from training import app
+from training.data.table import KEYPOINT_COLUMNS
 from training.geopose.data import load_table
-from training.see import KEYPOINT_COLUMNS
 
 
 def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(tmp_path: Path) -> None:
