@@ -96,14 +96,12 @@ def picture_sizes(columns: dict[str, list[str]], where: list[str]) -> np.ndarray
 
 
 def class_labels(columns: dict[str, list[str]], names: Sequence[str] | None, where: list[str]) -> list[str]:
-    """Names of the classes; raises UserError where there is none."""
+    """Names of the classes, empty where none is given; raises UserError for a number that the class file lacks."""
     written = columns.get("label_name", [""] * len(where))
     labels = [name or label for name, label in zip(written, columns["label"], strict=True)]
     if any(label.isdecimal() for label in labels):
         names = names or load_classes().names
     for i, label in enumerate(labels):
-        if not label:
-            raise UserError(f"{where[i]}: label is empty; write the name of a class")
         if label.isdecimal() and names:
             if int(label) >= len(names):
                 raise UserError(f"{where[i]}: label is {label}, and the class file has 0 to {len(names) - 1}")

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from engine.errors import UserError
-from training.data.coco import read_coco
-from training.data.table import Table, read_table
+from training.data.coco import read_coco, write_coco
+from training.data.table import Table, read_table, write_table
 from training.data.ultralytics import read_ultralytics
 
 
@@ -42,6 +42,16 @@ def _main_file(folder: Path) -> Path:
                     "label them with `arnis-train label`")  # fmt: skip
 
 
+def write_any(table: Table, path: Path, names: Sequence[str]) -> None:
+    """Write a .csv table, or a .json file of COCO keypoints; raises UserError for anything else."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise UserError(f"{path}: the name must end in .csv or .json")
+    if path.suffix.lower() == ".json":
+        write_coco(table, path)
+    else:
+        write_table(table, path, names)
+
+
 def read_all(paths: Sequence[Path], names: Sequence[str] | None = None) -> Table:
     """Read several tables of the same pictures, or of different ones, into one; see `merged`."""
     return merged([read_any(path, names) for path in paths])
@@ -69,13 +79,14 @@ def _first_known(joined: Table, rows: list[list[int]], known: np.ndarray) -> Tab
     out = joined.select(np.array([own[0] for own in rows]))
     texts = ("labels", "groups", "views", "hands", "true_hands", "splits")
     filled = {name: getattr(joined, name)[[own[0] for own in rows]].astype(object) for name in texts}
-    keypoints, sizes = out.keypoints.copy(), out.sizes.copy()
+    keypoints, sizes, pictures = out.keypoints.copy(), out.sizes.copy(), out.pictures.astype(object)
     for k, own in enumerate(rows):
         for name in texts:
             filled[name][k] = next((text for text in getattr(joined, name)[own].tolist() if text), "")
         for node in range(keypoints.shape[1]):
             first = next((i for i in own if known[i, node]), own[0])
             keypoints[k, node] = joined.keypoints[first, node]
+        pictures[k] = next((joined.pictures[i] for i in own if joined.picture_path(i).is_file()), pictures[k])
         sizes[k] = next((joined.sizes[i] for i in own if joined.sizes[i].all()), joined.sizes[own[0]])
     return replace(
         out, keypoints=keypoints, sizes=sizes, **{name: values.astype(str) for name, values in filled.items()}

@@ -120,6 +120,8 @@ class Table:
         unknown = np.flatnonzero(~np.isin(self.labels, names))
         if len(unknown):
             row, label = self.rows[unknown[0]], str(self.labels[unknown[0]])
+            if not label:
+                raise UserError(f"{row}: the label is empty; write the name of its class there")
             raise UserError(f"{row}: class {label!r} is not in the class file; correct the row or give --classes")
         places = {name: place for place, name in enumerate(names)}
         return np.array([places[label] for label in self.labels.tolist()], np.int64)

@@ -127,7 +127,6 @@ def test_a_hand_counts_only_where_there_is_a_grip_as_in_serving(tmp_path: Path) 
         ({"kp3_x": "abc"}, r"t.csv row 3: kp3_x is 'abc'; write a number"),
         ({"kp3_conf": "2"}, r"t.csv row 3: kp3_conf is 2; confidences"),
         ({"label": "13"}, r"t.csv row 3: label is 13, and the class file has 0 to 12"),
-        ({"label": ""}, r"t.csv row 3: label is empty"),
         ({"width": "wide"}, r"t.csv row 3: width is 'wide'"),
         ({"grip_hand": "both"}, r"t.csv row 3: grip_hand is 'both'; allowed: left, right"),
         ({"split": "dev"}, r"t.csv row 3: split is 'dev'; allowed: train, val, test"),
@@ -140,9 +139,10 @@ def test_a_cell_that_makes_no_sense_is_named(change: dict[str, str], message: st
 
 
 def test_a_class_that_the_class_file_does_not_have_is_named_with_its_row(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / "t.csv", keypoints(2), {"label": "my_pose"}))
-    with pytest.raises(UserError, match="t.csv row 3: class 'my_pose' is not in the class file"):
-        table.label_indices(NAMES)
+    for label, message in (("my_pose", "class 'my_pose' is not in the class file"), ("", "the label is empty")):
+        table = read_table(write(tmp_path / "t.csv", keypoints(2), {"label": label}))
+        with pytest.raises(UserError, match=f"t.csv row 3: {message}"):
+            table.label_indices(NAMES)
 
 
 @pytest.mark.parametrize(

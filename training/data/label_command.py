@@ -1,0 +1,81 @@
+"""`arnis-train label`: pictures in folders named like the classes become a table, labelled by the shipped detectors.
+
+    crown_thrust/anna/1.jpg, crown_thrust/ben_02.jpg, ...   (`training.data.pictures` tells how people are named)
+
+What the detectors got wrong can be corrected in CVAT or Label Studio: `--out poses.json` writes COCO keypoints, and
+`arnis-train convert corrected.json poses.csv --out poses.csv` takes the corrections in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import UserError
+from stages.angles import VIEWS, view_of
+from stages.classes import load_classes
+from stages.skeleton import NODE_COUNT, TIP
+from training.data.pictures import as_class_name, class_and_group, list_pictures
+from training.data.readers import write_any
+from training.data.table import Table, make_table
+from training.see import look_at
+
+log = logging.getLogger(__name__)
+
+_SHARD_ROWS = 16
+"""Small, so that the bar moves and processes share the work."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `label`."""
+    parser.add_argument("folder", type=Path, help="folder with a folder of pictures for each class")
+    parser.add_argument("--out", type=Path, required=True, help="table to write: .csv, or .json for COCO keypoints")
+    parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
+    parser.add_argument("--body", help="body detector instead of the default one")
+    parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Label the pictures and write the table; 0 on success."""
+    names = load_classes(args.classes).names
+    table = label(pictures_of(args.folder, names), args.processes, args.body)
+    write_any(table, args.out, names)
+    seen = (table.keypoints[..., 2] > 0).any(1)
+    log.info(
+        "%s: %d pictures, %d classes, %d people or recordings; nobody seen in %d, no stick in %d of the others",
+        args.out, len(table), len(set(table.labels)), len(set(table.groups) - {""}), int((~seen).sum()),
+        int((seen & (table.keypoints[:, TIP, 2] == 0)).sum()),
+    )  # fmt: skip
+    return 0
+
+
+def pictures_of(folder: Path, names: Sequence[str]) -> Table:
+    """The pictures with class and group and without keypoints; raises UserError when folders are not named so."""
+    if not folder.is_dir():
+        raise UserError(f"folder {folder} does not exist; give one that holds a folder of pictures for each class")
+    pictures = [path.relative_to(folder) for path in list_pictures(folder)]
+    if not pictures:
+        raise UserError(f"folder {folder} holds no pictures; put a folder of them for each class there")
+    for picture in pictures:
+        if len(picture.parts) < 2:
+            raise UserError(f"{folder / picture} lies in no class's folder; move it into one, such as {names[0]}")
+        if as_class_name(picture.parts[0]) not in names:
+            raise UserError(f"folder {folder / picture.parts[0]} is no class; rename it or give your --classes")
+    files = [picture.as_posix() for picture in pictures]
+    labels, groups = zip(*(class_and_group(file, names) for file in files), strict=True)
+    empty = np.zeros((len(files), NODE_COUNT, 3), np.float32)
+    sizes = np.zeros((len(files), 2), np.int32)
+    return make_table(folder, files, labels, sizes, empty, [f"picture {file}" for file in files], groups=groups)
+
+
+def label(pictures: Table, processes: int = 1, body: str | None = None) -> Table:
+    """The table with keypoints, hands and views as the detectors see them."""
+    parts = look_at(pictures, processes=processes, body=body, shard_rows=_SHARD_ROWS)
+    seen = Table.joined([part for part, _ in parts])
+    views = np.array([*VIEWS, ""])[view_of(seen.keypoints)]
+    return replace(seen, views=views, true_hands=seen.hands)
