@@ -1,13 +1,15 @@
-"""Weights to `model.onnx` with its card, proven equal to torch in both runtimes."""
+"""Weights to `model.onnx`, and to OpenVINO IR, with a card, proven equal to torch in both runtimes."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import torch
 
 from stages.cards import Card, CardInput, sha256_of
@@ -29,6 +31,8 @@ _OPSET = 18
 def export_onnx(model: GeoPoseNet, file: Path) -> None:
     """Write the network with dense graph, own normalisation and free batch; one file without outside data."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    for chatty in ("onnx_ir", "onnxscript"):  # a line for each constant that they fold
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     example = tuple(torch.from_numpy(array) for array in random_inputs(2, np.random.default_rng(0)))
     batch = torch.export.Dim("batch", min=1, max=256)
     torch.onnx.export(
@@ -48,9 +52,10 @@ def random_inputs(count: int, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def table_inputs(table: PoseTable, count: int) -> list[np.ndarray]:
-    """The network's inputs for `count` samples spread over a table that has crops."""
+    """The network's inputs for `count` samples spread over a table; without crops they are black and marked absent."""
     part = table.select(np.linspace(0, len(table) - 1, count).astype(int))
-    return [*build_graph(part.keypoints), part.crops, part.crop_present]
+    crops = part.crops if len(part.crops) else np.zeros((count, *INPUTS["crop"][1][1:]), np.uint8)
+    return [*build_graph(part.keypoints), crops, part.crop_present]
 
 
 def parity(model: GeoPoseNet, file: Path, inputs: list[np.ndarray]) -> dict[str, float]:
@@ -60,16 +65,37 @@ def parity(model: GeoPoseNet, file: Path, inputs: list[np.ndarray]) -> dict[str,
     """
     with torch.no_grad():
         wanted = model.eval()(*(torch.from_numpy(array) for array in inputs)).numpy()
-    worst = {}
-    for backend in RUNTIMES:
-        network = load_network(file, backend, threads=1)
-        starts = [(i, i + 1) for i in range(20)] + [(i, i + 50) for i in range(0, len(wanted), 50)]
-        gaps = [np.abs(network(*(array[a:b] for array in inputs))[0] - wanted[a:b]).max() for a, b in starts]
-        worst[backend] = float(max(gaps))
-        if worst[backend] > PARITY_BOUND:
-            raise RuntimeError(f"{backend} differs from torch by {worst[backend]:.1e}; the export is faulty")
-    log.info("parity with torch: %s", ", ".join(f"{name} {gap:.1e}" for name, gap in worst.items()))
-    return worst
+    networks = {backend: load_network(file, backend, threads=1) for backend in RUNTIMES}
+    gaps = {backend: _largest_gap(network, inputs, wanted, backend) for backend, network in networks.items()}
+    log.info("parity with torch: %s", ", ".join(f"{name} {gap:.1e}" for name, gap in gaps.items()))
+    return gaps
+
+
+def parity_of_ir(model: GeoPoseNet, xml: Path, inputs: list[np.ndarray]) -> float:
+    """As `parity`, for an OpenVINO IR on the CPU."""
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.compile_model(xml, "CPU", settings)
+    with torch.no_grad():
+        wanted = model.eval()(*(torch.from_numpy(array) for array in inputs)).numpy()
+    return _largest_gap(lambda *arrays: [compiled(list(arrays))[0]], inputs, wanted, f"the IR {xml.name}")
+
+
+def export_ir(file: Path, folder: Path) -> Path:
+    """Write an ONNX file as OpenVINO IR, `folder`/model.xml with its weights in model.bin; returns the XML file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Compressed to f16, which is the default, it would not be the network that was measured.
+    openvino.save_model(openvino.convert_model(file), folder / "model.xml", compress_to_fp16=False)
+    return folder / "model.xml"
+
+
+def _largest_gap(
+    network: Callable[..., Sequence[np.ndarray]], inputs: list[np.ndarray], wanted: np.ndarray, name: str
+) -> float:
+    starts = [(i, i + 1) for i in range(20)] + [(i, i + 50) for i in range(0, len(wanted), 50)]
+    gap = float(max(np.abs(network(*(array[a:b] for array in inputs))[0] - wanted[a:b]).max() for a, b in starts))
+    if gap > PARITY_BOUND:
+        raise RuntimeError(f"{name} differs from torch by {gap:.1e}; the export is faulty")
+    return gap
 
 
 def write_card(
@@ -80,13 +106,17 @@ def write_card(
     data: str,
     metrics: dict[str, Any],
     notes: str,
+    file: str = "model.onnx",
 ) -> None:
-    """Write `card.toml` beside `model.onnx`."""
+    """Write `card.toml` beside the model's `file`; an IR's weights are told by their own hash in `made_with`."""
+    made_with = {name: version(name) for name in ("torch", "torchvision", "onnx")} | {"revision": git_revision()}
+    if (weights := (folder / file).with_suffix(".bin")).is_file():
+        made_with["weights_sha256"] = sha256_of(weights)
     card = Card(
         task="pose_classifier",
         architecture="geopose_gatv2_mobilenetv3small",
-        file="model.onnx",
-        sha256=sha256_of(folder / "model.onnx"),
+        file=file,
+        sha256=sha256_of(folder / file),
         inputs=tuple(CardInput(name, dtype, shape, *_layout(name)) for name, (dtype, shape) in INPUTS.items()),
         outputs=("logits",),
         licence="AGPL-3.0-or-later",
@@ -98,7 +128,7 @@ def write_card(
         classes=classes.names,
         classes_sha256=classes.digest(),
         notes=notes,
-        made_with={name: version(name) for name in ("torch", "torchvision", "onnx")} | {"revision": git_revision()},
+        made_with=made_with,
     )
     (folder / "card.toml").write_text(toml_text(card))
 

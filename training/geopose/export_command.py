@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -17,7 +19,8 @@ from training.geopose import export, measure
 from training.geopose.data import PoseTable, load_table
 from training.geopose.fit import load_weights, predict
 from training.geopose.network import GeoPoseNet
-from training.geopose.parts import add_data_arguments, load_parts
+from training.geopose.parts import Parts, add_data_arguments, load_parts
+from training.geopose.quantise import CALIBRATION_SAMPLES, PrecisionRow, compare_precisions, quantise, table_text
 
 NOTES = (
     "Confidence is softmax(logits / temperature); temperature and threshold (nine of ten accepted answers right) come "
@@ -26,6 +29,8 @@ NOTES = (
     "behind the renders were made from the same photographs (extra trees on statistics of others lose 6 points)."
 )
 
+INT8_NOTES = "Convolutions in INT8 (NNCF, after training), all else in FP32; the metrics compare it with FP32."
+
 log = logging.getLogger(__name__)
 
 
@@ -33,13 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
     add_data_arguments(parser)
     parser.add_argument("--output", type=Path, help="model folder to write (default models/geopose)")
+    parser.add_argument("--int8", action="store_true",
+                        help="also quantise to INT8, measured against FP32: a model folder of its own, RUN/int8")
+    parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
     parser.add_argument("--data-text", default="Renders of synthetic people, samples of aggregate pose statistics",
                         help="what the card says it was trained on")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate, measure, export, prove equal and write the card; 0 on success."""
+    """Calibrate, measure, export, prove equal, write card and report; 0 on success."""
     classes = load_classes()
     parts = load_parts(args.seen, classes)
     model = load_weights(args.run / "best.pt", len(classes.classes))
@@ -48,21 +56,34 @@ def run(args: argparse.Namespace) -> int:
     log.info("test people: %s", json.dumps({k: v for k, v in figures.items() if k != "confusion"}))
     output = args.output or models_folder() / "geopose"
     export.export_onnx(model, output / "model.onnx")
-    gaps = {
-        f"{name}_{backend}": gap
-        for name, inputs in (("random", export.random_inputs(200, np.random.default_rng(1))),
-                             ("seen", export.table_inputs(parts.test, 200)))
-        for backend, gap in export.parity(model, output / "model.onnx", inputs).items()
-    }  # fmt: skip
-    figures["parity_200"] = gaps
+    figures["parity_200"] = parity(model, output / "model.onnx", parts.test)
     if args.transfer:
         real = transfer(model, load_table(args.transfer, classes.names), temperature, threshold)
         log.info("real keypoints: %s", json.dumps(real))
         figures["real_keypoints_without_crop"] = real
+    common = {"classes": classes, "temperature": temperature, "threshold": threshold, "data": args.data_text}
+    card = partial(export.write_card, **common)
+    if args.int8:
+        rows = _int8(output / "model.onnx", args.run / "int8", parts, temperature, threshold)
+        figures["precisions"] = msgspec.to_builtins(rows)
+        card(args.run / "int8", metrics=_rounded({"precisions": figures["precisions"]}), notes=f"{INT8_NOTES} {NOTES}")
+    card(output, metrics=_rounded(figures), notes=NOTES)
+    if args.ir:
+        _ir(model, output / "model.onnx", args.ir, parts.test)
+        card(args.ir, metrics=_rounded(figures), notes=NOTES, file="model.xml")
     (args.run / "report.json").write_text(json.dumps({**figures, "classes": classes.names}, indent=1))
-    export.write_card(output, classes, temperature, threshold, args.data_text, _rounded(figures), NOTES)
     log.info("wrote %s", output)
     return 0
+
+
+def parity(model: GeoPoseNet, file: Path, test: PoseTable) -> dict[str, float]:
+    """Largest difference of a logit from torch's, over 200 random and 200 seen inputs, in each runtime."""
+    return {
+        f"{name}_{backend}": gap
+        for name, inputs in (("random", export.random_inputs(200, np.random.default_rng(1))),
+                             ("seen", export.table_inputs(test, 200)))
+        for backend, gap in export.parity(model, file, inputs).items()
+    }  # fmt: skip
 
 
 def calibrate(model: GeoPoseNet, validation: PoseTable) -> tuple[float, float]:
@@ -107,6 +128,24 @@ def transfer(model: GeoPoseNet, table: PoseTable, temperature: float, threshold:
         "coverage": float(accepted.mean()), "accepted_accuracy": float(right[accepted].mean()),
         "ece": measure.expected_calibration_error(probabilities, labels),
     }  # fmt: skip
+
+
+def _int8(file: Path, folder: Path, parts: Parts, temperature: float, threshold: float) -> list[PrecisionRow]:
+    """Quantise on people who were trained on, compare on test people with the hand known, and print the table."""
+    inputs = export.table_inputs(parts.train, min(CALIBRATION_SAMPLES, len(parts.train)))
+    quantise(file, inputs, folder / "model.onnx")
+    files = {"FP32": file, "INT8": folder / "model.onnx"}
+    rows = compare_precisions(files, parts.test.mirrored(parts.test.wrong_hand), temperature, threshold)
+    log.info("precisions, %d samples of test people:\n%s", len(parts.test), table_text(rows))
+    return rows
+
+
+def _ir(model: GeoPoseNet, file: Path, folder: Path, test: PoseTable) -> None:
+    """Write the IR and prove it equal to torch."""
+    xml = export.export_ir(file, folder)
+    inputs = export.random_inputs(200, np.random.default_rng(1)), export.table_inputs(test, 200)
+    gaps = [export.parity_of_ir(model, xml, part) for part in inputs]
+    log.info("parity of the IR with torch: random %.1e, seen %.1e; wrote %s", *gaps, folder)
 
 
 def _rounded(value: Any) -> Any:

@@ -1,0 +1,128 @@
+"""INT8: quantised after training by NNCF, and judged by what it does to the answers, not only to size and time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+
+from engine.clock import NS_PER_MS, now_ns
+from engine.errors import UserError
+from stages.classify import INPUTS, class_probabilities
+from stages.runtime import RUNTIMES, Network, load_network
+from training.geopose.data import PoseTable
+from training.geopose.export import table_inputs
+from training.geopose.measure import person_interval
+
+CALIBRATION_SAMPLES = 300
+TIMED_RUNS = 60
+_GRAPH_OPERATORS = ("MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "ReduceMean", "ReduceSum", "Concat")
+"""Left in FP32 where there are convolutions, which hold most weights and take most time: with the graph and the head in
+INT8 as well, logits moved by 0.6 on average, with convolutions alone by 0.01."""
+
+
+class PrecisionRow(msgspec.Struct, frozen=True):
+    """One precision on one runtime, over test people."""
+
+    precision: str
+    runtime: str
+    top1: float
+    top1_interval: tuple[float, float]
+    """95 %, by drawing people."""
+    coverage: float
+    accepted_accuracy: float
+    same_answer: float
+    """Share of answers that are those of FP32 on ONNX Runtime."""
+    megabytes: float
+    best_ms: float
+    """Least time of one sample, one thread: what is least disturbed by other programs."""
+    median_ms: float
+
+
+def quantise(model_file: Path, inputs: Sequence[np.ndarray], out: Path) -> None:
+    """Write the INT8 form of an ONNX file; `inputs` are the network's, of the samples to calibrate on.
+
+    Raises UserError when NNCF is not installed.
+    """
+    try:
+        import nncf
+        from nncf.quantization.advanced_parameters import QuantizationParameters
+    except ModuleNotFoundError:
+        raise UserError("--int8 needs nncf, which is not installed; run `pip install 'arnis-stream[train]'`") from None
+    nncf.set_log_level(logging.ERROR)
+    model = onnx.load(model_file)
+    samples = [{name: a[i : i + 1] for name, a in zip(INPUTS, inputs, strict=True)} for i in range(len(inputs[0]))]
+    has_convolutions = any(node.op_type == "Conv" for node in model.graph.node)
+    quantised = nncf.quantize(
+        model,
+        nncf.Dataset(samples),
+        subset_size=len(samples),
+        ignored_scope=nncf.IgnoredScope(types=list(_GRAPH_OPERATORS if has_convolutions else ()), validate=False),
+        # ONNX Runtime knows one scale for all channels of an activation; NNCF would give depthwise layers one each.
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            activations_quantization_params=QuantizationParameters(per_channel=False)
+        ),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(quantised, out)
+
+
+def compare_precisions(
+    files: Mapping[str, Path], test: PoseTable, temperature: float, threshold: float
+) -> list[PrecisionRow]:
+    """Judge each file (by precision, FP32 first) on each runtime over `test`, timing all by turns."""
+    networks = {
+        (precision, runtime): load_network(file, runtime, threads=1)
+        for precision, file in files.items()
+        for runtime in RUNTIMES
+    }
+    times = _time(networks, [array[:1] for array in table_inputs(test, 1)])
+    first: np.ndarray | None = None
+    rows = []
+    for (precision, runtime), network in networks.items():
+        probabilities = class_probabilities(network_logits(network, test), temperature)
+        answer = probabilities.argmax(1)
+        first = answer if first is None else first
+        right, accepted = answer == test.labels, probabilities.max(1) >= threshold
+        rows.append(PrecisionRow(
+            precision, runtime, float(right.mean()), person_interval(right, test.people), float(accepted.mean()),
+            float(right[accepted].mean()) if accepted.any() else 0.0, float((answer == first).mean()),
+            files[precision].stat().st_size / 1e6, *times[precision, runtime],
+        ))  # fmt: skip
+    return rows
+
+
+def network_logits(network: Network, table: PoseTable, batch: int = 50) -> np.ndarray:
+    """float (N, classes) over a table."""
+    inputs = table_inputs(table, len(table))
+    starts = range(0, len(table), batch)
+    return np.concatenate([network(*(array[i : i + batch] for array in inputs))[0] for i in starts])
+
+
+def table_text(rows: Sequence[PrecisionRow]) -> str:
+    """The comparison, for the terminal."""
+    lines = ["precision  runtime      top-1 (95 %)           accepted  right  same answer    MB  best ms  median ms"]
+    for r in rows:
+        top1 = f"{r.top1:.3f} ({r.top1_interval[0]:.3f} to {r.top1_interval[1]:.3f})"
+        answers = f"{r.coverage:8.3f}  {r.accepted_accuracy:.3f}  {r.same_answer:11.3f}"
+        cost = f"{r.megabytes:4.1f}  {r.best_ms:7.2f}  {r.median_ms:9.2f}"
+        lines.append(f"{r.precision:<9}  {r.runtime:<11}  {top1}  {answers}  {cost}")
+    return "\n".join(lines)
+
+
+def _time(
+    networks: Mapping[tuple[str, str], Network], inputs: Sequence[np.ndarray]
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Least and median milliseconds of one sample; by turns, so that a busy moment hits all alike."""
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in networks}
+    for turn in range(TIMED_RUNS + 5):
+        for key, network in networks.items():
+            started = now_ns()
+            network(*inputs)
+            if turn >= 5:
+                times[key].append((now_ns() - started) / NS_PER_MS)
+    return {key: (min(values), float(np.median(values))) for key, values in times.items()}
