@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("no source given: add --source 0 (a camera), --source clip.mp4 (a file) or --source demo")
     config = decide(config, options.source)
     streams = [str(number) for number in range(len(options.source))]
-    check_outputs(config, streams, options.stats)
+    check_outputs(config, options.source, options.stats)
     if options.dry_run:
         sys.stdout.write("\n".join([*dry_run(config, options.source), ""]))
         return 0

@@ -17,25 +17,30 @@ from engine.errors import UserError
 from engine.layout import sections_of, stream_names
 from engine.packet import FrameRef
 from engine.stage import Context, FrameOverrun
-from stages.outputs import check_writable
+from stages.outputs import check_apart, check_writable
 from stages.overlay import OverlaySettings
 from stages.publish import ResultsSettings
 from stages.publisher import PublishSettings, frames_url, results_url
-from stages.record import RecordSettings, check_recording, recording_path
+from stages.record import RecordSettings, check_recording, raw_path, recording_path
 from stages.view import has_display
 
 
-def check_outputs(config: Config, streams: Sequence[str], stats_file: Path | None) -> list[str]:
+def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | None) -> list[str]:
     """Where output goes, one line each; raises UserError when it cannot go there. Writes nothing."""
     found = []
+    files: list[tuple[str, Path]] = []
+    streams = stream_names(sources)
     for section in config.sections.values():
         match section:
             case ResultsSettings(path=path) if path and path != "-":
                 check_writable(Path(path), "results.path")
+                files.append(("results.path", Path(path)))
                 found.append(f"results: {path}")
             case RecordSettings(path=path) if path:
                 for stream in streams:
-                    check_recording(recording_path(Path(path), stream, streams))
+                    recording = recording_path(Path(path), stream, streams)
+                    check_recording(recording)
+                    files += [("record.path", file) for file in {recording, raw_path(recording)}]
                 found.append(f"recording: {path}")
             case OverlaySettings(view="window") if not has_display():
                 raise UserError("overlay.view = window: there is no display here; use --view none")
@@ -43,7 +48,9 @@ def check_outputs(config: Config, streams: Sequence[str], stats_file: Path | Non
                 found.append(f"publishing: {results_url(section)}, pictures {frames_url(section) or 'off'}")
     if stats_file is not None:
         check_writable(stats_file, "--stats")
+        files.append(("--stats", stats_file))
         found.append(f"statistics: {stats_file}")
+    check_apart(files, sources)
     return found
 
 
@@ -60,7 +67,7 @@ def dry_run(config: Config, sources: Sequence[str]) -> list[str]:
             source.close()
         fps = f"{info.fps:.2f} FPS" if info.fps else "unknown rate"
         lines.append(f"source {name}: {text}: {info.width}x{info.height}, {fps}, {'live' if info.live else 'recorded'}")
-    lines += check_outputs(config, stream_names(sources), None)
+    lines += check_outputs(config, sources, None)
     for worker in config.workers:
         lines += _open_worker(worker.name, worker.stages, _harmless(config), stream_names(sources))
     return [*lines, "all is well: nothing was run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine.errors import UserError
@@ -20,3 +21,14 @@ def check_writable(path: Path, setting: str) -> None:
         raise UserError(f"{setting}: cannot write {path}: {error.strerror}; choose another place") from error
     if not existed:
         path.unlink()
+
+
+def check_apart(outputs: Iterable[tuple[str, Path]], sources: Sequence[str]) -> None:
+    """Raise UserError where an output, given with its setting, would overwrite a source or another output."""
+    taken = {Path(source).resolve(): f"the source {source}" for source in sources if Path(source).is_file()}
+    for setting, path in outputs:
+        if path.exists() and not path.is_file():
+            continue  # /dev/null and pipes take several
+        if path.resolve() in taken:
+            raise UserError(f"{setting}: {path} would overwrite {taken[path.resolve()]}; choose another name")
+        taken[path.resolve()] = f"what {setting} writes"

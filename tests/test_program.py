@@ -356,6 +356,18 @@ def test_an_output_that_cannot_be_written_is_named(
     check_sentence(run("--config", light, "--source", clip, flag, tmp_path / name), *words)
 
 
+@pytest.mark.parametrize("flag", ["--results", "--record", "--stats"])
+def test_a_source_is_never_overwritten(tmp_path: Path, light: Path, clip: Path, flag: str) -> None:
+    source = Path(shutil.copy(clip, tmp_path / "lesson.mkv"))
+    check_sentence(run("--config", light, "--source", source, flag, source), "lesson.mkv", "the source")
+    assert source.read_bytes() == clip.read_bytes()
+
+
+def test_two_outputs_do_not_share_a_file(tmp_path: Path, light: Path, clip: Path) -> None:
+    file = tmp_path / "out.mkv"
+    check_sentence(run("--config", light, "--source", clip, "--record", file, "--results", file), "out.mkv", "what re")
+
+
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a display here")
 def test_a_window_without_a_display_is_refused(light: Path, clip: Path) -> None:
     check_sentence(run("--config", light, "--source", clip, "--view", "window"), "no display", "--view none")
