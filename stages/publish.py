@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, ClassVar
 import msgspec
 
 from engine.clock import NS_PER_S, now_ns
+from engine.errors import UserError
 from engine.stage import Context
 from stages.classes import load_classes
 from stages.outputs import check_writable
@@ -51,6 +52,7 @@ class Results:
     def __init__(self, settings: ResultsSettings) -> None:
         self._path = settings.path
         self._out: BinaryIO | None = None
+        self._earlier: Path | None = None
         self._last: dict[str, int] = {}
         self._tally = PoseTally()
         self._encoder = msgspec.json.Encoder()
@@ -63,10 +65,14 @@ class Results:
         elif self._path:
             path = Path(self._path)
             check_writable(path, "results.path")
+            if path.is_file() or not path.exists():
+                self._earlier = path.with_name(f".{path.name}.earlier")
             if context.restarts and path.exists():
                 self._last = mend_lines(path)
+            elif self._earlier is not None and path.exists():
+                path.replace(self._earlier)  # a run that fails before its first line must not cost an earlier run's
             # Unbuffered: each line is one write, so that a killed worker has lost none.
-            self._out = path.open("ab" if context.restarts else "wb", buffering=0)
+            self._out = path.open("ab", buffering=0)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         _mark_ready(packet)
@@ -77,16 +83,24 @@ class Results:
             self._out.write(self._encoder.encode(result_of(packet)) + b"\n")
             if self._path == "-":
                 self._out.flush()
+            elif self._earlier is not None:
+                self._earlier.unlink(missing_ok=True)
+                self._earlier = None
         except BrokenPipeError:
             # The reader (`| head`) has gone, and a run for nobody has no purpose.
             self._out = None
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._request_stop()
+        except OSError as error:
+            where = self._path if self._path != "-" else "the standard output"
+            raise UserError(f"results.path: cannot write to {where} any more: {error.strerror}") from error
         return packet
 
     def close(self) -> None:
         if self._out is not None and self._path != "-":
             self._out.close()
+            if self._earlier is not None and self._earlier.exists():
+                self._earlier.replace(self._path)
         self._out = None
 
     def describe(self) -> dict[str, str]:

@@ -103,6 +103,28 @@ def test_every_packet_becomes_one_line(tmp_path: Path) -> None:
     stage.close()
 
 
+def test_a_run_that_fails_before_its_first_line_leaves_an_earlier_runs_results(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_text("earlier\n")
+    stage = Results(ResultsSettings(path=str(file)))
+    stage.open(context())
+    stage.close()
+    assert file.read_text() == "earlier\n"
+    stage.open(context())
+    stage.process(packet(0))
+    stage.close()
+    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_results_on_a_full_disk_end_the_run_with_a_sentence() -> None:
+    stage = Results(ResultsSettings(path="/dev/full"))
+    stage.open(context())
+    with pytest.raises(UserError, match="results.path: cannot write to /dev/full any more"):
+        stage.process(packet(0))
+
+
 def test_a_restarted_worker_goes_on_in_the_same_file_without_doubles(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     first = Results(ResultsSettings(path=str(file)))
