@@ -15,7 +15,7 @@ from engine.client import DEFAULT_URL, Message, subscribe
 from engine.errors import UserError
 
 _PROGRAM = "arnis-listen"
-_MOST_FIELDS = 12
+_MOST_FIELDS = 20
 _DEEPEST = 2
 
 
@@ -65,14 +65,17 @@ def as_line(message: Message) -> str:
 
 
 def _flat(values: dict[str, Any], depth: int, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Single values by dotted name, the outer ones first; lists and deep tables are left out."""
+    """Single values by dotted name (`cues.0.sentence`), the outer ones first; plain lists, deep tables are left out."""
     for name, value in values.items():
         if isinstance(value, str | int | float) and name != "schema":
             yield prefix + name, value
-    if depth < _DEEPEST:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from _flat(value, depth + 1, f"{prefix}{name}.")
+    if depth == _DEEPEST:
+        return
+    for name, value in values.items():
+        tables = {f"{name}.{i}": item for i, item in enumerate(value)} if isinstance(value, list) else {name: value}
+        for dotted, table in tables.items():
+            if isinstance(table, dict):
+                yield from _flat(table, depth + 1, f"{prefix}{dotted}.")
 
 
 def _short(value: Any) -> str:

@@ -115,6 +115,18 @@ def test_the_listener_prints_lines_for_people_and_for_programs(publisher: Publis
             assert out == expected
 
 
+def test_a_line_holds_the_whole_result_and_the_cues() -> None:
+    result = {"schema": 1, "stream": "0", "sequence": 4, "pts": 0.1, "captured_at_ns": 1, "latency_ms": 9.0,
+              "status": "ok", "reason": None, "person": {"track": 1, "score": 0.9, "keypoints": [[1.0, 2.0, 0.5]]},
+              "stick": {"hand": "right", "angle_deg": 13.0, "length_px": 160.0, "method": "evidence"},
+              "pose": {"label": "crown_thrust", "confidence": 0.9, "probabilities": {"neutral": 0.1}}}  # fmt: skip
+    line = as_line(Message("result.0", result, b"{}", 0))
+    assert line.endswith("pose.label=crown_thrust  pose.confidence=0.9")
+    cue = {"label": "crown_thrust", "cues": [{"sentence": "Straighten your right elbow."}]}
+    line = as_line(Message("feedback.0", cue, b"{}", 0))
+    assert line == "feedback.0  label=crown_thrust  cues.0.sentence=Straighten your right elbow."
+
+
 def test_a_line_says_what_was_missed_and_how_large_a_picture_is() -> None:
     assert as_line(Message("result.0", {"sequence": 9}, b"{}", 3)) == "result.0  (3 missed)  sequence=9"
     assert as_line(Message("frame.0", {}, b"12345", 0)) == "frame.0  5 bytes"
