@@ -22,6 +22,9 @@ from stages.sources.live import SMALLEST_STEP_S, FeedLost
 NO_VIDEO_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Demuxers that make a video of any text file."""
 
+UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+"""Formats without time stamps, as cheap cameras send them: FFmpeg makes up 25 pictures a second."""
+
 COMPLETE = 0.97
 """A file that gives less than this share of the frames that it names was cut off."""
 
@@ -45,6 +48,7 @@ class Decoder:
         if not streams or self._container.format.name in NO_VIDEO_FORMATS:
             self._container.close()
             raise UserError(f"{label} holds no video; give a video file, a folder of pictures, a camera or a URL")
+        self._untimed = self._container.format.name in UNTIMED_FORMATS
         self._stream = streams[0]
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = threads
@@ -90,9 +94,14 @@ class Decoder:
         self.frames += 1
         return self._ready.popleft()
 
-    def pts(self, frame: av.VideoFrame) -> float:
-        """Seconds since the first frame that was asked for; call it once per frame, in order."""
+    def pts(self, frame: av.VideoFrame, arrived_s: float | None = None) -> float:
+        """Seconds since the first frame that was asked for; call it once per frame, in order.
+
+        Of a live frame whose format has no times, the arrival stands in.
+        """
         time = frame.time if frame.time is not None else (self.frames - 1) / (self.fps or 30.0)
+        if arrived_s is not None and self._untimed:
+            time = arrived_s
         if self._first_time is None:
             self._first_time = time
         self._last_pts = max(time - self._first_time, self._last_pts + SMALLEST_STEP_S)
@@ -202,7 +211,7 @@ class StreamFeed:
             self.captured_at_ns = 0
             frame = self._next_frame()
             taken_ns = now_ns()
-        pts = self._decoder.pts(frame)
+        pts = self._decoder.pts(frame, arrived_s=taken_ns / NS_PER_S)
         self._decoder.write(frame, allocate)
         return Captured(pts, taken_ns)
 

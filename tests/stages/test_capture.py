@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -266,6 +267,7 @@ class _Server:
 
     def __init__(self, folder: Path) -> None:
         self.pictures_per_visit = 20
+        self.pause_s = 0.0
         outer = self
 
         class Handler(http.server.SimpleHTTPRequestHandler):
@@ -280,6 +282,7 @@ class _Server:
                     data = cv2.imencode(".jpg", picture(number % 20))[1].tobytes()
                     head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                     self.wfile.write(head.encode() + data + b"\r\n")
+                    time.sleep(outer.pause_s)
 
             def log_message(self, format: str, *args: object) -> None:
                 logging.getLogger(__name__).debug(format, *args)
@@ -319,6 +322,16 @@ def test_a_lost_stream_is_reported_once_and_comes_back(serve: Callable[[], _Serv
     assert all(b - a > 1 for a, b in pairwise(losses)), "between two losses there are pictures"
     times = [event[0].pts for event in events if isinstance(event, tuple)]
     assert all(a < b for a, b in pairwise(times)), "time goes on over a loss"
+
+
+def test_a_stream_without_times_of_its_own_gets_those_of_arrival(serve: Callable[[], _Server]) -> None:
+    server = serve()
+    server.pause_s = 0.1
+    capture = Capture(CaptureSettings(timeout_s=3), server.url + "/camera")
+    capture.open()
+    times = [event[0].pts for event in (read_one(capture) for _ in range(12)) if isinstance(event, tuple)]
+    capture.close()
+    assert times[-1] - times[1] > 0.6, "ten pictures a second, not the 25 that FFmpeg makes up"
 
 
 def test_closing_ends_the_wait_for_a_lost_stream(serve: Callable[[], _Server]) -> None:
