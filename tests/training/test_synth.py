@@ -17,10 +17,10 @@ from stages.classes import load_classes
 pytest.importorskip("anny", reason="needs the training extra: anny")
 pytest.importorskip("moderngl", reason="needs the training extra: moderngl")
 
-from training.synth import command, pose, solve
-from training.synth.body import Wish, pose_body
+from training.synth import command, compare, pose, scene, solve
+from training.synth.body import BRACE_FROM_BUTT, Wish, pose_body
 from training.synth.camera import orbit
-from training.synth.rig import Rest, make_rest
+from training.synth.rig import Rest, finger_rotations, forward, load_rig, make_rest
 from training.synth.skeletons import VIEWS, load_skeletons
 
 PEOPLE, PICTURES = 2, 3
@@ -121,6 +121,68 @@ def test_drawn_poses_lie_near_the_statistics(view: str, rest: Rest) -> None:
             draws.append(solve.to_torso_units(camera.project(posed.keypoints))[: sk.BODY_COUNT])
         wanted = np.array(pose.statistics()[name][view]["body_mean"])
         assert np.linalg.norm(np.mean(draws, axis=0) - wanted, axis=1).mean() < 0.12
+
+
+@pytest.mark.parametrize("name", sorted(pose.PALMS))
+def test_the_palm_looks_where_the_class_wants_it(name: str, rest: Rest) -> None:
+    rng = np.random.default_rng(3)
+    palm = pose.palm_of(name)
+    assert palm is not None
+    errors = []
+    for view in VIEWS:
+        camera = pose.view_camera(name, view, 2.8, 1.4, 50.0, 0.0, (640, 640))
+        for _ in range(3):
+            points = pose.fit_for_palm(rng, name, view, rest, camera)
+            errors.append(np.degrees(np.arccos(np.clip(pose_body(rest, points, Wish(palm=palm)).palm @ palm, -1, 1))))
+    assert np.median(errors) < 45
+    assert max(errors) < 100
+
+
+def test_the_palm_is_the_side_to_which_the_fingers_close(rest: Rest) -> None:
+    rig = load_rig()
+    for side, fist in rest.fists.items():
+        finger = rig.index(f"finger3-3.{side}")
+        _, places = forward(rest.joints, rig, finger_rotations(rest.joints, rig, side, 1.0), rest.joints[0])
+        assert (places[finger] - rest.joints[finger]) @ fist.palm > 0.01
+
+
+@pytest.mark.parametrize("curl", [0.08, 1.0])
+def test_a_bracing_hand_lies_on_the_stick(curl: float, rest: Rest) -> None:
+    rng = np.random.default_rng(1)
+    points = pose.braced(rng, pose.scaled_skeleton("left_elbow_block", rest), rest)
+    assert points is not None
+    posed = pose_body(rest, points, Wish(free_curl=curl, braced=True))
+    along = posed.keypoints[sk.TIP] - posed.butt
+    wrist = posed.keypoints[sk.LEFT_WRIST] - posed.butt
+    place = float(wrist @ along / (along @ along))
+    assert np.linalg.norm(wrist - place * along) < 0.13
+    assert place == pytest.approx(BRACE_FROM_BUTT, abs=0.15)
+
+
+def test_a_bent_lens_moves_keypoints_with_the_picture() -> None:
+    for bend in (-0.06, 0.03):
+        picture = np.zeros((480, 640, 3), np.uint8)
+        places = np.array([[100.5, 60.5], [320.5, 400.5], [600.5, 300.5]])
+        for x, y in places.astype(int):
+            cv2.circle(picture, (int(x), int(y)), 5, (255, 255, 255), -1)
+        bent = scene.bend_picture(picture, bend)[:, :, 0].astype(float)
+        for x, y in scene.bend_points(places, bend, 640, 480):
+            rows, columns = np.mgrid[int(y) - 9 : int(y) + 10, int(x) - 9 : int(x) + 10]
+            part = bent[int(y) - 9 : int(y) + 10, int(x) - 9 : int(x) + 10]
+            assert (part * (columns + 0.5)).sum() / part.sum() == pytest.approx(x, abs=0.3)
+            assert (part * (rows + 0.5)).sum() / part.sum() == pytest.approx(y, abs=0.3)
+
+
+def test_poses_can_be_compared_without_drawing_them() -> None:
+    rows = compare.compare(compare.planned_samples(1, 6, seed=1))
+    assert rows
+    assert all(row.body_mean < 0.6 for row in rows)
+
+
+@pytest.mark.parametrize("kind", sorted(pose.PICK_UPS))
+def test_a_pick_up_pose_keeps_the_body_whole(kind: str, rest: Rest) -> None:
+    points = pose.neutral_pose(np.random.default_rng(2), kind, rest, ())
+    assert np.abs(solve.measure(points) - rest.lengths.pairs).max() < 0.12
 
 
 def test_the_left_view_shows_a_performer_who_faces_image_left(rest: Rest) -> None:

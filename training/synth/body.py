@@ -19,16 +19,22 @@ SIDES = (
     ("R", sk.RIGHT_SHOULDER, sk.RIGHT_ELBOW, sk.RIGHT_WRIST, sk.RIGHT_HIP, sk.RIGHT_KNEE, sk.RIGHT_ANKLE),
 )
 SPINE_SHARE = {"spine05": 0.12, "spine04": 0.3, "spine03": 0.55, "spine02": 0.8, "spine01": 1.0}
+# A palm on the wrong side costs as much as a wrist at its limit: the palm is what tells pairs of classes apart.
+PALM_WEIGHT = 16.0
+WRIST_LIMIT_DEG = 55.0
+STICK_IN_HAND_DEG = (36.0, 102.0)
+BRACE_FROM_BUTT = 0.7  # where the free hand lies on a braced stick, share of its length
 NECK_SHARE = {"neck01": 0.25, "neck02": 0.5, "neck03": 0.75, "head": 1.0}
 
 
 @dataclass(frozen=True)
 class Posed:
-    """A posed mesh on the floor z = 0 with its 19 true keypoints and the butt of the stick, metres."""
+    """A posed mesh on the floor z = 0 with its 19 true keypoints and the butt of the stick, metres; the palm's way."""
 
     vertices: Array
     keypoints: Array
     butt: Array
+    palm: Array  # unit direction out of the palm of the right hand
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class Wish:
     free_curl: float = 0.4
     free_roll_deg: float = 0.0
     toe_out_deg: float = 12.0
+    braced: bool = (
+        False  # the free hand lies on the stick: a fist when it is curled by more than half, else a flat palm
+    )
 
 
 def _limb(joints: tuple[Array, Array, Array], start: Array, goal: Array, pole: Array) -> tuple[Array, Array, Array]:
@@ -77,8 +86,9 @@ def _hand_cost(
     palms /= np.linalg.norm(palms, axis=-1, keepdims=True)
     bend = np.degrees(np.arccos(np.clip(hand @ fore, -1, 1)))
     cost = (bend / 22.0) ** 2 + ((np.degrees(phi) - 78.0) / 22.0) ** 2
+    cost = cost + (np.maximum(bend - WRIST_LIMIT_DEG, 0.0) / 4.0) ** 2
     if palm is not None:
-        cost = cost + 2.0 * (1 - palms @ palm)
+        cost = cost + PALM_WEIGHT * (1 - palms @ palm)
     return cost, hand, palms
 
 
@@ -89,17 +99,39 @@ def _aim_hand(fist: Fist, fore: Array, stick: Array, palm: Array | None, sign: f
     stick, then ever finer ones round the best, so that a moving stick does not make the hand jump.
     """
     basis = frame(stick, fore if abs(float(stick @ fore)) < 0.999 else fore + np.array([0.02, 0.01, 0.03]))
-    phi, psi = np.radians(np.arange(52.0, 101.0, 8.0))[:, None], np.radians(np.arange(0.0, 360.0, 10.0))[None]
+    phi, psi = np.radians(np.arange(38.0, 101.0, 8.0))[:, None], np.radians(np.arange(0.0, 360.0, 10.0))[None]
     step = np.radians([4.0, 5.0])
     for _ in range(5):
         cost, hands, palms = _hand_cost(phi, psi, basis, fore, palm, sign)
         i, j = np.unravel_index(int(cost.argmin()), cost.shape)
         best_phi, best_psi = float(phi[i, 0]), float(psi[0, j])
         hand, side = hands[i, j], palms[i, j]
-        phi = np.clip(best_phi + step[0] * np.array([-1.0, 0.0, 1.0]), np.radians(50), np.radians(102))[:, None]
+        phi = np.clip(best_phi + step[0] * np.array([-1.0, 0.0, 1.0]), *np.radians(STICK_IN_HAND_DEG))[:, None]
         psi = best_psi + step[1] * np.array([[-1.0, 0.0, 1.0]])
         step = step / 2
     return np.asarray(frame(hand, side) @ frame(fist.hand, fist.palm).T)
+
+
+def palm_error_deg(rest: Rest, points: Array, palm: Array) -> float:
+    """How far the palm of a hand that holds the stick of a skeleton (19, 3) must stay from the wished direction."""
+    fore = unit(points[sk.RIGHT_WRIST] - points[sk.RIGHT_ELBOW])
+    fist = rest.fists["R"]
+    hand = _aim_hand(fist, fore, unit(points[sk.TIP] - points[sk.GRIP]), palm, 1.0)
+    return float(np.degrees(np.arccos(np.clip(hand @ fist.palm @ palm, -1, 1))))
+
+
+def brace_place(rest: Rest, points: Array) -> Array:
+    """The place on the stick of a skeleton (19, 3) where a bracing hand lies."""
+    along = BRACE_FROM_BUTT * (rest.stick_m + rest.butt_m) - rest.butt_m
+    return np.asarray(points[sk.GRIP] + along * unit(points[sk.TIP] - points[sk.GRIP]))
+
+
+def _brace(fist: Fist, fore: Array, stick: Array, curl: float) -> tuple[Array, Array]:
+    """Rotation of the left hand on a stick and its way from the wrist to the stick; thumb to the tip or to the butt."""
+    centre = fist.centre if curl > 0.5 else 0.085 * fist.hand + 0.03 * fist.palm
+    hands = [_aim_hand(fist, fore, sign * stick, None, -1.0) for sign in (1.0, -1.0)]
+    hand = max(hands, key=lambda h: float(h @ fist.hand @ fore))
+    return hand, hand @ centre
 
 
 PASSES = 3
@@ -127,7 +159,8 @@ def pose_body(rest: Rest, wanted: Array, wish: Wish) -> Posed:
     direction = unit(wanted[sk.TIP] - wanted[sk.GRIP])
     keypoints = np.concatenate([rig.regressor @ vertices, [grip, grip + rest.stick_m * direction]])
     lift = np.array([0.0, 0.0, -vertices[:, 2].min()])
-    return Posed(vertices + lift, keypoints + lift, grip - rest.butt_m * direction + lift)
+    palm = turns[rig.index("wrist.R")] @ rest.fists["R"].palm
+    return Posed(vertices + lift, keypoints + lift, grip - rest.butt_m * direction + lift, palm)
 
 
 def _skin(weights: sp.csr_matrix, vertices: Array, joints: Array, turns: Array, places: Array) -> Array:
@@ -213,19 +246,24 @@ def _pose_arm(
     a0, b0, c0 = joints[ix["upperarm01"]], joints[ix["lowerarm01"]], joints[ix["wrist"]]
     goal, pole = wanted[wrist].copy(), wanted[elbow]
     fist = rest.fists[side]
-    armed = side == "R" and bool(np.isfinite(wanted[sk.TIP]).all())
-    for _ in range(3 if armed else 1):
+    stick = unit(wanted[sk.TIP] - wanted[sk.GRIP]) if np.isfinite(wanted[sk.TIP]).all() else None
+    armed = side == "R" and stick is not None
+    braced = side == "L" and stick is not None and wish.braced
+    for _ in range(3 if armed or braced else 1):
         upper, lower, end = _limb((a0, b0, c0), start, goal, pole)
         fore = unit(lower @ (c0 - b0))
-        if armed:
-            hand = _aim_hand(fist, fore, unit(wanted[sk.TIP] - wanted[sk.GRIP]), wish.palm, 1.0)
+        if braced and stick is not None:
+            hand, way = _brace(fist, fore, stick, wish.free_curl)
+            goal = brace_place(rest, wanted) - way
+        elif armed and stick is not None:
+            hand = _aim_hand(fist, fore, stick, wish.palm, 1.0)
             goal = 0.35 * wanted[wrist] + 0.65 * (wanted[sk.GRIP] - hand @ fist.centre)
         else:
             hand = about(fore, wish.free_roll_deg) @ lower
     twist = twist_deg(hand @ lower.T, fore)
     local[f"clavicle.{side}"] = chest.T @ base
     local[f"upperarm01.{side}"] = base.T @ upper
-    near, far = about(fore, 0.15 * twist) @ lower, about(fore, 0.6 * twist) @ lower
+    near, far = about(fore, 0.3 * twist) @ lower, about(fore, 0.65 * twist) @ lower
     local[f"lowerarm01.{side}"] = upper.T @ near
     local[f"lowerarm02.{side}"] = near.T @ far
     local[f"wrist.{side}"] = far.T @ hand

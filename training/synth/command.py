@@ -15,13 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "pictures (default), their comparison with the statistics, demo clip, fit of the class skeletons"
     parser.add_argument("action", nargs="?", default=actions[0], choices=actions, help=text)
     parser.add_argument("--out", type=Path, help="folder of the data set, or the file of the demo clip")
-    parser.add_argument("--data", type=Path, help="data set to compare")
+    parser.add_argument("--data", type=Path, help="compare: data set; without it, poses are planned and not drawn")
     parser.add_argument("--people", type=int, default=100, help="synthetic people (default 100)")
     parser.add_argument("--per-person", type=int, default=9, help="pictures of each (default 9)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same pictures (default 1)")
     parser.add_argument("--processes", type=int, default=2, help="processes (default 2)")
     parser.add_argument(
-        "--backgrounds", type=Path, help="folder with photographs for the background (default: drawn rooms)"
+        "--backgrounds",
+        type=Path,
+        help="folder with photographs for the background (default: drawn rooms), such as those of the Debian packages "
+        "mate-backgrounds, lomiri-wallpapers-16.04, lomiri-wallpapers-20.04 and plasma-workspace-wallpapers; "
+        "only for training, never shipped",
     )
     parser.add_argument("--truth", type=Path, help="demo: also write the true keypoints of every frame to this table")
 
@@ -34,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
         write_skeletons()
         return 0
     if args.action == "compare":
-        if args.data is None:
-            raise UserError("compare needs --data, the folder of a data set with table.csv")
-        from training.synth.compare import write_comparison
+        from training.synth.compare import print_plan_comparison, write_comparison
 
-        write_comparison(args.data)
+        if args.data is None:
+            print_plan_comparison(args.people, args.per_person, args.seed)
+        else:
+            write_comparison(args.data)
         return 0
     if args.out is None:
         raise UserError(f"{args.action} needs --out")

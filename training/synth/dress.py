@@ -81,8 +81,8 @@ def random_outfit(rng: np.random.Generator) -> Outfit:
         pattern_scale=float(rng.uniform(0.03, 0.12)),
         belted=bool(jacket or rng.random() < 0.15),
         barefoot=bool(rng.random() < 0.25),
-        loose_shirt_m=float(rng.uniform(0.006, 0.026)),
-        loose_trousers_m=float(rng.uniform(0.006, 0.03)),
+        loose_shirt_m=float(rng.uniform(0.006, 0.026) if rng.random() < 0.7 else rng.uniform(0.026, 0.05)),
+        loose_trousers_m=float(rng.uniform(0.006, 0.03) if rng.random() < 0.7 else rng.uniform(0.03, 0.06)),
         hair_m=float(rng.choice([0.004, 0.012, 0.022], p=[0.4, 0.4, 0.2])),
         hairline=float(rng.uniform(0.95, 1.35)),
         bun=bool(rng.random() < 0.2),
@@ -120,7 +120,10 @@ def normals(vertices: Array) -> Array:
 
 @dataclass(frozen=True)
 class Garment:
-    """Per vertex: (arm, leg, torso, collar) coordinates, head coordinates with the part in w, stand-off, folds."""
+    """Per vertex: (arm, leg, torso, collar) coordinates, head coordinates with the part in w, stand-off, folds.
+
+    On the hands the head's x is how far a place looks out of the palm, and y is 1 on a nail.
+    """
 
     region: Array  # (v, 4)
     head: Array  # (v, 4): x, y, z in eye distances from between the eyes; part 0 body, 1 eyeball, 2 inner mouth
@@ -186,8 +189,29 @@ def fit_garment(rest: Rest, outfit: Outfit, rng: np.random.Generator) -> Garment
     head[~above, :3] = [0, 0, -9]
     region = np.stack([arm, leg, torso, collar], axis=1)
     grain = _grain(rng, len(v))
+    head[:, :2] += _hands(rest, rig)
     offset = _stand_off(region, head, outfit)
     return Garment(region, head, offset * (1 + 0.22 * grain), grain)
+
+
+def _hands(rest: Rest, rig: Rig) -> Array:
+    """(v, 2): how far a place of a hand looks out of the palm (-1 back to 1), and whether it is a nail; 0 elsewhere.
+
+    They travel in the head coordinates x and y, which mean nothing off the head.
+    """
+    out = np.zeros((len(rest.vertices), 2))
+    facing = normals(rest.vertices)
+    bones = np.array(rig.bones)[rig.dominant]
+    for side, fist in rest.fists.items():
+        hand = np.char.endswith(bones, f".{side}") & np.char.startswith(bones, ("finger",))
+        hand |= np.char.endswith(bones, f".{side}") & np.char.startswith(bones, ("wrist",))
+        hand |= np.char.endswith(bones, f".{side}") & np.char.startswith(bones, ("metacarpal",))
+        out[hand, 0] = np.clip(facing[hand] @ fist.palm, -1, 1)
+        for finger in (2, 3, 4, 5):
+            tip = bones == f"finger{finger}-3.{side}"
+            along = (rest.vertices[tip] - rest.joints[rig.index(f"finger{finger}-3.{side}")]) @ fist.hand
+            out[tip, 1] = (along > 0.45 * along.max()) & (out[tip, 0] < -0.5)
+    return out
 
 
 def hair_mask(head: Array, hairline: float) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from training.synth.rig import Rest, make_rest
 from training.synth.skeletons import VIEWS
 
 Array = NDArray[np.float64]
+Picture = NDArray[np.uint8]
 
 SIZES = ((640, 640), (640, 480))
 VISIBLE, SELF_OCCLUDED, ABSENT = 1.0, 0.5, 0.0
@@ -44,6 +45,11 @@ SKIN_DEPTH_M = np.array(
         0.03,
     ]
 )
+# The photographs behind the statistics keep the free hand on the chest or the weapon arm, over 1.2 torso away from
+# the place on the stick, so braced blocks are an addition; more than this share would pull the means away.
+BRACED_SHARE = 0.15
+BYSTANDERS, BYSTANDER_SHARE = 10, 0.2
+OUTDOOR_SHARE = 0.3
 NO_STICK_SHARE = 0.08
 LEFT_HANDED_SHARE = 0.10
 NEUTRAL_SHARE = 0.20
@@ -83,11 +89,16 @@ def random_body(rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def make_performer(rng: np.random.Generator) -> Performer:
-    """A random person with a stick of 60 to 78 cm."""
+def random_rest(rng: np.random.Generator) -> Rest:
+    """A random body with a stick of 60 to 80 cm."""
     butt = rng.uniform(0.07, 0.12)
-    length = 0.71 if rng.random() < 0.6 else rng.uniform(0.60, 0.78)
-    rest = make_rest(random_body(rng), float(length - butt), float(butt))
+    length = 0.71 if rng.random() < 0.6 else rng.uniform(0.60, 0.80)
+    return make_rest(random_body(rng), float(length - butt), float(butt))
+
+
+def make_performer(rng: np.random.Generator) -> Performer:
+    """A random person with a stick."""
+    rest = random_rest(rng)
     outfit = random_outfit(rng)
     return Performer(rest, outfit, fit_garment(rest, outfit, rng), bool(rng.random() < LEFT_HANDED_SHARE))
 
@@ -138,6 +149,12 @@ def visibility(camera: Camera, keypoints: Array, depth: Array) -> Array:
     return out
 
 
+def outside(keypoints: Array, width: int, height: int) -> NDArray[np.bool_]:
+    """Which keypoints (n, 3) lie outside the picture; absent ones do not."""
+    x, y = keypoints[:, 0], keypoints[:, 1]
+    return np.asarray((x < 0) | (x >= width) | (y < 0) | (y >= height))
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a picture shows before it is drawn."""
@@ -150,10 +167,9 @@ class Plan:
 
 
 def plan_picture(
-    rng: np.random.Generator, performer: Performer, label: str, classes: tuple[str, ...], size: tuple[int, int]
+    rng: np.random.Generator, rest: Rest, label: str, classes: tuple[str, ...], size: tuple[int, int]
 ) -> Plan:
     """Choose view, pose and camera for a picture of class `label`; some neutral pictures have no stick."""
-    rest = performer.rest
     base_view = str(rng.choice(VIEWS))
     between = rng.random() < 0.25
     tall = rest.lengths.hip_m * 2.1
@@ -163,7 +179,7 @@ def plan_picture(
         kind = str(rng.choice(list(pose.NEUTRAL_KINDS), p=list(pose.NEUTRAL_KINDS.values())))
     camera = random_camera(rng, source, base_view, tall, size)
     if kind in ("class", "statistics"):
-        points = pose.fit_sample(rng, source, base_view, rest, camera)
+        points = pose.fit_for_palm(rng, source, base_view, rest, camera)
     else:
         points = pose.neutral_pose(rng, kind, rest, tuple(c for c in classes if c != pose.NEUTRAL))
     view = base_view
@@ -181,27 +197,39 @@ def plan_picture(
     if label == pose.NEUTRAL and rng.random() < NO_STICK_SHARE / NEUTRAL_SHARE:
         points = points.copy()
         points[[sk.GRIP, sk.TIP]] = np.nan
-    palm = pose.PALMS.get(label)
     wish = Wish(
-        None if palm is None else np.array(palm) / np.linalg.norm(palm),
+        pose.palm_of(label),
         float(rng.uniform(0.1, 0.8)), float(rng.normal(0, 25)), float(rng.uniform(0, 22)),
     )  # fmt: skip
+    if label.endswith("_block") and rng.random() < BRACED_SHARE:
+        held = pose.braced(rng, points, rest)
+        if held is not None:
+            points = held
+            wish = replace(wish, braced=True, free_curl=float(rng.choice([0.08, 1.0])))
     camera = placed(rng, camera, points, cut_off=bool(rng.random() < 0.07))
     return Plan(label, view, points, camera, wish)
 
 
 def take_picture(
-    rng: np.random.Generator, renderer: Renderer, performer: Performer, plan: Plan, photos: list[NDArray[np.uint8]]
+    rng: np.random.Generator,
+    renderer: Renderer,
+    performer: Performer,
+    plan: Plan,
+    photos: list[Picture],
+    bystanders: list[Picture],
 ) -> Shot:
-    """Draw a plan; the performer must be the renderer's dressed one."""
+    """Draw a plan; the performer must be the renderer's dressed one. Bystanders (RGBA) are not labelled."""
     posed = pose_body(performer.rest, plan.points, plan.wish)
     armed = bool(np.isfinite(plan.points[sk.TIP]).all())
-    rgb, depth = _draw(rng, renderer, posed, plan, photos, armed)
-    rgb = scene.camera_faults(rng, rgb)
+    rgb, depth = _draw(rng, renderer, posed, plan, photos, armed, bystanders)
     keypoints = np.full((sk.NODE_COUNT, 3), np.nan)
     count = sk.NODE_COUNT if armed else sk.BODY_COUNT
     keypoints[:count, :2] = plan.camera.project(posed.keypoints[:count])
     keypoints[:count, 2] = visibility(plan.camera, posed.keypoints[:count], depth)
+    bend = scene.random_lens(rng)
+    rgb = scene.camera_faults(rng, scene.bend_picture(rgb, bend))
+    keypoints[:, :2] = scene.bend_points(keypoints[:, :2], bend, plan.camera.width, plan.camera.height)
+    keypoints[outside(keypoints, plan.camera.width, plan.camera.height), 2] = ABSENT
     view, hand = plan.view, "right" if armed else ""
     if performer.left_handed:
         rgb = np.ascontiguousarray(rgb[:, ::-1])
@@ -212,20 +240,55 @@ def take_picture(
 
 
 def _draw(
-    rng: np.random.Generator, renderer: Renderer, posed: Posed, plan: Plan, photos: list[NDArray[np.uint8]], armed: bool
-) -> tuple[NDArray[np.uint8], Array]:
+    rng: np.random.Generator,
+    renderer: Renderer,
+    posed: Posed,
+    plan: Plan,
+    photos: list[Picture],
+    armed: bool,
+    bystanders: list[Picture],
+) -> tuple[Picture, Array]:
     camera, light = plan.camera, scene.random_light(rng)
     stick = scene.random_stick(rng)
     mode = rng.random() if photos else 1.0
     photo = photos[rng.integers(len(photos))] if photos else None
+    others = [bystanders[k] for k in rng.integers(len(bystanders), size=1 + int(rng.random() < 0.3))]
+    others = others if rng.random() < BYSTANDER_SHARE else []
     if mode < 0.4 and photo is not None:
         rgba, depth = renderer.draw(posed, stick if armed else None, camera, light, None)
         behind = scene.crop_photo(rng, photo, camera.width, camera.height)
+        for other in others:
+            behind = scene.add_bystander(rng, behind, np.ones(behind.shape[:2], bool), other, camera)
         feet = camera.project(posed.keypoints[[sk.LEFT_ANKLE, sk.RIGHT_ANKLE]] * np.array([1, 1, 0.1]))
         size_px = float(np.ptp(camera.project(posed.keypoints[: sk.BODY_COUNT])[:, 1]))
         return scene.composite(rgba, behind, feet, size_px, rng), depth
     if photo is not None:
         renderer.set_photo(scene.crop_photo(rng, photo, 640, 480))
-    room = scene.random_room(rng, camera, photo_wall=photo is not None and mode < 0.65)
+    outdoors = mode >= 0.65 and rng.random() < OUTDOOR_SHARE
+    room = (
+        scene.random_outdoors(rng, camera)
+        if outdoors
+        else scene.random_room(rng, camera, photo_wall=photo is not None and mode < 0.65)
+    )
     rgba, depth = renderer.draw(posed, stick if armed else None, camera, light, room)
-    return np.ascontiguousarray(rgba[:, :, :3]), depth
+    rgb = np.ascontiguousarray(rgba[:, :, :3])
+    for other in others:
+        rgb = scene.add_bystander(rng, rgb, ~np.isfinite(depth), other, camera)
+    return rgb, depth
+
+
+def make_bystanders(renderer: Renderer, seed: int, count: int = BYSTANDERS) -> list[Picture]:
+    """RGBA pictures of people without a stick, cut to their outline, who stand behind the performer."""
+    out = []
+    for k in range(count):
+        rng = np.random.default_rng([seed, 0xB57, k])
+        performer = make_performer(rng)
+        renderer.dress(performer.rest, performer.garment, performer.outfit)
+        points = pose.neutral_pose(rng, str(rng.choice(["idle", "walk", "ready"])), performer.rest, ())
+        points[[sk.GRIP, sk.TIP]] = np.nan
+        posed = pose_body(performer.rest, points, Wish(free_curl=0.3))
+        camera = orbit(float(rng.uniform(-180, 180)), 3.5, 1.35, fov_deg=40.0, size=(320, 480))
+        rgba, _ = renderer.draw(posed, None, camera, scene.random_light(rng), None)
+        rows, columns = np.nonzero(rgba[:, :, 3])
+        out.append(rgba[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].copy())
+    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth import solve
-from training.synth.body import Wish
+from training.synth.body import Wish, brace_place, palm_error_deg
 from training.synth.camera import Camera, orbit
 from training.synth.rig import Rest
 from training.synth.rotations import about, unit
@@ -25,18 +25,28 @@ BETWEEN = "between"
 PALMS: dict[str, tuple[float, float, float]] = {
     "left_temple_block": (0, 0, 1), "right_temple_block": (0, 0, -1), "left_eye_thrust": (0, 0, -1),
     "right_eye_thrust": (0, 0, 1), "left_chest_thrust": (-0.8, 0, -0.6), "right_chest_thrust": (0, 0, 1),
-    "left_elbow_block": (-0.3, 0, 0.7), "right_elbow_block": (0, 0, -1), "left_knee_block": (0, 0, -1),
-    "right_knee_block": (0, 0, 1),
+    "left_elbow_block": (-0.7, 0, 0.6), "right_elbow_block": (0, 0, -1), "left_knee_block": (0, 0.6, -0.8),
+    "right_knee_block": (0, -0.6, 0.8),
 }  # fmt: skip
 MODE_LIMIT = 2.2
+WIDER = 1.1  # the cut modes and the pull to the class skeleton narrow the draws
+PALM_LIMIT_DEG, PALM_TRIES = 50.0, 6
+# Components of a stick along the thumb side of its hand: of the class's own stick, and the least that a draw may have.
+THUMBWARD, LEAST_THUMBWARD = 0.55, -0.1
+LOOSE_ANGLE = 0.7
+ELBOW_THUMBWARD_M = 0.07  # how far the elbow gives way to a palm, where the pictures do not hold it
 NEUTRAL_KINDS = {
-    "statistics": 0.26,
-    "ready": 0.16,
+    "statistics": 0.22,
+    "ready": 0.14,
     "salute": 0.1,
-    "idle": 0.15,
-    "walk": 0.1,
-    "between": 0.15,
+    "idle": 0.13,
+    "walk": 0.08,
+    "between": 0.13,
     "wrong": 0.08,
+    "guard": 0.04,
+    "stretch": 0.03,
+    "point": 0.03,
+    "behind": 0.02,
 }
 
 
@@ -62,8 +72,13 @@ def skeletons() -> dict[str, tuple[Array, dict[str, float]]]:
     return load_skeletons()
 
 
-def sample_2d(rng: np.random.Generator, name: str, view: str, spread: float = 1.0) -> tuple[Array, Array]:
-    """Points (19, 2) in torso units and their weights (19,), drawn from one class and view; weight 0 = not drawn."""
+def sample_2d(
+    rng: np.random.Generator, name: str, view: str, spread: float = 1.0, seen: bool | None = None
+) -> tuple[Array, Array]:
+    """Points (19, 2) in torso units and their weights (19,), drawn from one class and view; weight 0 = not drawn.
+
+    The stick is `seen` as often as a detector saw it, unless told.
+    """
     s = statistics()[name][view]
     mean, std = np.array(s["body_mean"]), np.array(s["body_std"])
     offset = np.zeros_like(mean)
@@ -71,10 +86,10 @@ def sample_2d(rng: np.random.Generator, name: str, view: str, spread: float = 1.
     for mode in s["body_modes"]:
         z = float(np.clip(rng.normal(), -MODE_LIMIT, MODE_LIMIT)) * spread
         direction = np.array(mode["direction"]) * mode["std"]
-        offset += z * direction
+        offset += WIDER * z * direction
         explained += direction**2
     rest = np.sqrt(np.clip(std**2 - explained, 0, None))
-    offset += rng.normal(size=mean.shape) * rest * 0.5 * spread
+    offset += rng.normal(size=mean.shape) * rest * 0.8 * spread
     points, weight = np.zeros((sk.NODE_COUNT, 2)), np.zeros(sk.NODE_COUNT)
     points[: sk.BODY_COUNT] = mean + offset
     weight[: sk.BODY_COUNT] = 1 / 0.035
@@ -84,8 +99,7 @@ def sample_2d(rng: np.random.Generator, name: str, view: str, spread: float = 1.
         points[sk.GRIP] = grip + rng.normal(size=2) * np.minimum(own, 0.1) * spread
         weight[sk.GRIP] = 1 / 0.04
         trust = s["stick_angle_concentration"]
-        drawn = rng.random() < s["stick_found"] * (1.0 if trust > 0.6 else 0.5)
-        if drawn:
+        if rng.random() < s["stick_found"] if seen is None else seen:
             sigma = np.sqrt(-2 * np.log(max(trust, 0.05))) * spread
             a = np.radians(s["stick_angle_deg"]) + rng.normal() * sigma
             length = np.interp(rng.random(), (0.05, 0.25, 0.5, 0.75, 0.95), s["stick_length_quantiles"])
@@ -94,30 +108,148 @@ def sample_2d(rng: np.random.Generator, name: str, view: str, spread: float = 1.
     return points, weight
 
 
+@lru_cache(maxsize=64)
 def scaled_skeleton(name: str, rest: Rest) -> Array:
-    """The class skeleton with the bone lengths of one body."""
+    """The class skeleton with the bone lengths of one body, read-only."""
     base = skeletons()[name][0]
     start = base * (rest.lengths.hip_m / 0.83)
-    return solve.solve(solve.Problem(rest.lengths, start, np.full(sk.NODE_COUNT, 0.06)), start)
+    points = solve.solve(solve.Problem(rest.lengths, start, np.full(sk.NODE_COUNT, 0.06)), start)
+    points.setflags(write=False)
+    return points
+
+
+def palm_of(name: str) -> Array | None:
+    """Unit direction of the palm of a class, None where nothing is known."""
+    palm = PALMS.get(name)
+    return None if palm is None else unit(np.array(palm, float))
+
+
+def thumb_side(points: Array, palm: Array) -> Array:
+    """Where the thumb, and so the stick, lies off the forearm of a right hand whose palm looks along `palm`."""
+    fore = unit(points[sk.RIGHT_WRIST] - points[sk.RIGHT_ELBOW])
+    return unit(np.cross(fore, palm))
+
+
+def _towards(direction: Array, side: Array, least: float) -> Array:
+    """`direction` turned until its component along `side` is at least `least`."""
+    missing = least - float(direction @ side)
+    if missing <= 0:
+        return direction
+    across = unit(direction - (direction @ side) * side)
+    return np.asarray(least * side + np.sqrt(1 - least**2) * across)
+
+
+def _loose(name: str, view: str) -> bool:
+    """Whether the statistics leave the stick's angle open, so that the palm may choose."""
+    return bool(statistics()[name][view].get("stick_angle_concentration", 0.0) < LOOSE_ANGLE)
+
+
+def _draw_for_palm(
+    rng: np.random.Generator,
+    name: str,
+    view: str,
+    camera: Camera,
+    side: Array | None,
+    spread: float,
+    seen: bool | None,
+) -> tuple[Array, Array]:
+    """A draw of the statistics whose stick leaves the fist where the palm lets it; no hand can hold the others."""
+    right, up, _ = camera.axes()
+    for _ in range(12):
+        wanted, weight = sample_2d(rng, name, view, spread, seen)
+        x, y = wanted[sk.TIP] - wanted[sk.GRIP]
+        length = max(float(np.hypot(x, y)), 1e-9)
+        if weight[sk.TIP] == 0 or side is None or not _loose(name, view):
+            break
+        if float((x * right - y * up) @ side) > LEAST_THUMBWARD * length:
+            break
+    return wanted, weight
+
+
+def _class_stick(
+    rng: np.random.Generator, name: str, view: str, prior: Array, side: Array | None, camera: Camera, seen: bool
+) -> Array:
+    """Direction of the class's own stick, turned to where the palm lets it lie."""
+    own = unit(prior[sk.TIP] - prior[sk.GRIP])
+    if not seen:
+        return np.asarray(about(rng.normal(size=3), rng.normal(0, 11)) @ own)
+    if side is None:
+        return own
+    # Pictures do not tell on which side of the forearm a stick lies in depth; the palm does.
+    back = camera.axes()[2]
+    return _towards(
+        own, side if _loose(name, view) else unit((side @ back) * back), THUMBWARD * abs(float(side @ back))
+    )
+
+
+def _point_at_lens(
+    rng: np.random.Generator, wanted: Array, weight: Array, prior: Array, side: Array | None, rest: Rest, camera: Camera
+) -> None:
+    """Make the stick nearly end-on in the picture, as most are that a detector misses from the front; in place."""
+    right, up, _ = camera.axes()
+    lean = rng.normal(size=2) if side is None else np.array([side @ right, -(side @ up)]) + rng.normal(0, 0.3, 2)
+    wanted[sk.TIP] = wanted[sk.GRIP] + abs(rng.normal(0, 0.17)) * unit(lean)
+    weight[sk.TIP] = 1 / 0.06
+    prior[sk.TIP] = prior[sk.GRIP] + rest.stick_m * unit(camera.eye - prior[sk.GRIP])
 
 
 def fit_sample(
-    rng: np.random.Generator, name: str, view: str, rest: Rest, camera: Camera, spread: float = 1.0
+    rng: np.random.Generator,
+    name: str,
+    view: str,
+    rest: Rest,
+    camera: Camera,
+    spread: float = 1.0,
+    seen: bool | None = None,
 ) -> Array:
     """A skeleton (19, 3) of one class that looks like a draw from the statistics of `view` in `camera`."""
-    prior = scaled_skeleton(name, rest)
-    wanted, weight = sample_2d(rng, name, view, spread)
+    prior = scaled_skeleton(name, rest).copy()
+    palm = palm_of(name)
+    side = None if palm is None else thumb_side(prior, palm)
+    wanted, weight = _draw_for_palm(rng, name, view, camera, side, spread, seen)
     sigma = np.full(sk.NODE_COUNT, 0.12)
     sigma[[sk.LEFT_HIP, sk.RIGHT_HIP]] = 0.06
+    drawn = bool(weight[sk.TIP] > 0)
     sigma[[sk.GRIP, sk.TIP]] = (0.14, 0.3)
-    if weight[sk.TIP] == 0:
-        stick = prior[sk.TIP] - prior[sk.GRIP]
-        stick = about(rng.normal(size=3), rng.normal(0, 11)) @ stick
-        prior = prior.copy()
-        prior[sk.TIP] = prior[sk.GRIP] + stick
+    prior[sk.TIP] = prior[sk.GRIP] + rest.stick_m * _class_stick(rng, name, view, prior, side, camera, drawn)
+    if not drawn and view == "front" and name != NEUTRAL:
+        _point_at_lens(rng, wanted, weight, prior, side, rest, camera)
+    elif not drawn:
         sigma[sk.TIP] = 0.15
+    if side is not None:
+        prior[sk.RIGHT_ELBOW] += ELBOW_THUMBWARD_M * side
+        prior[[sk.RIGHT_WRIST, sk.GRIP]] -= 0.5 * ELBOW_THUMBWARD_M * side
     problem = solve.Problem(rest.lengths, prior, sigma, [camera], [wanted], [weight])
     return solve.solve(problem, prior, steps=14)
+
+
+def fit_for_palm(rng: np.random.Generator, name: str, view: str, rest: Rest, camera: Camera) -> Array:
+    """Like `fit_sample`, drawn again while the palm of the class would be out of the hand's reach."""
+    palm = palm_of(name)
+    seen = bool(rng.random() < statistics()[name][view]["stick_found"])  # once, or trying again would favour one
+    for _ in range(PALM_TRIES):
+        points = fit_sample(rng, name, view, rest, camera, seen=seen)
+        if palm is None or palm_error_deg(rest, points, palm) < PALM_LIMIT_DEG:
+            break
+    return points
+
+
+def braced(rng: np.random.Generator, points: Array, rest: Rest) -> Array | None:
+    """A block whose free hand lies on the stick, which is drawn in and turned across for it; None out of reach."""
+    own = unit(points[sk.TIP] - points[sk.GRIP])
+    across = unit(np.array([rng.uniform(0.1, 0.8), -0.15, np.sign(own[2]) * rng.uniform(0.5, 1.0)]))
+    shoulders = points[[sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER]].mean(0)
+    for pull in (0.25, 0.5, 0.75, 1.0):
+        near = np.array([shoulders[0] - 0.12, shoulders[1] - 0.24, points[sk.GRIP, 2]])
+        grip = (1 - pull) * points[sk.GRIP] + pull * near
+        stick = unit((1 - pull) * own + pull * across)
+        goal = points.copy()
+        goal[sk.GRIP], goal[sk.TIP] = grip, grip + rest.stick_m * stick
+        found = _reach(rest, points, {sk.GRIP: grip, sk.LEFT_WRIST: brace_place(rest, goal)}, stick)
+        reach = rest.lengths.reach_m()
+        if np.linalg.norm(brace_place(rest, found) - found[sk.LEFT_SHOULDER]) < reach + 0.02:
+            return found
+    return None
 
 
 def turned(points: Array, yaw_deg: float) -> Array:
@@ -205,6 +337,8 @@ def neutral_pose(rng: np.random.Generator, kind: str, rest: Rest, classes: tuple
             sk.RIGHT_WRIST: np.array([-0.26, -0.05 + step * 0.7, h * 1.02]),
         }
         return _reach(rest, base, targets, np.array([n(0, 0.2), rng.uniform(-1.2, 0.6), -0.8]))
+    if kind in PICK_UPS:
+        return PICK_UPS[kind](rng, rest, base)
     if kind == "between":
         a, b = rng.choice(len(classes), 2, replace=False)
         return blend(
@@ -218,3 +352,41 @@ def neutral_pose(rng: np.random.Generator, kind: str, rest: Rest, classes: tuple
             stick = unit(rng.normal(size=3) + np.array([0, -0.4, 0]))
         return _reach(rest, body, {sk.GRIP: body[sk.GRIP]}, stick)
     return base
+
+
+def _guard(rng: np.random.Generator, rest: Rest, base: Array) -> Array:
+    """Both hands up, the stick over the right shoulder."""
+    z = float(base[[sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER], 2].mean())
+    right = np.array([rng.uniform(-0.24, -0.12), rng.uniform(-0.25, -0.12), z + rng.uniform(-0.08, 0.06)])
+    left = np.array([rng.uniform(0.02, 0.18), rng.uniform(-0.34, -0.18), z + rng.uniform(-0.15, 0.08)])
+    stick = np.array([rng.normal(-0.2, 0.2), rng.uniform(0.4, 1.3), rng.uniform(0.3, 1.0)])
+    return _reach(rest, base, {sk.RIGHT_WRIST: right, sk.LEFT_WRIST: left}, stick)
+
+
+def _stretch(rng: np.random.Generator, rest: Rest, base: Array) -> Array:
+    """Arms overhead, the stick across or straight up."""
+    z = float(base[sk.NOSE, 2]) + rng.uniform(0.15, 0.35)
+    right = np.array([rng.uniform(-0.35, -0.1), rng.uniform(-0.15, 0.05), z])
+    left = np.array([rng.uniform(0.1, 0.35), rng.uniform(-0.15, 0.05), z])
+    stick = np.array([1.0, 0.0, rng.normal(0, 0.2)]) if rng.random() < 0.7 else np.array([0.0, 0.2, 1.0])
+    return _reach(rest, base, {sk.RIGHT_WRIST: right, sk.LEFT_WRIST: left}, stick)
+
+
+def _point(rng: np.random.Generator, rest: Rest, base: Array) -> Array:
+    """The free hand points at something; the stick hangs."""
+    shoulder = base[sk.LEFT_SHOULDER]
+    way = unit(np.array([rng.uniform(-0.3, 1.0), -1.0, rng.normal(0, 0.3)]))
+    left = shoulder + 0.95 * rest.lengths.reach_m() * way
+    return _reach(rest, base, {sk.LEFT_WRIST: left}, np.array([rng.normal(0, 0.3), rng.uniform(-0.6, 0.3), -1.0]))
+
+
+def _behind(rng: np.random.Generator, rest: Rest, base: Array) -> Array:
+    """Both hands hold the stick behind the back."""
+    z = rest.lengths.hip_m * rng.uniform(0.98, 1.15)
+    right = np.array([rng.uniform(-0.16, -0.06), rng.uniform(0.14, 0.2), z])
+    left = np.array([rng.uniform(0.02, 0.16), rng.uniform(0.14, 0.2), z + rng.normal(0, 0.03)])
+    stick = np.array([rng.uniform(0.3, 1.0), 0.1, rng.normal(0, 0.6)])
+    return _reach(rest, base, {sk.RIGHT_WRIST: right, sk.LEFT_WRIST: left}, stick)
+
+
+PICK_UPS = {"guard": _guard, "stretch": _stretch, "point": _point, "behind": _behind}

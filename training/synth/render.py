@@ -43,6 +43,7 @@ class Stick:
     nodes_per_m: float
     tape_m: float
     tip_band_m: float
+    wear: float = 0.0  # 0 new to 1 scuffed all over
 
 
 class Renderer:
@@ -175,7 +176,7 @@ class Renderer:
         p["flags"].value = (float(o.belted), float(o.barefoot))
         if stick is not None:
             p["stick1"].value, p["stick2"].value = stick.colour, stick.second
-            p["stickp"].value = (stick.nodes_per_m, stick.tape_m, stick.tip_band_m)
+            p["stickp"].value = (stick.nodes_per_m, stick.tape_m, stick.tip_band_m, stick.wear)
 
 
 def stick_mesh(posed: Posed, stick: Stick) -> Array:

@@ -87,7 +87,7 @@ class Fist:
     centre: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as the person it is, so that results can be kept by person
 class Rest:
     """One person standing in the rest pose, and the lengths that a fit must keep."""
 

@@ -16,6 +16,7 @@ from training.synth.rotations import unit
 Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PADDED_FROM = 0.9  # share of the sticks that are not padded
 FLOOR_PATTERNS = (1, 2, 4, 6, 6)
 WALL_PATTERNS = (0, 0, 0, 1, 2, 3, 5, 6)
 
@@ -67,11 +68,11 @@ def random_light(rng: np.random.Generator) -> Light:
 
 
 def random_stick(rng: np.random.Generator) -> Stick:
-    """Rattan most of the time, else dark wood, or painted; some with tape at the grip or a band at the tip."""
+    """Rattan most of the time, else dark wood, painted, or padded with foam; some taped at the grip, banded or worn."""
     kind = rng.random()
     if kind < 0.6:
         c = np.clip(np.array([0.78, 0.60, 0.36]) * rng.uniform(0.6, 1.2) + rng.normal(0, 0.03, 3), 0.05, 1)
-    elif kind < 0.82:
+    elif kind < 0.78:
         c = np.clip(np.array([0.32, 0.2, 0.11]) * rng.uniform(0.4, 1.3), 0.02, 1)
     else:
         c = rng.uniform(0.03, 0.95, 3)
@@ -81,12 +82,13 @@ def random_stick(rng: np.random.Generator) -> Stick:
         else rng.random(3)
     )
     return Stick(
-        float(rng.uniform(0.0095, 0.014)),
+        float(rng.uniform(0.0095, 0.014) if kind < PADDED_FROM else rng.uniform(0.016, 0.026)),
         (float(c[0]), float(c[1]), float(c[2])),
         (float(second[0]), float(second[1]), float(second[2])),
         float(rng.uniform(3, 8)) if kind < 0.6 else 0.0,
         float(rng.uniform(0.12, 0.25)) if rng.random() < 0.35 else 0.0,
         float(rng.uniform(0.02, 0.08)) if rng.random() < 0.2 else 0.0,
+        float(rng.uniform(0.2, 0.8)) if kind < PADDED_FROM and rng.random() < 0.3 else 0.0,
     )
 
 
@@ -151,6 +153,27 @@ def random_room(rng: np.random.Generator, camera: Camera, photo_wall: bool) -> A
     return np.concatenate(parts)
 
 
+def random_outdoors(rng: np.random.Generator, camera: Camera) -> Array:
+    """Ground, a hedge, fence or house front some metres behind, the sky, and things before it."""
+    ahead = unit((camera.target - camera.eye) * np.array([1, 1, 0]))
+    right, up = np.cross(ahead, (0, 0, 1.0)), np.array([0, 0, 1.0])
+    grounds = np.array([[0.30, 0.42, 0.18], [0.5, 0.42, 0.3], [0.45, 0.45, 0.44], [0.62, 0.56, 0.45]])
+    ground = grounds[rng.integers(4)] * rng.uniform(0.7, 1.3)
+    backs = np.array([[0.16, 0.28, 0.12], [0.55, 0.35, 0.26], [0.72, 0.68, 0.6], [0.4, 0.3, 0.2]])
+    back = backs[rng.integers(4)] * rng.uniform(0.7, 1.3)
+    blue = np.array([0.55, 0.7, 0.9]) * rng.uniform(0.8, 1.1) + rng.uniform(0, 0.1)
+    far = rng.uniform(2.5, 9.0)
+    parts = [
+        quad(-12 * ahead - 15 * right, 30 * right, ahead * 26, rng.uniform(0.4, 1.5), ground, ground * 0.7, 6),
+        quad(ahead * far - right * 15, 30 * right, up * rng.uniform(0.8, 4.0), rng.uniform(0.4, 1.5), back,
+             back * 0.6, int(rng.choice([3, 5, 6, 6, 2]))),
+        quad(ahead * 14 - right * 40, 80 * right, up * 30, 2.0, np.clip(blue, 0, 1), np.clip(blue * 0.8, 0, 1), 0),
+    ]  # fmt: skip
+    for _ in range(int(rng.integers(1, 6))):
+        parts += _thing(rng, ahead, right, up, far, rng.uniform(0.05, 0.7) * np.ones(3), back * rng.uniform(0.5, 1.2))
+    return np.concatenate(parts)
+
+
 def _thing(
     rng: np.random.Generator, ahead: Array, right: Array, up: Array, back: float, c1: Array, c2: Array
 ) -> list[Array]:
@@ -207,9 +230,67 @@ def composite(rgba: Picture, behind: Picture, feet_px: Array, size_px: float, rn
     return np.clip(front + back * (1 - alpha), 0, 255).astype(np.uint8)
 
 
+def random_lens(rng: np.random.Generator) -> float:
+    """Radial distortion of a phone's lens: half of the pictures have none, the others a barrel or a slight cushion."""
+    return 0.0 if rng.random() < 0.5 else float(rng.uniform(-0.06, 0.03))
+
+
+def _source(points: Array, bend: float, width: int, height: int) -> Array:
+    """Where the lens takes places (n, 2) of the bent picture from; 1 at the corner is the unit of the radius."""
+    centre = np.array([width, height]) / 2
+    away = points - centre
+    r2 = (away**2).sum(-1, keepdims=True) / float(centre @ centre)
+    return np.asarray(centre + away * (1 - bend * (1 - r2)))
+
+
+def bend_points(points: Array, bend: float, width: int, height: int) -> Array:
+    """Places (n, 2) of the straight picture in the picture that `bend_picture` makes of it; NaN stays NaN."""
+    bent = points.copy()
+    for _ in range(20 if bend else 0):
+        bent = bent + points - _source(bent, bend, width, height)
+    return bent
+
+
+def bend_picture(picture: Picture, bend: float) -> Picture:
+    """The picture through a lens with radial distortion; the corners stay where they are."""
+    if not bend:
+        return picture
+    h, w = picture.shape[:2]
+    x, y = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
+    source = (_source(np.stack([x, y], axis=-1).reshape(-1, 2), bend, w, h) - 0.5).reshape(h, w, 2).astype(np.float32)
+    bent = cv2.remap(picture, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(bent, dtype=np.uint8)
+
+
+def add_bystander(
+    rng: np.random.Generator, picture: Picture, free: NDArray[np.bool_], person: Picture, camera: Camera
+) -> Picture:
+    """The picture with someone (RGBA, cut to the outline) 1 to 5 m behind the performer, where `free` is true."""
+    ahead = unit((camera.target - camera.eye) * np.array([1, 1, 0]))
+    right = np.cross(ahead, (0, 0, 1.0))
+    foot = camera.target * np.array([1, 1, 0]) + rng.uniform(1.0, 5.0) * ahead + rng.uniform(-2.5, 2.5) * right
+    low, high = camera.project(np.stack([foot, foot + [0, 0, rng.uniform(1.5, 1.9)]]))
+    tall = int(low[1] - high[1])
+    wide = int(person.shape[1] * tall / person.shape[0])
+    x, y = int(low[0] - wide / 2), int(high[1])
+    h, w = picture.shape[:2]
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + wide, w), min(y + tall, h)
+    if tall < 20 or wide < 6 or x0 >= x1 or y0 >= y1:
+        return picture
+    small = cv2.resize(person, (wide, tall), interpolation=cv2.INTER_AREA)[y0 - y : y1 - y, x0 - x : x1 - x]
+    alpha = small[:, :, 3:].astype(np.float32) / 255 * free[y0:y1, x0:x1, None]
+    out = picture.copy()
+    out[y0:y1, x0:x1] = (small[:, :, :3] * rng.uniform(0.7, 1.0) * alpha + out[y0:y1, x0:x1] * (1 - alpha)).astype(
+        np.uint8
+    )
+    return out
+
+
 def camera_faults(rng: np.random.Generator, picture: Picture) -> Picture:
     """Exposure, contrast, colour, blur, sensor noise: RGB in, RGB out."""
     out: Any = picture.astype(np.float32)
+    if rng.random() < 0.3:
+        out = 255 * (out / 255) ** np.float32(np.exp(rng.normal(0, 0.25)))
     if rng.random() < 0.6:
         out = (out - 128) * rng.uniform(0.7, 1.25) + 128 + rng.uniform(-32, 28)
     if rng.random() < 0.4:

@@ -38,8 +38,8 @@ void main() {
 BODY_FRAGMENT = (
     """#version 330
 in vec3 wp, wn, rp; in vec4 lp, rg, hd; in float gr;
-uniform vec3 eye, skin, hair, shirt, shirt2, trous, trous2, shoe, belt, stick1, stick2, stickp;
-uniform vec4 cut, pattern; uniform vec2 flags;
+uniform vec3 eye, skin, hair, shirt, shirt2, trous, trous2, shoe, belt, stick1, stick2;
+uniform vec4 cut, pattern, stickp; uniform vec2 flags;
 out vec4 o;
 """
     + _LIGHT
@@ -51,6 +51,8 @@ void main() {
     float node = stickp.x > 0. ? abs(fract(s * stickp.x) - .5) : 0.;
     if (stickp.x > 0. && node > .47) col *= .55;
     col *= .85 + .3 * hash(vec3(floor(s * 40.), floor(rp.z * 2.), 3.));
+    col = mix(col, vec3(.62, .55, .45) * (.6 + .8 * noise(vec3(s * 9., rp.z, 1.))),
+              stickp.w * smoothstep(.45, .7, noise(vec3(s * 60., rp.z * 3., 7.))));
     if (s < stickp.y || rp.y < stickp.z) col = stick2;
     gloss = .22;
   } else if (hd.w > .5) {      // an eyeball
@@ -86,6 +88,10 @@ void main() {
         col = trous; cloth = 1.;
         if (pattern.y == 1. && rg.y > -.1 && abs(rp.y + .01) < .018 && abs(rp.x) > .12) col = trous2;
         if (rg.z > .1 && rg.z < .16 && flags.x < .5) col = trous * .6;
+      } else if (rg.x > 1.9) {  // a hand: palms are lighter and redder than the back, most of all on dark skin
+        col = mix(skin, mix(skin, vec3(.86, .62, .53), .55), smoothstep(.0, .5, hd.x));
+        col *= 1. - .22 * smoothstep(.0, .5, -hd.x) * noise(rp * 160.);
+        if (y > .5) col = mix(skin, vec3(.95, .80, .76), .6);
       } else if (rg.y > 2.02 && flags.y < .5) {
         col = shoe; if (rg.y > 2.02 && rp.z < -9.) col = vec3(.9);
       }

@@ -47,6 +47,14 @@ class Lengths:
     ankle_m: float
     hip_m: float
 
+    def reach_m(self) -> float:
+        """Shoulder to wrist of the straight left arm."""
+        return sum(
+            float(d)
+            for (i, j, _), d in zip(RIGID_PAIRS, self.pairs, strict=True)
+            if (i, j) in ((sk.LEFT_SHOULDER, sk.LEFT_ELBOW), (sk.LEFT_ELBOW, sk.LEFT_WRIST))
+        )
+
 
 @dataclass
 class Problem:

@@ -108,7 +108,9 @@ def table_row(name: str, shot: picture.Shot, person: int, label: int) -> list[st
     return row
 
 
-def write_person(renderer: Renderer, order: Order, person: int, photos: list[NDArray[np.uint8]]) -> list[list[str]]:
+def write_person(
+    renderer: Renderer, order: Order, person: int, photos: list[picture.Picture], bystanders: list[picture.Picture]
+) -> list[list[str]]:
     """Draw and write all pictures of one person; returns the table rows. The same seed gives the same files."""
     classes = load_classes().names
     rng = np.random.default_rng([order.seed, person])
@@ -118,10 +120,10 @@ def write_person(renderer: Renderer, order: Order, person: int, photos: list[NDA
     for k, name in enumerate(labels_of_person(rng, order.per_person, classes)):
         own = np.random.default_rng([order.seed, person, k])
         size = picture.SIZES[int(own.random() < 0.3)]
-        plan = picture.plan_picture(own, performer, name, classes, size)
-        shot = picture.take_picture(own, renderer, performer, plan, photos)
+        plan = picture.plan_picture(own, performer.rest, name, classes, size)
+        shot = picture.take_picture(own, renderer, performer, plan, photos, bystanders)
         stem = f"{group_of(person)}_{k:02d}"
-        quality = int(own.integers(55, 95))
+        quality = int(own.integers(40, 95))
         target = order.out / "images" / f"{stem}.jpg"
         if not cv2.imwrite(str(target), shot.picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]):
             raise UserError(f"cannot write {target}; check the folder and the free space")
@@ -136,15 +138,17 @@ _state: dict[str, object] = {}
 
 def _start_worker(order: Order) -> None:
     cv2.setNumThreads(1)
-    _state["renderer"] = Renderer()
+    _state["renderer"] = renderer = Renderer()
+    _state["bystanders"] = picture.make_bystanders(renderer, order.seed)
     _state["order"] = order
     _state["photos"] = scene.load_backgrounds(order.backgrounds, PHOTOS_PER_PROCESS, np.random.default_rng(order.seed))
 
 
 def _work(person: int) -> tuple[int, list[list[str]]]:
-    renderer, order, photos = _state["renderer"], _state["order"], _state["photos"]
-    assert isinstance(renderer, Renderer) and isinstance(order, Order) and isinstance(photos, list)
-    return person, write_person(renderer, order, person, photos)
+    renderer, order, photos, bystanders = (_state[name] for name in ("renderer", "order", "photos", "bystanders"))
+    assert isinstance(renderer, Renderer) and isinstance(order, Order)
+    assert isinstance(photos, list) and isinstance(bystanders, list)
+    return person, write_person(renderer, order, person, photos, bystanders)
 
 
 def finished_people(table: Path, per_person: int) -> set[str]:
