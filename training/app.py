@@ -17,6 +17,10 @@ EXTRA = "pip install 'arnis-stream[train]'"
 COMMANDS = {
     "synth": ("training.synth.command", "draw synthetic people with a stick"),
     "detector": ("training.stick.command", "train the stick detector on them"),
+    "label": ("training.data.label_command", "label your own pictures, in a folder for each class"),
+    "convert": ("training.data.convert_command", "turn labelled keypoints into another form, or several into one"),
+    "check": ("training.data.check_command", "say what is wrong with a table before it is trained on"),
+    "graphs": ("training.data.graphs_command", "write a table as torch-geometric graphs"),
     "see": ("training.see", "write down what the detectors see in the pictures"),
     "fit": ("training.geopose.fit_command", "train the pose classifier on that"),
     "export": ("training.geopose.export_command", "calibrate, measure and export the pose classifier"),
@@ -27,7 +31,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. 0: done; 2: a mistake that the user can mend."""
+    """Entry point. 0: done; 1: `check` says no; 2: a mistake that the user can mend."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog=PROGRAM, description="Make the models of arnis-stream, in this order.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")

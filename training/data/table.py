@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from engine.errors import UserError
@@ -89,6 +90,11 @@ class Table:
     def picture_path(self, index: int) -> Path:
         """The picture's file, which need not exist."""
         return self.folder / str(self.pictures[index])
+
+    def read_picture(self, index: int, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+        """The picture as OpenCV reads it; None when there is none."""
+        path = self.picture_path(index)
+        return cv2.imread(os.fspath(path), flags) if self.pictures[index] and path.is_file() else None
 
     def in_folder(self, folder: Path) -> Table:
         """The same table with its pictures named from another folder."""
