@@ -22,9 +22,11 @@ from training import app
 from training.data.table import KEYPOINT_COLUMNS
 from training.geopose import export, measure
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
-from training.geopose.data import Mixture, PoseTable, load_table, split_table, training_batches
-from training.geopose.fit import FitSettings, fit, load_weights, predict
+from training.geopose.batches import Mixture, training_batches
+from training.geopose.data import PoseTable, keypoint_table, load_table, split_table
+from training.geopose.fit import fit, load_weights, predict
 from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.settings import FitSettings
 
 CLASSES = load_classes()
 STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
@@ -125,7 +127,7 @@ def small_fit(seen: Path, run: Path, epochs: int) -> Path:
 def test_batches_hold_crops_only_for_samples_that_have_one(seen: Path) -> None:
     train, _, _ = split_table(load_table(seen / "table.csv", CLASSES.names, seen / "crops"))
     mixture = Mixture(train, PoseStatistics(STATISTICS, CLASSES.names), drawn=64, crop_dropout=0.5)
-    for batch in training_batches(mixture, 32, np.random.default_rng(0)):
+    for batch in training_batches(mixture, FitSettings(batch=32), np.random.default_rng(0)):
         assert len(batch.crop) == batch.crop_present.sum() > 0
         assert len(batch.labels) == len(batch.nodes) == len(batch.shaft)
 
@@ -140,45 +142,45 @@ def run_folder(seen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_learns(tmp_path: Path) -> None:
     statistics = PoseStatistics(STATISTICS, CLASSES.names)
     keypoints, labels = statistics.draw(300, np.random.default_rng(1))
-    nobody = np.full(300, "")
-    held_out = PoseTable(
-        keypoints, labels, nobody, nobody, np.zeros((0, 128, 128, 3), np.uint8), np.zeros(300, np.float32), nobody,
-        np.zeros(300, bool),
-    )  # fmt: skip
+    held_out = keypoint_table(keypoints, labels)
     settings = FitSettings(epochs=3, batch=64, threads=1, averaging=0.8, learning_rate=5e-3)
-    weights = fit(CLASSES, Mixture(None, statistics, drawn=2500), held_out, settings, tmp_path)
+    weights = fit(CLASSES, Mixture(None, statistics, drawn=1500), held_out, settings, tmp_path, model="geopose_graph")
     logits, _ = predict(load_weights(weights, 13), held_out)
     assert (logits.argmax(1).numpy() == labels).mean() > 0.3  # chance is 0.08
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(seen: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+    seen: Path, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
-    # The schedule's length is part of the run, so it is stopped by taking the checkpoint of a run cut short.
-    class Stop(Exception):
+    from training.geopose.loop import Task
+
+    # The schedule's length is part of the run, so it is killed in its second epoch.
+    class Killed(Exception):
         pass
 
-    saved = torch.save
-    count = 0
+    def die(self: Task, batch: object, batch_idx: int) -> None:
+        if self.current_epoch == 1:
+            raise Killed
 
-    def stop_after_one(state: object, file: Path) -> None:
-        nonlocal count
-        saved(state, file)
-        count += file.name == "last.pt"
-        if count == 1:
-            raise Stop
-
-    torch.save = stop_after_one
-    try:
-        with pytest.raises(Stop):
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "on_train_batch_start", die)
+        with pytest.raises(Killed):
             small_fit(seen, tmp_path, epochs=2)
-    finally:
-        torch.save = saved
     small_fit(seen, tmp_path, epochs=2)
-    resumed, whole = (torch.load(folder / "last.pt", weights_only=True) for folder in (tmp_path, run_folder))
-    assert resumed["epoch"] == whole["epoch"] == 2
-    for name, value in whole["model"].items():
-        torch.testing.assert_close(resumed["model"][name], value)
+    resumed, whole = (torch.load(folder / "best.pt", weights_only=True) for folder in (tmp_path, run_folder))
+    assert resumed["epoch"] == whole["epoch"] and resumed["loss"] == whole["loss"]
+    for name, value in whole["weights"].items():
+        assert torch.equal(resumed["weights"][name], value)
+
+
+def test_a_finished_run_is_not_trained_again_and_other_data_are_refused(seen: Path, run_folder: Path) -> None:
+    before = (run_folder / "last.ckpt").stat().st_mtime_ns
+    small_fit(seen, run_folder, epochs=2)
+    assert (run_folder / "last.ckpt").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="another settings"):
+        small_fit(seen, run_folder, epochs=3)
 
 
 def test_the_export_is_what_the_classifier_takes_and_equals_torch(seen: Path, run_folder: Path, tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_mistakes_end_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixt
     assert app.main(["fit", "--seen", str(tmp_path), "--run", str(tmp_path)]) == 2
     assert "arnis-train see" in capsys.readouterr().err
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "arnis-train synth" in capsys.readouterr().err
+    assert "arnis-train label" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"statistics .*gone\.json do not exist"):
         PoseStatistics(tmp_path / "gone.json", CLASSES.names)
 

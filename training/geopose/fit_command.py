@@ -8,10 +8,11 @@ from pathlib import Path
 
 from engine.clock import NS_PER_S, now_ns
 from stages.classes import load_classes
-from training.geopose.data import Mixture
-from training.geopose.fit import FitSettings, fit
+from training.geopose.batches import Mixture
+from training.geopose.fit import fit
 from training.geopose.parts import add_data_arguments, load_parts
 from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.settings import FitSettings
 
 STATISTICS = Path(__file__).parent.parent / "synth" / "pose_statistics.json"
 

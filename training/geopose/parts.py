@@ -25,6 +25,8 @@ class Parts:
 
 def load_parts(folder: Path, classes: ClassFile) -> Parts:
     """The table in a folder that `see` wrote, split by person; samples in which nobody was found are left out."""
+    if not (folder / "table.csv").is_file():
+        raise UserError(f"there is no table.csv in {folder}; make it with `arnis-train see`")
     train, validation, test = split_table(load_table(folder / "table.csv", classes.names, folder / "crops"))
     if min(len(train), len(validation), len(test)) == 0:
         raise UserError(f"{folder} holds too few people to split; draw more with `arnis-train synth`")

@@ -1,0 +1,37 @@
+"""The graph alone, without pictures: for tables that have none."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from training.classifiers.neural import NetworkModel
+from training.geopose.network import GraphStream
+from training.geopose.settings import FitSettings
+
+_WIDTH = 128
+
+
+class GraphNet(nn.Module):
+    """See `protocol.PoseNetwork`; takes crops like its kin and does not look at them."""
+
+    hand = None
+    crop_geometry = None
+
+    def __init__(self, class_count: int) -> None:
+        super().__init__()
+        self.skeleton = GraphStream(_WIDTH)
+        self.head = nn.Sequential(nn.Linear(_WIDTH, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, class_count))
+
+    def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor, crop: Tensor, crop_present: Tensor) -> Tensor:
+        """As `GeoPoseNet.forward`."""
+        return self.combine(self.skeleton(nodes, edges, mask), nodes, crop_present)
+
+    def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
+        return self.head(graph)
+
+
+def _build(class_count: int, settings: FitSettings) -> GraphNet:
+    return GraphNet(class_count)
+
+
+MODEL = NetworkModel("geopose_graph", _build)

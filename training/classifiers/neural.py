@@ -1,0 +1,55 @@
+"""A network as a classifier: what it is, in a declaration; how it learns, in `training.geopose.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from stages.classes import ClassFile
+from training.geopose.batches import Mixture
+from training.geopose.data import PoseTable
+from training.geopose.settings import FitSettings
+
+
+@dataclass(frozen=True)
+class NetworkModel:
+    """One network by name."""
+
+    name: str
+    build: Callable[[int, FitSettings], nn.Module]
+    """From the number of classes and the settings, of which only `backbone` and `pretrained` may matter."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What this variant sets, whatever else is asked for."""
+
+    def classifier(self, classes: ClassFile) -> NeuralClassifier:
+        """One that has not learnt yet."""
+        return NeuralClassifier(self, classes)
+
+    def told(self, settings: FitSettings) -> FitSettings:
+        """The settings as this variant has them."""
+        return replace(settings, **self.settings)
+
+
+class NeuralClassifier:
+    """See `protocol.Classifier`."""
+
+    def __init__(self, model: NetworkModel, classes: ClassFile) -> None:
+        self._model, self._classes = model, classes
+
+    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> None:
+        """Goes on where `run` stopped."""
+        from training.geopose.fit import fit, load_weights
+
+        best = fit(self._classes, train, inner, settings, run, model=self._model.name)
+        self._network = load_weights(best, len(self._classes.classes))
+
+    def logits(self, table: PoseTable) -> np.ndarray:
+        from training.geopose.fit import predict
+
+        logits: np.ndarray = predict(self._network, table)[0].numpy()
+        return logits

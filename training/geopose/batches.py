@@ -1,0 +1,227 @@
+"""The batches that training draws from tables and statistics: augmented in the loader, after the split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from engine.errors import UserError
+from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, build_graph, torso_length
+from stages.skeleton import GRIP, TIP
+from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
+from training.geopose.data import NO_CROPS, PoseTable, keypoint_table
+from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.settings import FitSettings
+
+MILD_FAULTS = KeypointFaults(
+    rotation_deg=4.0, stretch=0.04, shear=0.03, jitter=0.012, limb_miss=0.01, leg_swap=0.02, stick_rotation_deg=2.0,
+    stick_stretch=0.04,
+)  # fmt: skip
+_RIGID = EDGE_FEATURES.index("rigid")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step of training reads; arrays in the order of the network's inputs, then the labels."""
+
+    nodes: np.ndarray
+    edges: np.ndarray
+    mask: np.ndarray
+    crop: np.ndarray
+    """Only the samples that have a crop, in order: (crop_present.sum(), 128, 128, 3)."""
+    crop_present: np.ndarray
+    labels: np.ndarray
+    shaft: np.ndarray
+    """float32 (B, 3): grip to tip in torsos and 1 where it is known."""
+    other_labels: np.ndarray
+    """int64 (B,): of the sample that was mixed in."""
+    share: np.ndarray
+    """float32 (B,): how much of the sample is `labels`, the rest is `other_labels`."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What one epoch consists of."""
+
+    table: PoseTable | None
+    """People as the detectors see them, each once an epoch."""
+    statistics: PoseStatistics | None = None
+    """Source of as many samples without a picture as wanted."""
+    drawn: int = 0
+    """How many of those an epoch has."""
+    exact: PoseTable | None = None
+    """Rendered people with their true keypoints, each once an epoch."""
+    crop_dropout: float = 0.3
+    hand_known: float = 0.6
+    """Share of the pictures with a mistaken hand in which it is put right: in a video, votes over time do that."""
+    faults: KeypointFaults = KeypointFaults()
+    """Of true keypoints."""
+    mild_faults: KeypointFaults = MILD_FAULTS
+    """Of those in which a detector's faults are already: seen ones, and drawn ones, whose spread holds them."""
+
+    def samples(self, rng: np.random.Generator) -> PoseTable:
+        """Everything that an epoch holds, once and without faults or crops, for classifiers that do not augment."""
+        tables = [table.without_crops() for table in (self.table, self.exact) if table is not None]
+        if self.statistics and self.drawn:
+            tables.append(keypoint_table(*self.statistics.draw(self.drawn, rng)))
+        return PoseTable.joined(tables)
+
+    def steps(self, size: int) -> int:
+        """Batches of about `size` samples that make an epoch."""
+        count = sum(len(table) for table in (self.table, self.exact) if table is not None)
+        return max(1, round((count + (self.drawn if self.statistics else 0)) / size))
+
+    def as_told(self, settings: FitSettings) -> Mixture:
+        """With the faults that the settings ask for; raises UserError for a fault that there is not."""
+        known = {field.name for field in fields(KeypointFaults)}
+        for name in settings.without:
+            if name not in known:
+                raise UserError(f"there is no keypoint fault {name!r}; there are {', '.join(sorted(known))}")
+        off = dict.fromkeys(settings.without, 0.0)
+        kinds = {
+            "mild": self.mild_faults,
+            "full": self.faults,
+            "none": replace(MILD_FAULTS, **dict.fromkeys(known, 0.0)),
+        }
+        if settings.faults not in kinds:
+            raise UserError(f"faults={settings.faults} makes no sense; choose {', '.join(kinds)}")
+        mild = kinds[settings.faults]
+        return replace(self, faults=replace(self.faults, **off), mild_faults=replace(mild, **off))
+
+
+def training_batches(
+    mixture: Mixture, settings: FitSettings, rng: np.random.Generator, neutral: int | None = None
+) -> Iterator[Batch]:
+    """One epoch of augmented batches, seen, exact and drawn samples mixed in the same ratio in each.
+
+    `neutral` is the label of hard negatives, of which there are none without it.
+    """
+    sources = [(mixture.table, mixture.mild_faults), (mixture.exact, mixture.faults)]
+    tables = [(table, faults) for table, faults in sources if table is not None]
+    orders = [rng.permutation(len(table)) for table, _ in tables]
+    orders.append(np.arange(mixture.drawn if mixture.statistics else 0))
+    steps = mixture.steps(settings.batch)
+    for shares in zip(*(np.array_split(order, steps) for order in orders), strict=True):
+        parts = [
+            _pictured(table.select(share), faults, mixture, rng)
+            for (table, faults), share in zip(tables, shares[:-1], strict=True)
+        ]
+        if mixture.statistics and len(shares[-1]):
+            drawn = keypoint_table(*mixture.statistics.draw(len(shares[-1]), rng))
+            parts.append((augment_keypoints(drawn.keypoints, rng, mixture.mild_faults), drawn, NO_CROPS))
+        faulty, part_tables, crops = zip(*parts, strict=True)
+        table = PoseTable.joined(list(part_tables))
+        yield _altered(np.concatenate(faulty), table, np.concatenate(crops), settings, rng, neutral)
+
+
+def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
+    """The table as it is, in order, for measuring."""
+    for start in range(0, len(table), size):
+        part = table.select(np.arange(start, min(start + size, len(table))))
+        crop = part.crops[part.crop_present > 0] if len(part.crops) else part.crops
+        yield _batch(part.keypoints, part, crop, part.labels, np.ones(len(part), np.float32))
+
+
+def _pictured(
+    part: PoseTable, faults: KeypointFaults, mixture: Mixture, rng: np.random.Generator
+) -> tuple[np.ndarray, PoseTable, np.ndarray]:
+    """Faulty keypoints, the samples without their crops, and the augmented crops of those that keep theirs."""
+    part = part.mirrored(part.wrong_hand & (rng.random(len(part)) < mixture.hand_known))
+    present = part.crop_present * (rng.random(len(part)) >= mixture.crop_dropout)
+    crop = _augmented(part.crops[present > 0], rng) if len(part.crops) else NO_CROPS
+    bare = replace(part, crops=NO_CROPS, crop_present=present.astype(np.float32))
+    return augment_keypoints(part.keypoints, rng, faults), bare, crop
+
+
+def _augmented(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.array([augment_crop(crop, rng) for crop in crops], np.uint8).reshape(crops.shape)
+
+
+def _altered(
+    keypoints: np.ndarray,
+    table: PoseTable,
+    crop: np.ndarray,
+    settings: FitSettings,
+    rng: np.random.Generator,
+    neutral: int | None,
+) -> Batch:
+    """The batch after what needs several samples: other people's sticks, mixing, noise on edges."""
+    if neutral is not None and settings.hard_negatives > 0:
+        keypoints, labels = swap_sticks(keypoints, table.labels, settings.hard_negatives, neutral, rng)
+        table = replace(table, labels=labels)
+    other_labels, share = table.labels, np.ones(len(table), np.float32)
+    if settings.mixup > 0:
+        keypoints, partner, share = mix_within_views(keypoints, table.views, settings.mixup, rng)
+        other_labels = table.labels[partner]
+    batch = _batch(keypoints, table, crop, other_labels, share)
+    if settings.edge_noise > 0:
+        there = batch.edges.any(-1, keepdims=True)
+        noise = rng.normal(0, settings.edge_noise, batch.edges.shape) * there
+        noise[..., _RIGID] = 0
+        batch = replace(batch, edges=(batch.edges + noise).astype(np.float32))
+    return batch
+
+
+def swap_sticks(
+    keypoints: np.ndarray, labels: np.ndarray, share: float, neutral: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (B, 19, 3) and labels (B,) in which a share of the poses hold the shaft of another pose: `neutral`."""
+    partner = rng.permutation(len(labels))
+    chosen = (rng.random(len(labels)) < share) & (labels != labels[partner])
+    chosen &= (labels != neutral) & (keypoints[:, [GRIP, TIP], 2] > 0).all(1) & (keypoints[partner][:, TIP, 2] > 0)
+    unit = torso_length(keypoints)
+    shaft = (keypoints[:, TIP, :2] - keypoints[:, GRIP, :2]) / np.maximum(unit, 1e-6)[:, None]
+    out = keypoints.copy()
+    out[chosen, TIP, :2] = out[chosen, GRIP, :2] + (shaft[partner] * unit[:, None])[chosen]
+    return out, np.where(chosen, neutral, labels)
+
+
+def mix_within_views(
+    keypoints: np.ndarray, views: np.ndarray, alpha: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoints (B, 19, 3) mixed with those of a partner of the same view, the partners (B,) and the own share (B,).
+
+    The own share is at least one half, so that the crop stays that of the sample; a node that the partner lacks is
+    left as it is.
+    """
+    partner = np.arange(len(views))
+    for view in np.unique(views):
+        members = np.flatnonzero(views == view)
+        partner[members] = rng.permutation(members)
+    share = rng.beta(alpha, alpha, len(views)).astype(np.float32)
+    share = np.maximum(share, 1 - share)
+    points, unit = _centred(keypoints)
+    both = (keypoints[..., 2] > 0) & (keypoints[partner][..., 2] > 0)
+    mixed = share[:, None, None] * points + (1 - share)[:, None, None] * points[partner]
+    out = keypoints.copy()
+    out[..., :2] = np.where(both[..., None], mixed, points) * unit
+    return out, partner, share
+
+
+def _centred(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (B, 19, 2) in torsos from the middle of what is there of the hips, and the torsos (B, 1, 1)."""
+    unit = np.maximum(torso_length(keypoints), 1e-6)[:, None, None]
+    weights = (keypoints[:, 11:13, 2:] > 0).astype(np.float32)
+    hips = (keypoints[:, 11:13, :2] * weights).sum(1, keepdims=True) / np.maximum(weights.sum(1, keepdims=True), 1)
+    return (keypoints[..., :2] - hips) / unit, unit
+
+
+def _batch(
+    keypoints: np.ndarray, table: PoseTable, crop: np.ndarray, other_labels: np.ndarray, share: np.ndarray
+) -> Batch:
+    """The graph of `keypoints`, which may be faulty, and the shaft as `table` knows it."""
+    nodes, edges, mask = build_graph(keypoints)
+    true_nodes, _, true_mask = build_graph(table.keypoints)
+    shaft = np.concatenate([true_nodes[:, TIP, 4:6], true_mask[:, GRIP:].prod(1, keepdims=True)], 1)
+    return Batch(
+        nodes, edges, mask, crop, table.crop_present, table.labels, shaft.astype(np.float32), other_labels, share
+    )
+
+
+def droppable_edges() -> np.ndarray:
+    """bool (E,): edges of the directed graph between two nodes of the body."""
+    ends = np.asarray(DIRECTED_EDGES)
+    body: np.ndarray = (ends[:, 0] != ends[:, 1]) & (ends < GRIP).all(1)
+    return body

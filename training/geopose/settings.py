@@ -1,0 +1,71 @@
+"""How a classifier is trained: one record that travels into its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import msgspec
+
+from engine.errors import UserError
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Shared by all classifiers; trees read only `seed` and `threads`. Shares and rates are 0..1, angles radians."""
+
+    epochs: int = 100
+    batch: int = 64
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    patience: int = 15
+    """Epochs without a better loss on inner people after which it stops."""
+    restarts: int = 0
+    """Warm restarts of the cosine (Loshchilov & Hutter 2017); each cycle is twice as long as the one before."""
+    family_weight: float = 0.3
+    chamber_weight: float = 0.3
+    geometry_weight: float = 0.1
+    smoothing: float = 0.0
+    """Of labels. It makes rejection worse (Xia et al. 2025), so it is off."""
+    arcface: float = 0.0
+    """Weight of an ArcFace loss (Deng et al. 2019) on the graph's embedding."""
+    arcface_margin: float = 0.2
+    """Radians, reached in steps between a tenth and half of the epochs."""
+    arcface_scale: float = 12.0
+    mixup: float = 0.0
+    """Alpha of the Beta distribution of shares, within a view (Zhang et al. 2018); 0: none."""
+    drop_edge: float = 0.1
+    """Share of the edges of the body that a step leaves out (Rong et al. 2020); the stick's edge stays."""
+    edge_noise: float = 0.02
+    """Standard deviation of what is added to edge features."""
+    hard_negatives: float = 0.0
+    """Share of the samples that get the stick of another pose and the label neutral."""
+    without: tuple[str, ...] = ()
+    """Names of keypoint faults (fields of KeypointFaults) that are left out."""
+    faults: str = "mild"
+    """What a table's own keypoints suffer: mild (a detector's faults are in them already), full or none."""
+    averaging: float = 0.99
+    """Decay of the running mean of the weights, which is what gets validated and shipped."""
+    backbone: str = "mobilenet_v3_small"
+    """Of the crop: mobilenet_v3_small or efficientnet_lite0."""
+    pretrained: bool = False
+    """Begin with ImageNet weights: they learn at a tenth of the rate, after `frozen_epochs`."""
+    frozen_epochs: int = 20
+    threads: int = 2
+    seed: int = 0
+
+    def changed(self, changes: Sequence[str]) -> FitSettings:
+        """With changes such as `mixup=0.4` or `without=jitter,shear`; raises UserError for one that makes no sense."""
+        values: dict[str, Any] = asdict(self)
+        for change in changes:
+            name, sign, value = change.partition("=")
+            if not sign or name not in values:
+                known = ", ".join(field.name for field in fields(self))
+                raise UserError(f"{change!r} is not a setting of the training; write NAME=VALUE, NAME one of {known}")
+            values[name] = [v for v in value.split(",") if v] if isinstance(values[name], tuple) else value
+            try:
+                msgspec.convert(values, type=FitSettings, strict=False)
+            except msgspec.ValidationError as error:
+                raise UserError(f"{change!r} makes no sense: {error}") from None
+        return msgspec.convert(values, type=FitSettings, strict=False)
