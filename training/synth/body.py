@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth.rig import Fist, Rest, Rig, finger_rotations, forward, load_rig
-from training.synth.rotations import about, between, frame, power, twist_deg, unit
+from training.synth.rotations import about, between, cross, frame, power, twist_deg, unit
 
 Array = NDArray[np.float64]
 
@@ -62,8 +62,8 @@ def _limb(joints: tuple[Array, Array, Array], start: Array, goal: Array, pole: A
     side = unit(side - (side @ u) * u)
     elbow = start + along * u + np.sqrt(max(upper**2 - along**2, 1e-9)) * side
     end = start + length * u
-    hinge0 = np.cross(b0 - a0, c0 - b0)
-    hinge = np.cross(elbow - start, end - elbow)
+    hinge0 = cross(b0 - a0, c0 - b0)
+    hinge = cross(elbow - start, end - elbow)
     if np.linalg.norm(hinge0) < 0.04 * upper * lower or np.linalg.norm(hinge) < 0.03 * upper * lower:
         hinge = -np.cross(side, u) if np.linalg.norm(hinge) < 1e-9 else hinge
     if np.linalg.norm(hinge0) < 1e-6:
@@ -290,7 +290,7 @@ def _pose_leg(
     ahead = about(np.array([0, 0, 1.0]), out) @ unit(ahead)
     toes = (joints[rig.index(f"toe2-1.{side}")] - joints[foot_i]) * np.array([1, 1, 0])
     flat = frame(ahead, np.array([0, 0, 1.0])) @ frame(unit(toes), np.array([0, 0, 1.0])).T
-    lateral = np.cross(ahead, np.array([0, 0, 1.0]))
+    lateral = cross(ahead, np.array([0, 0, 1.0]))
     foot = about(lateral, -np.degrees(np.arcsin(raised / 0.16))) @ flat
     local[f"upperleg01.{side}"] = pelvis.T @ upper
     local[f"lowerleg01.{side}"] = upper.T @ lower

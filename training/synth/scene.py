@@ -235,20 +235,18 @@ def random_lens(rng: np.random.Generator) -> float:
     return 0.0 if rng.random() < 0.5 else float(rng.uniform(-0.06, 0.03))
 
 
-def _source(points: Array, bend: float, width: int, height: int) -> Array:
-    """Where the lens takes places (n, 2) of the bent picture from; 1 at the corner is the unit of the radius."""
-    centre = np.array([width, height]) / 2
-    away = points - centre
-    r2 = (away**2).sum(-1, keepdims=True) / float(centre @ centre)
-    return np.asarray(centre + away * (1 - bend * (1 - r2)))
+def _lens_scale(x: Array, y: Array, bend: float, width: int, height: int) -> Array:
+    """By how much the lens scales places at x, y off the centre of the bent picture to find their source."""
+    return np.asarray(1 - bend + bend * 4 / (width**2 + height**2) * (x**2 + y**2))
 
 
 def bend_points(points: Array, bend: float, width: int, height: int) -> Array:
     """Places (n, 2) of the straight picture in the picture that `bend_picture` makes of it; NaN stays NaN."""
-    bent = points.copy()
+    away = points - np.array([width, height]) / 2
+    bent = away.copy()
     for _ in range(20 if bend else 0):
-        bent = bent + points - _source(bent, bend, width, height)
-    return bent
+        bent = away / _lens_scale(bent[:, :1], bent[:, 1:], bend, width, height)
+    return np.asarray(points - away + bent)
 
 
 def bend_picture(picture: Picture, bend: float) -> Picture:
@@ -256,9 +254,11 @@ def bend_picture(picture: Picture, bend: float) -> Picture:
     if not bend:
         return picture
     h, w = picture.shape[:2]
-    x, y = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
-    source = (_source(np.stack([x, y], axis=-1).reshape(-1, 2), bend, w, h) - 0.5).reshape(h, w, 2).astype(np.float32)
-    bent = cv2.remap(picture, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x = (np.arange(w, dtype=np.float32) + np.float32(0.5 - w / 2))[None]
+    y = (np.arange(h, dtype=np.float32) + np.float32(0.5 - h / 2))[:, None]
+    scale = _lens_scale(x, y, bend, w, h).astype(np.float32)
+    source_x, source_y = x * scale + np.float32(w / 2 - 0.5), y * scale + np.float32(h / 2 - 0.5)
+    bent = cv2.remap(picture, source_x, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(bent, dtype=np.uint8)
 
 
@@ -288,9 +288,9 @@ def add_bystander(
 
 def camera_faults(rng: np.random.Generator, picture: Picture) -> Picture:
     """Exposure, contrast, colour, blur, sensor noise: RGB in, RGB out."""
-    out: Any = picture.astype(np.float32)
-    if rng.random() < 0.3:
-        out = 255 * (out / 255) ** np.float32(np.exp(rng.normal(0, 0.25)))
+    gamma = np.exp(rng.normal(0, 0.25)) if rng.random() < 0.3 else 1.0
+    curve = (255 * np.linspace(0, 1, 256) ** gamma).astype(np.uint8)
+    out: Any = (cv2.LUT(picture, curve) if gamma != 1.0 else picture).astype(np.float32)
     if rng.random() < 0.6:
         out = (out - 128) * rng.uniform(0.7, 1.25) + 128 + rng.uniform(-32, 28)
     if rng.random() < 0.4:
