@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 import tempfile
 import traceback
@@ -176,10 +177,25 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
 
 
 def config_text(config: Config) -> str:
-    """One line for each setting: name, value, origin."""
+    """One line for each setting: name, value, origin, meaning."""
+    meanings = setting_meanings(default_config().read_text(encoding="utf-8"))
     lines = [(f"{s.section}.{s.key}", json.dumps(s.value), s.origin) for s in config.describe()]
     width = max(len(name) for name, _, _ in lines)
-    return "".join(f"{name:{width}} = {value}   # {origin}\n" for name, value, origin in lines)
+    return "".join(
+        f"{name:{width}} = {value}   # {origin}{f': {meanings[name]}' if name in meanings else ''}\n"
+        for name, value, origin in lines
+    )
+
+
+def setting_meanings(text: str) -> dict[str, str]:
+    """What the comments behind the values of a configuration say, by `section.key`."""
+    found, section = {}, ""
+    for line in text.splitlines():
+        if heading := re.match(r"\[(\w+)\]", line):
+            section = heading[1]
+        elif setting := re.match(r"(\w+)\s*=.*?\s#\s*(.+)", line):
+            found[f"{section}.{setting[1]}"] = setting[2]
+    return found
 
 
 def conclude(config: Config, summary: RunSummary, streams: Sequence[str], stats_file: Path | None) -> int:
