@@ -23,7 +23,9 @@ COMMANDS = {
     "graphs": ("training.data.graphs_command", "write a table as torch-geometric graphs"),
     "see": ("training.see", "write down what the detectors see in the pictures"),
     "fit": ("training.geopose.fit_command", "train the pose classifier on that"),
+    "ablate": ("training.geopose.ablate_command", "compare classifiers and what each part of them is worth"),
     "export": ("training.geopose.export_command", "calibrate, measure and export the pose classifier"),
+    "evaluate": ("training.geopose.evaluate_command", "measure an exported model on any table"),
     "explain": ("training.geopose.explain_command", "show what the pose classifier looks at and hangs on"),
     "bands": ("training.bands", "learn the bands that feedback judges by"),
 }

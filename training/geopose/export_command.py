@@ -11,13 +11,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
-from stages.classes import ClassFile, load_classes, models_folder
-from stages.classify import class_probabilities
+from stages.classes import load_classes, models_folder
 from training.geopose import export, measure
 from training.geopose.data import PoseTable, load_table
-from training.geopose.fit import load_weights, predict
+from training.geopose.fit import load_weights
+from training.geopose.judge import calibrate, figures_of, judge
 from training.geopose.network import GeoPoseNet
 from training.geopose.parts import Parts, add_data_arguments, load_parts
 from training.geopose.quantise import CALIBRATION_SAMPLES, PrecisionRow, compare_precisions, quantise, table_text
@@ -38,8 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
     add_data_arguments(parser)
     parser.add_argument("--output", type=Path, help="model folder to write (default models/geopose)")
-    parser.add_argument("--int8", action="store_true",
-                        help="also quantise to INT8, measured against FP32: a model folder of its own, RUN/int8")
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="also quantise to INT8, measured against FP32: a model folder of its own, RUN/int8",
+    )
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
     parser.add_argument("--data-text", default="Renders of synthetic people, samples of aggregate pose statistics",
@@ -48,30 +50,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate, measure, export, prove equal, write card and report; 0 on success."""
-    classes = load_classes()
+    classes = load_classes(args.classes)
     parts = load_parts(args.seen, classes)
     model = load_weights(args.run / "best.pt", len(classes.classes))
     temperature, threshold = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
-    log.info("test people: %s", json.dumps({k: v for k, v in figures.items() if k != "confusion"}))
+    log.info("test people: %s", json.dumps(measure.summary(figures)))
     output = args.output or models_folder() / "geopose"
     export.export_onnx(model, output / "model.onnx")
     figures["parity_200"] = parity(model, output / "model.onnx", parts.test)
     if args.transfer:
-        real = transfer(model, load_table(args.transfer, classes.names), temperature, threshold)
-        log.info("real keypoints: %s", json.dumps(real))
-        figures["real_keypoints_without_crop"] = real
+        real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)
+        figures["real_keypoints_without_crop"] = measure.summary(real)
+        log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
     common = {"classes": classes, "temperature": temperature, "threshold": threshold, "data": args.data_text}
     card = partial(export.write_card, **common)
     if args.int8:
         rows = _int8(output / "model.onnx", args.run / "int8", parts, temperature, threshold)
         figures["precisions"] = msgspec.to_builtins(rows)
         card(args.run / "int8", metrics=_rounded({"precisions": figures["precisions"]}), notes=f"{INT8_NOTES} {NOTES}")
-    card(output, metrics=_rounded(figures), notes=NOTES)
+    card(output, metrics=_rounded(measure.for_card(figures)), notes=NOTES)
     if args.ir:
         _ir(model, output / "model.onnx", args.ir, parts.test)
-        card(args.ir, metrics=_rounded(figures), notes=NOTES, file="model.xml")
-    (args.run / "report.json").write_text(json.dumps({**figures, "classes": classes.names}, indent=1))
+        card(args.ir, metrics=_rounded(measure.for_card(figures)), notes=NOTES, file="model.xml")
+    (args.run / "report.json").write_text(
+        json.dumps({**figures, "temperature": temperature, "threshold": threshold}, indent=1)
+    )
     log.info("wrote %s", output)
     return 0
 
@@ -83,50 +87,6 @@ def parity(model: GeoPoseNet, file: Path, test: PoseTable) -> dict[str, float]:
         for name, inputs in (("random", export.random_inputs(200, np.random.default_rng(1))),
                              ("seen", export.table_inputs(test, 200)))
         for backend, gap in export.parity(model, file, inputs).items()
-    }  # fmt: skip
-
-
-def calibrate(model: GeoPoseNet, validation: PoseTable) -> tuple[float, float]:
-    """Temperature and threshold, from people who were not trained on."""
-    logits, labels = (t.numpy() for t in predict(model, validation.mirrored(validation.wrong_hand)))
-    temperature = measure.fit_temperature(logits, labels)
-    threshold = measure.fit_threshold(class_probabilities(logits, temperature), labels)
-    log.info("temperature %.3f, threshold %.2f", temperature, threshold)
-    return temperature, threshold
-
-
-def judge(
-    model: GeoPoseNet, test: PoseTable, classes: ClassFile, temperature: float, threshold: float
-) -> dict[str, Any]:
-    """All figures on test people, with the crops and without, and per view; with the hand known, as votes over a video
-    make it, and as one picture tells it."""
-    single, labels = (t.numpy() for t in predict(model, test))
-    figures: dict[str, Any] = {"top1_hand_from_one_picture": float((single.argmax(1) == labels).mean())}
-    figures["hand_mistaken"] = float(test.wrong_hand.mean())
-    test = test.mirrored(test.wrong_hand)
-    logits, labels = (t.numpy() for t in predict(model, test))
-    figures |= measure.report(logits, labels, classes.names, temperature, threshold)
-    right = logits.argmax(1) == labels
-    figures["people"] = len(np.unique(test.people))
-    figures["top1_interval_by_person"] = measure.person_interval(right, test.people)
-    figures["top1_by_view"] = {view: float(right[test.views == view].mean()) for view in np.unique(test.views).tolist()}
-    alone, _ = predict(model, test.without_crops())
-    figures["top1_without_crop"] = float((alone.argmax(1) == torch.from_numpy(labels)).float().mean())
-    return figures
-
-
-def transfer(model: GeoPoseNet, table: PoseTable, temperature: float, threshold: float) -> dict[str, float]:
-    """Figures on real people's keypoints, of which there are no pictures; the last class is `neutral`."""
-    logits, labels = (t.numpy() for t in predict(model, table.without_crops()))
-    pose_count = logits.shape[1] - 1
-    top1, top2 = measure.top_poses(logits, labels, pose_count)
-    probabilities = class_probabilities(logits, temperature)
-    accepted = probabilities.max(1) >= threshold
-    right = probabilities.argmax(1) == labels
-    return {
-        "samples": len(labels), "top1_of_12": top1, "top2_of_12": top2, "top1_of_13": float(right.mean()),
-        "coverage": float(accepted.mean()), "accepted_accuracy": float(right[accepted].mean()),
-        "ece": measure.expected_calibration_error(probabilities, labels),
     }  # fmt: skip
 
 

@@ -1,55 +1,127 @@
-"""`arnis-train fit`: from tables to weights."""
+"""`arnis-train fit`: from tables to weights, or to the figures of a cross-validation."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from engine.clock import NS_PER_S, now_ns
-from stages.classes import load_classes
+from engine.errors import UserError
+from stages.classes import ClassFile, load_classes
+from training.classifiers import NAMES, network_model
+from training.geopose import measure
 from training.geopose.batches import Mixture
-from training.geopose.fit import fit
-from training.geopose.parts import add_data_arguments, load_parts
+from training.geopose.fit import data_hash, fit, load_weights, read_checkpoint
+from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
+from training.geopose.judge import calibrate, judge
+from training.geopose.parts import add_data_arguments, load_parts, load_source
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
+from training.stick.export import git_revision
 
 STATISTICS = Path(__file__).parent.parent / "synth" / "pose_statistics.json"
+DRAWN = 6000
 
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fit`."""
-    defaults = FitSettings()
     add_data_arguments(parser)
+    parser.add_argument("--model", default="geopose", choices=NAMES, help="what to train (default geopose)")
+    parser.add_argument("--folds", type=int, help="measure by so many folds instead of training one model to ship")
+    parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
+    parser.add_argument("--poses-only", action="store_true", help="with --folds: leave out the class neutral")
     parser.add_argument("--exact", type=Path, help="folder that `see --truth` wrote: further samples")
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
-    parser.add_argument("--drawn", type=int, default=6000, help="samples drawn an epoch (default 6000; 0: none)")
-    parser.add_argument("--epochs", type=int, default=defaults.epochs, help=f"at most (default {defaults.epochs})")
-    parser.add_argument("--batch", type=int, default=defaults.batch, help=f"samples a step (default {defaults.batch})")
+    parser.add_argument("--drawn", type=int,
+                        help=f"samples drawn an epoch (default {DRAWN}; with a bare table or folds 0)")  # fmt: skip
     parser.add_argument("--start", type=Path, help="weights to begin with")
     parser.add_argument("--graph-only", action="store_true", help="leave all crops out: quick, to begin with")
-    parser.add_argument("--rate", type=float, default=defaults.learning_rate, help="learning rate")
     parser.add_argument("--crop-dropout", type=float, default=0.3, help="share of crops left out (default 0.3)")
+    add_settings_arguments(parser)
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that become FitSettings."""
+    defaults = FitSettings()
+    parser.add_argument("--epochs", type=int, default=defaults.epochs, help=f"at most (default {defaults.epochs})")
+    parser.add_argument("--batch", type=int, default=defaults.batch, help=f"samples a step (default {defaults.batch})")
+    parser.add_argument("--rate", type=float, default=defaults.learning_rate, help="learning rate")
+    parser.add_argument("--pretrained", action="store_true", help="begin with ImageNet weights in the crop stream")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the same seed trains the same network")
     parser.add_argument("--threads", type=int, default=defaults.threads, help=f"of torch (default {defaults.threads})")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes",
+                        help="any other setting of training/geopose/settings.py, such as mixup=0.4")  # fmt: skip
+
+
+def settings_of(args: argparse.Namespace) -> FitSettings:
+    """The settings that the arguments ask for."""
+    settings = FitSettings(
+        epochs=args.epochs, batch=args.batch, threads=args.threads, seed=args.seed, learning_rate=args.rate,
+        pretrained=args.pretrained,
+    )  # fmt: skip
+    return settings.changed(args.changes)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on where it stopped; 0 on success."""
-    classes = load_classes()
-    parts = load_parts(args.seen, classes)
-    statistics = PoseStatistics(args.statistics, classes.names) if args.drawn else None
-    train, validation = parts.train, parts.validation.mirrored(parts.validation.wrong_hand)
-    exact = load_parts(args.exact, classes).train if args.exact else None
-    if args.graph_only:
-        train, validation, exact = train.without_crops(), validation.without_crops(), exact and exact.without_crops()
-    settings = FitSettings(
-        epochs=args.epochs, batch=args.batch, threads=args.threads, seed=args.seed, learning_rate=args.rate
-    )
-    mixture = Mixture(train, statistics, args.drawn, exact, args.crop_dropout)
+    classes = load_classes(args.classes)
+    drawn = args.drawn if args.drawn is not None else 0 if args.folds or args.seen.is_file() else DRAWN
+    mixture = Mixture(
+        None, PoseStatistics(args.statistics, classes.names) if drawn else None, drawn,
+        load_parts(args.exact, classes).train if args.exact else None, args.crop_dropout,
+    )  # fmt: skip
+    if args.graph_only and mixture.exact:
+        mixture = replace(mixture, exact=mixture.exact.without_crops())
     started = now_ns()
-    weights = fit(classes, mixture, validation, settings, args.run, args.start)
-    log.info("trained in %.1f minutes: %s", (now_ns() - started) / NS_PER_S / 60, weights)
+    report = (_measure_by_folds if args.folds else _train_one)(args, classes, mixture)
+    args.run.mkdir(parents=True, exist_ok=True)
+    (args.run / "report.json").write_text(json.dumps({"model": args.model, **report}, indent=1))
+    log.info("%.1f minutes; %s", (now_ns() - started) / NS_PER_S / 60, json.dumps(measure.summary(report)))
     return 0
+
+
+def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
+    """The one network to ship; its report is about the table's test people."""
+    network_model(args.model)
+    parts = load_parts(args.seen, classes)
+    train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
+    if args.graph_only:
+        train, validation, test = (part.without_crops() for part in (train, validation, test))
+    mixture = replace(mixture, table=train)
+    best = fit(classes, mixture, validation, settings_of(args), args.run, args.start, args.model)
+    network = load_weights(best, len(classes.classes))
+    temperature, threshold = calibrate(network, validation)
+    state = read_checkpoint(best) | {"temperature": temperature, "threshold": threshold}
+    torch.save(state, best)
+    facts = {name: state[name] for name in ("settings", "data_sha256", "revision", "epoch")}
+    return {
+        **judge(network, test, classes, temperature, threshold),
+        "temperature": temperature, "threshold": threshold, "training": facts,
+    }  # fmt: skip
+
+
+def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
+    """Figures of a cross-validation; every fold keeps its network in the run's folder."""
+    if args.start:
+        raise UserError("--start would show every fold what the others know; leave it out with --folds")
+    table, groups = with_groups(load_source(args.seen, classes), args.no_groups)
+    table = table.mirrored(table.wrong_hand)
+    if args.graph_only:
+        table = table.without_crops()
+    if args.poses_only:
+        table, classes = without_neutral(table, classes)
+    settings = settings_of(args)
+    result = cross_validate(args.model, table, classes, settings, args.folds, args.run, mixture)
+    facts = {
+        "settings": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
+        "data_sha256": data_hash(replace(mixture, table=table), table), "revision": git_revision(),
+    }  # fmt: skip
+    return {**fold_report(result, table, classes, groups), "training": facts}

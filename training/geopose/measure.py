@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from stages.classes import NEUTRAL_KIND, ClassFile
 from stages.classify import class_probabilities
 
 THRESHOLDS = np.arange(0.5, 0.96, 0.01)
 """From one half on, the family and the chamber with the largest sums are those of the label."""
+COVERAGES = np.arange(1, 21) / 20
+"""Where the curve of risk over coverage is read off."""
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -30,42 +33,120 @@ def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float =
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """Mean distance between confidence and accuracy over equal bins of confidence (Guo et al. 2017, eq. 3)."""
+    found = reliability(probabilities, labels, bins)
+    return sum(abs(right - confidence) * count for confidence, right, count in found) / max(len(labels), 1)
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """Mean confidence, share of right answers and samples, in equal bins of confidence; empty ones are left out."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     number = np.minimum((confidence * bins).astype(int), bins - 1)
     inside = [number == b for b in np.unique(number)]
-    return float(sum(abs(right[bin].mean() - confidence[bin].mean()) * bin.mean() for bin in inside))
+    return [(float(confidence[b].mean()), float(right[b].mean()), int(b.sum())) for b in inside]
 
 
 def report(
-    logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], temperature: float, threshold: float
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    people: np.ndarray,
+    views: np.ndarray,
+    classes: ClassFile,
+    threshold: float | np.ndarray,
 ) -> dict[str, Any]:
-    """All figures of one set of samples; `neutral` is the last class of `names`."""
-    probabilities = class_probabilities(logits, temperature)
+    """All figures of N samples, ready for JSON.
+
+    `probabilities` (N, classes) are calibrated; `labels`, `people` and `views` are (N,); `threshold` may differ from
+    sample to sample, as over folds. `coverage` is the share that is accepted, `poses` what is left when `neutral` is
+    neither asked nor answered.
+    """
+    names = classes.names
     predicted = probabilities.argmax(1)
+    right = predicted == labels
     accepted = probabilities.max(1) >= threshold
-    count = len(names)
-    confusion = np.zeros((count, count), int)
-    np.add.at(confusion, (labels, predicted), 1)
-    recall = np.diag(confusion) / np.maximum(confusion.sum(1), 1)
-    f1 = 2 * np.diag(confusion) / np.maximum(confusion.sum(0) + confusion.sum(1), 1)
-    there = confusion.sum(1) > 0
-    neutral = labels == names.index("neutral") if "neutral" in names else np.zeros(len(labels), bool)
-    false_pose = accepted & (predicted != names.index("neutral")) if "neutral" in names else accepted
+    confusion = confusion_matrix(predicted, labels, len(names))
+    per_class = class_figures(confusion, names)
     return {
+        "classes": list(names),
         "samples": len(labels),
-        "top1": float((predicted == labels).mean()),
-        "macro_f1": float(f1[there].mean()),
+        "people": len(np.unique(people)),
+        "top1": float(right.mean()),
+        "top1_interval_by_person": person_interval(right, people),
+        "top2": float(top_hits(probabilities, labels, 2).mean()),
+        "macro_f1": float(np.mean([figures["f1"] for figures in per_class.values()])),
+        "kappa": cohen_kappa(confusion),
         "ece": expected_calibration_error(probabilities, labels),
         "coverage": float(accepted.mean()),
-        "accepted_accuracy": float((predicted == labels)[accepted].mean()) if accepted.any() else 0.0,
-        "neutral_taken_for_pose": float(false_pose[neutral].mean()) if neutral.any() else 0.0,
-        "recall": {name: float(r) for name, r, t in zip(names, recall, there, strict=True) if t},
+        "accepted_accuracy": float(right[accepted].mean()) if accepted.any() else 0.0,
+        "by_view": {
+            str(view): {"samples": int((views == view).sum()), "top1": float(right[views == view].mean())}
+            for view in np.unique(views)
+        },
+        "per_class": per_class,
         "confusion": confusion.tolist(),
+        "look_alikes": look_alikes(confusion, classes),
+        "risk_coverage": risk_coverage(probabilities, labels),
+        "reliability": reliability(probabilities, labels),
+        **_neutral_figures(probabilities, labels, accepted, classes),
     }
 
 
+def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """int (count, count): rows are the truth, columns the answers."""
+    confusion = np.zeros((count, count), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    return confusion
+
+
+def class_figures(confusion: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Samples, precision, recall and F1 of every class that occurs."""
+    hits, truth, answers = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    return {
+        name: {
+            "samples": int(truth[i]), "precision": float(hits[i] / max(answers[i], 1)),
+            "recall": float(hits[i] / truth[i]), "f1": float(2 * hits[i] / (truth[i] + answers[i])),
+        }
+        for i, name in enumerate(names) if truth[i]
+    }  # fmt: skip
+
+
+def cohen_kappa(confusion: np.ndarray) -> float:
+    """Agreement beyond chance (Cohen 1960)."""
+    total = max(confusion.sum(), 1)
+    observed = np.trace(confusion) / total
+    expected = float(confusion.sum(0) @ confusion.sum(1)) / total**2
+    return float((observed - expected) / (1 - expected)) if expected < 1 else 0.0
+
+
+def look_alikes(confusion: np.ndarray, classes: ClassFile) -> list[dict[str, Any]]:
+    """How often two classes of the same kind and side, which differ in height only, are taken for each other: the
+    pairs that look alike in pictures (left temple and left elbow block, right chest and right eye thrust)."""
+    pairs = []
+    for i, a in enumerate(classes.classes):
+        for j, b in enumerate(classes.classes[:i]):
+            count = int(confusion[i].sum() + confusion[j].sum())
+            if a.kind == b.kind and a.side == b.side and count:
+                mistaken = int(confusion[i, j] + confusion[j, i])
+                pairs.append({"classes": [b.name, a.name], "mistaken": mistaken, "share": mistaken / count})
+    return sorted(pairs, key=lambda pair: -pair["share"])
+
+
+def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[float, float]]:
+    """Share that is answered, from the surest twentieth to all, and share of wrong ones among those
+    (Geifman & El-Yaniv 2017)."""
+    order = np.argsort(-probabilities.max(1), kind="stable")
+    wrong = (probabilities.argmax(1) != labels)[order]
+    ends = np.maximum(np.round(COVERAGES * len(labels)).astype(int), 1)
+    return [(float(end / len(labels)), float(wrong[:end].mean())) for end in ends]
+
+
+def top_hits(scores: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """bool (N,): whether the label is among the `count` classes with the highest scores (N, classes)."""
+    hits: np.ndarray = (np.argsort(-scores, 1, kind="stable")[:, :count] == labels[:, None]).any(1)
+    return hits
+
+
 def person_interval(right: np.ndarray, people: np.ndarray, draws: int = 500, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the accuracy, by drawing whole people with replacement."""
+    """95 % interval of the mean of `right` (N,), by drawing whole people with replacement."""
     rng = np.random.default_rng(seed)
     names, number = np.unique(people, return_inverse=True)
     hits, counts = np.bincount(number, right.astype(float)), np.bincount(number)
@@ -74,9 +155,39 @@ def person_interval(right: np.ndarray, people: np.ndarray, draws: int = 500, see
     return float(np.quantile(scores, 0.025)), float(np.quantile(scores, 0.975))
 
 
-def top_poses(logits: np.ndarray, labels: np.ndarray, pose_count: int) -> tuple[float, float]:
-    """Top-1 and top-2 among the first `pose_count` classes (the poses without `neutral`), over samples of those."""
-    keep = labels < pose_count
-    order = np.argsort(-logits[keep, :pose_count], 1)
-    hits = order == labels[keep, None]
-    return float(hits[:, 0].mean()), float(hits[:, :2].any(1).mean())
+def summary(figures: dict[str, Any]) -> dict[str, float]:
+    """The single numbers of a report, those of the poses alone as `poses_...`."""
+    poses = {f"poses_{name}": value for name, value in figures.get("poses", {}).items()}
+    return {name: value for name, value in (figures | poses).items() if isinstance(value, (int, float))}
+
+
+def for_card(figures: dict[str, Any]) -> dict[str, Any]:
+    """What a model's card says of a report: no curves, one number a class and a view."""
+    left_out = ("classes", "risk_coverage", "reliability", "look_alikes", "per_class", "by_view")
+    kept = {name: value for name, value in figures.items() if name not in left_out}
+    kept["recall"] = {name: row["recall"] for name, row in figures["per_class"].items()}
+    kept["top1_by_view"] = {view or "unknown": row["top1"] for view, row in figures["by_view"].items()}
+    return kept
+
+
+def _neutral_figures(
+    probabilities: np.ndarray, labels: np.ndarray, accepted: np.ndarray, classes: ClassFile
+) -> dict[str, Any]:
+    """How often `neutral` passes for a pose, and the figures of the poses alone; nothing without such a class."""
+    kinds = [c.kind for c in classes.classes]
+    if NEUTRAL_KIND not in kinds:
+        return {}
+    neutral = kinds.index(NEUTRAL_KIND)
+    idle, posed = labels == neutral, labels != neutral
+    scores = np.delete(probabilities[posed], neutral, 1)
+    wanted = labels[posed] - (labels[posed] > neutral)
+    figures: dict[str, Any] = {}
+    if idle.any():
+        taken = accepted & (probabilities.argmax(1) != neutral)
+        figures["neutral_taken_for_pose"] = float(taken[idle].mean())
+    if posed.any():
+        figures["poses"] = {
+            "samples": int(posed.sum()), "top1": float(top_hits(scores, wanted, 1).mean()),
+            "top2": float(top_hits(scores, wanted, 2).mean()),
+        }  # fmt: skip
+    return figures

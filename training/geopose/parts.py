@@ -23,18 +23,28 @@ class Parts:
     test: PoseTable
 
 
-def load_parts(folder: Path, classes: ClassFile) -> Parts:
-    """The table in a folder that `see` wrote, split by person; samples in which nobody was found are left out."""
-    if not (folder / "table.csv").is_file():
-        raise UserError(f"there is no table.csv in {folder}; make it with `arnis-train see`")
-    train, validation, test = split_table(load_table(folder / "table.csv", classes.names, folder / "crops"))
+def load_parts(source: Path, classes: ClassFile) -> Parts:
+    """The table of a source, split by person; samples in which nobody was found are left out."""
+    train, validation, test = split_table(load_source(source, classes))
     if min(len(train), len(validation), len(test)) == 0:
-        raise UserError(f"{folder} holds too few people to split; draw more with `arnis-train synth`")
+        raise UserError(f"{source} holds too few people to split; record or draw more, and name them in `group`")
     log.info("%d samples to train on, %d to validate, %d to test", len(train), len(validation), len(test))
     return Parts(train, validation, test)
 
 
+def load_source(source: Path, classes: ClassFile) -> PoseTable:
+    """A table, from a folder that `see` wrote, with its crops, or from a file of keypoints alone."""
+    if source.is_file():
+        return load_table(source, classes.names)
+    if not (source / "table.csv").is_file():
+        raise UserError(f"there is no table.csv in {source}; make it with `arnis-train see`")
+    return load_table(source / "table.csv", classes.names, source / "crops")
+
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that `fit` and `export` share."""
-    parser.add_argument("--seen", type=Path, required=True, help="folder that `see` wrote")
+    """Arguments that `fit`, `export` and `ablate` share."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--seen", type=Path, help="folder that `see` wrote")
+    source.add_argument("--table", type=Path, dest="seen", metavar="TABLE", help="table of keypoints, without pictures")
+    parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
     parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder of checkpoints and report")

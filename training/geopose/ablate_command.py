@@ -1,0 +1,69 @@
+"""`arnis-train ablate`: classifiers and their variants on the same folds, with intervals, times and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from functools import cache
+from pathlib import Path
+
+from stages.classes import load_classes
+from training.data.table import read_table
+from training.geopose.ablation import (
+    Variant,
+    effect_variants,
+    model_variants,
+    parse_variant,
+    run_variants,
+)
+from training.geopose.ablation_report import write_comparison
+from training.geopose.corrected import corrected
+from training.geopose.data import PoseTable, pose_table
+from training.geopose.fit_command import add_settings_arguments, settings_of
+from training.geopose.folds import with_groups, without_neutral
+from training.geopose.parts import add_data_arguments
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `ablate`."""
+    add_data_arguments(parser)
+    parser.add_argument("--variants", nargs="+", metavar="MODEL[+NAME=VALUE...]",
+                        help="what to compare; NAME is a setting of the training, crop (on, off) or correct (off, "
+                             "forearm, evidence); default: every model that the table suits")  # fmt: skip
+    parser.add_argument("--effects", metavar="VARIANT", help="compare this variant with itself short of each part")
+    parser.add_argument("--pictures", type=Path, help="where the table's pictures are, for correct=evidence")
+    parser.add_argument("--folds", type=int, default=5, help="folds (default 5)")
+    parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
+    parser.add_argument("--poses-only", action="store_true", help="leave out the class neutral")
+    add_settings_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what has not been trained, write and print the comparison; 0 on success."""
+    classes = load_classes(args.classes)
+    folder = args.seen if args.seen.is_dir() else None
+    rows = read_table(folder / "table.csv" if folder else args.seen, classes.names)
+    crops = folder / "crops" if folder else None
+    poses = without_neutral(pose_table(rows, classes.names), classes)[1] if args.poses_only else classes
+
+    @cache
+    def samples(correct: str) -> tuple[PoseTable, str]:
+        table = pose_table(corrected(rows, correct, args.pictures), classes.names, crops)
+        table, groups = with_groups(table.mirrored(table.wrong_hand), args.no_groups)
+        return (without_neutral(table, classes)[0] if args.poses_only else table), groups
+
+    def table_for(variant: Variant) -> PoseTable:
+        table = samples(variant.correct)[0]
+        return table if variant.crop else table.without_crops()
+
+    table, groups = samples("off")
+    if args.effects:
+        texts = effect_variants(args.effects, bool(len(table.crops)), args.pictures is not None)
+    else:
+        texts = args.variants or model_variants(bool(len(table.crops)))
+    variants = [parse_variant(text) for text in texts]
+    outcomes = run_variants(variants, table_for, poses, settings_of(args), args.folds, groups, args.run)
+    log.info("written to %s:\n%s", args.run, write_comparison(outcomes, table.people, groups, args.run))
+    return 0

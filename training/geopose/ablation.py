@@ -1,0 +1,124 @@
+"""Variants of classifiers, measured on the same folds, and what sets them apart beyond chance."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import UserError
+from stages.classes import ClassFile
+from training.classifiers import NAMES, network_model
+from training.geopose.augment import KeypointFaults
+from training.geopose.batches import Mixture
+from training.geopose.data import PoseTable
+from training.geopose.fit import data_hash
+from training.geopose.folds import cross_validate, fold_report
+from training.geopose.settings import FitSettings
+
+log = logging.getLogger(__name__)
+
+TREES = ("pairs_trees", "angles_rf", "angles_xgb")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the comparison, written MODEL+NAME=VALUE+..."""
+
+    text: str
+    model: str
+    changes: tuple[str, ...] = ()
+    """Settings of the training."""
+    correct: str = "off"
+    crop: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a variant came to."""
+
+    variant: str
+    figures: dict[str, Any]
+    right: np.ndarray
+    """bool (N,), in the table's order."""
+
+
+def parse_variant(text: str) -> Variant:
+    """Raises UserError for one that makes no sense."""
+    model, *parts = text.split("+")
+    if model not in NAMES:
+        raise UserError(f"{text!r} is no variant: there is no model {model!r}; there are {', '.join(NAMES)}")
+    values = dict(part.split("=", 1) for part in parts if part.startswith(("correct=", "crop=")))
+    if values.get("crop", "on") not in ("on", "off"):
+        raise UserError(f"{text!r} is no variant: crop is on or off")
+    changes = tuple(part for part in parts if not part.startswith(("correct=", "crop=")))
+    FitSettings().changed(changes)
+    return Variant(text, model, changes, values.get("correct", "off"), values.get("crop", "on") == "on")
+
+
+def model_variants(has_crops: bool) -> list[str]:
+    """All classifiers that can say something about such a table."""
+    blind = ("geopose_graph", "stgcn_fusion", "pose_vit", *TREES)
+    return list(NAMES) if has_crops else list(blind)
+
+
+def effect_variants(base: str, has_crops: bool, has_pictures: bool) -> list[str]:
+    """The base without each of its parts, and with each that it does not have."""
+    network_model(base.split("+")[0])
+    settings = FitSettings().changed(parse_variant(base).changes)
+    faults = [f"without={field.name}" for field in fields(KeypointFaults)]
+    parts = [f"drop_edge={0 if settings.drop_edge else 0.1}", f"edge_noise={0 if settings.edge_noise else 0.02}",
+             f"mixup={0 if settings.mixup else 0.4}", f"arcface={0 if settings.arcface else 0.3}",
+             f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults, "correct=forearm"]  # fmt: skip
+    parts += ["crop=off"] if has_crops else []
+    parts += ["correct=evidence"] if has_pictures else []
+    return [base, *(f"{base}+{part}" for part in parts)]
+
+
+def run_variants(
+    variants: Sequence[Variant],
+    table_for: Callable[[Variant], PoseTable],
+    classes: ClassFile,
+    settings: FitSettings,
+    folds: int,
+    groups: str,
+    run: Path,
+) -> list[Outcome]:
+    """Each variant's outcome, from its file in `run` where it has been measured before with the same data."""
+    outcomes = []
+    for variant in variants:
+        table = table_for(variant)
+        told = settings.changed(variant.changes)
+        facts = {"settings": json.loads(json.dumps(asdict(told))), "folds": folds,
+                 "data_sha256": data_hash(Mixture(table), table)}  # fmt: skip
+        folder = run / variant.text.replace("=", "-").replace(",", "-")
+        known = folder / "outcome.json"
+        if known.is_file() and (entry := json.loads(known.read_text()))["facts"] == facts:
+            outcomes.append(Outcome(variant.text, entry["figures"], np.array(entry["right"], bool)))
+            continue
+        result = cross_validate(variant.model, table, classes, told, folds, folder)
+        right = result.probabilities.argmax(1) == table.labels
+        figures = fold_report(result, table, classes, groups)
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps({"facts": facts, "figures": figures, "right": right.astype(int).tolist()}))
+        outcomes.append(Outcome(variant.text, figures, right))
+        log.info("%s: top-1 %.3f", variant.text, figures["top1"])
+    return outcomes
+
+
+def difference_interval(
+    right: np.ndarray, base: np.ndarray, people: np.ndarray, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the difference of two accuracies on the same samples (N,), by drawing whole people."""
+    rng = np.random.default_rng(seed)
+    names, number = np.unique(people, return_inverse=True)
+    gain = np.bincount(number, right.astype(float) - base.astype(float))
+    counts = np.bincount(number)
+    drawn = rng.integers(0, len(names), (draws, len(names)))
+    scores = gain[drawn].sum(1) / counts[drawn].sum(1)
+    return float(np.quantile(scores, 0.025)), float(np.quantile(scores, 0.975))

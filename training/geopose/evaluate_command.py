@@ -1,0 +1,56 @@
+"""`arnis-train evaluate`: how good an exported model is on any table, run as the pipeline runs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from stages.classes import ClassFile, load_classes
+from training.data.table import read_table
+from training.geopose import measure
+from training.geopose.data import pose_table
+from training.geopose.served import ServedModel
+from training.geopose.validity import stick_errors, validity
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `evaluate`."""
+    parser.add_argument("--model", type=Path, default=Path("geopose"), help="model folder (default: the shipped one)")
+    parser.add_argument("--data", type=Path, required=True, help="table of keypoints, or a folder that `see` wrote")
+    parser.add_argument("--truth", type=Path, help="table of the same pictures with the true stick, to compare with")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
+    parser.add_argument("--backend", default="onnxruntime", choices=("onnxruntime", "openvino", "auto"), help="runtime")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the main figures and write all; 0 on success."""
+    classes = load_classes(args.classes)
+    figures = evaluate(ServedModel(args.model, classes, args.backend), args.data, classes, args.truth)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({"model": str(args.model), "data": str(args.data), **figures}, indent=1))
+    log.info("%s", json.dumps(measure.summary(figures)))
+    return 0
+
+
+def evaluate(model: ServedModel, data: Path, classes: ClassFile, truth: Path | None = None) -> dict[str, Any]:
+    """`measure.report` of a table, and what its keypoints say about themselves; crops are used where there are any."""
+    folder = data if data.is_dir() else None
+    rows = read_table(folder / "table.csv" if folder else data, classes.names)
+    table = pose_table(rows, classes.names, folder / "crops" if folder else None)
+    figures = measure.report(
+        model.probabilities(table), table.labels, table.people, table.views, classes, model.threshold
+    )
+    figures |= {
+        "temperature": model.temperature, "threshold": model.threshold, "runtime": model.runtime,
+        "with_crop": float(table.crop_present.mean()), "validity": validity(table.keypoints),
+    }  # fmt: skip
+    if truth:
+        figures["stick"] = stick_errors(rows, read_table(truth, classes.names))
+    return figures

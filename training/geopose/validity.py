@@ -1,0 +1,88 @@
+"""What keypoints say about themselves, before any correction: whether a body can look like that, and how far the stick
+is from the truth.
+
+After a correction that enforces these rules they hold by construction and measure nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages import skeleton as sk
+from stages.correct import MAX_LENGTH
+from stages.graph import PRESENT_CONFIDENCE, torso_length
+from training.data.table import Table
+
+_GRIP_FROM_WRIST = 0.8
+"""Torsos; as far from a wrist as a grip is believed."""
+_LONGEST = {
+    "upper arms": (((sk.LEFT_SHOULDER, sk.LEFT_ELBOW), (sk.RIGHT_SHOULDER, sk.RIGHT_ELBOW)), 0.9),
+    "forearms": (((sk.LEFT_ELBOW, sk.LEFT_WRIST), (sk.RIGHT_ELBOW, sk.RIGHT_WRIST)), 0.8),
+    "thighs": (((sk.LEFT_HIP, sk.LEFT_KNEE), (sk.RIGHT_HIP, sk.RIGHT_KNEE)), 1.2),
+    "shins": (((sk.LEFT_KNEE, sk.LEFT_ANKLE), (sk.RIGHT_KNEE, sk.RIGHT_ANKLE)), 1.2),
+}  # fmt: skip
+"""Pairs of bones and their greatest length in torsos (anthropometric ratios and a fifth; a picture only shortens)."""
+_SIDE_ON = 0.15
+"""Torsos; shoulders or hips nearer to each other than this have no left and right."""
+
+
+def validity(keypoints: np.ndarray) -> dict[str, float]:
+    """Share of the poses (N, 19, 3) that pass each check, and all of them; a check that lacks its points is passed."""
+    points = np.where((keypoints[..., 2] >= PRESENT_CONFIDENCE)[..., None], keypoints[..., :2], np.nan)
+    points = points / np.maximum(torso_length(keypoints), 1e-6)[:, None, None]
+    checks = {
+        f"{name} not too long": ~np.any([_length(points, *bone) > most for bone in bones], axis=0)
+        for name, (bones, most) in _LONGEST.items()
+    }
+    checks["shoulders and hips turned alike"] = _turned_alike(points)
+    checks["stick not too long"] = ~(_length(points, sk.GRIP, sk.TIP) > MAX_LENGTH)
+    wrists = np.fmin(_length(points, sk.GRIP, sk.LEFT_WRIST), _length(points, sk.GRIP, sk.RIGHT_WRIST))
+    checks["grip at a wrist"] = ~(wrists > _GRIP_FROM_WRIST)
+    checks["all"] = np.all(list(checks.values()), axis=0)
+    return {name: float(passed.mean()) for name, passed in checks.items()}
+
+
+def stick_errors(seen: Table, truth: Table) -> dict[str, float]:
+    """How far the sticks of `seen` are from those of `truth`, by picture: shares of those that are there, medians of
+    tip and grip in true lengths and of the angle in degrees, and the share of ends that are swapped."""
+    place = {name: i for i, name in enumerate(truth.pictures.tolist())}
+    pairs = [(i, place[name]) for i, name in enumerate(seen.pictures.tolist()) if name in place]
+    if not pairs:
+        return {}
+    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+    a, b = seen.keypoints[ours][:, [sk.GRIP, sk.TIP]], truth.keypoints[theirs][:, [sk.GRIP, sk.TIP]]
+    there, found = (b[..., 2] > 0).all(1), (a[..., 2] > 0).all(1)
+    figures = {"sticks": int(there.sum()), "found": float(found[there].mean()) if there.any() else 0.0}
+    if (~there).any():
+        figures["invented"] = float(found[~there].mean())
+    both = there & found
+    if both.any():
+        figures |= _distances(a[both, :, :2].astype(float), b[both, :, :2].astype(float))
+    return figures
+
+
+def _distances(seen: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Of sticks (N, 2, 2), grip and tip."""
+    length = np.maximum(np.linalg.norm(truth[:, 1] - truth[:, 0], axis=1), 1e-6)
+    ends = np.linalg.norm(seen - truth, axis=2) / length[:, None]
+    crossed = np.linalg.norm(seen[:, ::-1] - truth, axis=2) / length[:, None]
+    shaft, true_shaft = (s[:, 1] - s[:, 0] for s in (seen, truth))
+    turn = np.degrees(np.arctan2(shaft[:, 1], shaft[:, 0]) - np.arctan2(true_shaft[:, 1], true_shaft[:, 0]))
+    return {
+        "grip_error_median": float(np.median(ends[:, 0])), "tip_error_median": float(np.median(ends[:, 1])),
+        "tip_off_by_a_tenth": float((ends[:, 1] > 0.1).mean()),
+        "angle_error_median_deg": float(np.median(np.abs((turn + 180) % 360 - 180))),
+        "ends_swapped": float((crossed.sum(1) < ends.sum(1)).mean()),
+    }  # fmt: skip
+
+
+def _length(points: np.ndarray, a: int, b: int) -> np.ndarray:
+    """(N,), NaN where a point is missing; comparisons with NaN are False."""
+    return np.asarray(np.linalg.norm(points[:, a] - points[:, b], axis=1))
+
+
+def _turned_alike(points: np.ndarray) -> np.ndarray:
+    """False where the shoulders face the camera and the hips face away, or the other way round."""
+    shoulders = points[:, sk.LEFT_SHOULDER, 0] - points[:, sk.RIGHT_SHOULDER, 0]
+    hips = points[:, sk.LEFT_HIP, 0] - points[:, sk.RIGHT_HIP, 0]
+    return ~((np.abs(shoulders) > _SIDE_ON) & (np.abs(hips) > _SIDE_ON) & (shoulders * hips < 0))
