@@ -1,7 +1,7 @@
 """Reads and writes COCO keypoints JSON, so that keypoints can be corrected by hand in CVAT or Label Studio.
 
 What is written has one category, `person`, with the 19 named keypoints; what COCO has no place for (`pose`, `group`,
-`view`, `grip_hand`, `split`) are the annotation's `attributes`, which CVAT keeps when its label has them too.
+`view`, `grip_hand`, `true_hand`, `split`) are the annotation's `attributes`, which CVAT keeps when its label has them.
 Read are categories with these names in any order, or with 17 (body), 2 (stick) or 19 nameless keypoints.
 """
 
@@ -75,10 +75,10 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:
         _texts(a, categories.get(a.get("category_id"), {}), f, classes) for (_, a), f in zip(rows, files, strict=True)
     ]
     sizes = np.array([[int(image.get("width") or 0), int(image.get("height") or 0)] for image, _ in rows])
-    labels, groups, views, hands, splits = zip(*texts, strict=True)
+    labels, groups, views, hands, true_hands, splits = zip(*texts, strict=True)
     return make_table(
         _folder(path, files[0]), files, labels, sizes, np.array(keypoints), where,
-        groups=groups, views=views, hands=hands, splits=splits,
+        groups=groups, views=views, hands=hands, true_hands=true_hands, splits=splits,
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def _annotation(table: Table, i: int) -> dict[str, Any]:
     width, height = (float(side) for side in high - low + 2 * margin)
     attributes = {
         "pose": table.labels[i], "group": table.groups[i], "view": table.views[i], "grip_hand": table.hands[i],
-        "split": table.splits[i],
+        "true_hand": table.true_hands[i], "split": table.splits[i],
     }  # fmt: skip
     return {
         "id": i + 1, "image_id": i + 1, "category_id": 1, "iscrowd": 0, "num_keypoints": int(seen.sum()),
@@ -153,17 +153,16 @@ def _keypoints(annotation: dict[str, Any], category: dict[str, Any], where: str)
 
 def _texts(
     annotation: dict[str, Any], category: dict[str, Any], file: str, classes: list[str]
-) -> tuple[str, str, str, str, str]:
-    """Class, group, view, hand and split: from the attributes, else from the category and the path."""
+) -> tuple[str, str, str, str, str, str]:
+    """Class, group, view, hand, true hand and split: from the attributes, else from the category and the path."""
     attributes = {str(k): str(v) for k, v in (annotation.get("attributes") or {}).items()}
     named, group = class_and_group(file, classes)
     own = as_class_name(str(category.get("name", "")))
     label = as_class_name(attributes.get("pose", "")) or (own if own in classes else named)
     hand, split = attributes.get("grip_hand", ""), attributes.get("split", "")
-    return (
-        label, attributes.get("group") or group, attributes.get("view", ""),
-        hand if hand in HANDS else "", split if split in SPLITS else "",
-    )  # fmt: skip
+    words = ((hand, HANDS), (attributes.get("true_hand") or hand, HANDS), (split, SPLITS))
+    hand, true_hand, split = (word if word in allowed else "" for word, allowed in words)
+    return label, attributes.get("group") or group, attributes.get("view", ""), hand, true_hand, split
 
 
 def _folder(path: Path, first: str) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from engine.errors import UserError
+from stages.skeleton import NODE_COUNT
 from training.data.coco import read_coco, write_coco
 from training.data.table import Table, read_table, write_table
 from training.data.ultralytics import read_ultralytics
@@ -76,26 +77,38 @@ def merged(tables: Sequence[Table]) -> Table:
 
 def _first_known(joined: Table, rows: list[list[int]], known: np.ndarray) -> Table:
     """A row for each list of rows of one picture; `known` bool (N, 19) says which keypoints a row's table has."""
-    out = joined.select(np.array([own[0] for own in rows]))
-    texts = ("labels", "groups", "views", "hands", "true_hands", "splits")
-    filled = {name: getattr(joined, name)[[own[0] for own in rows]].astype(object) for name in texts}
-    keypoints, sizes, pictures = out.keypoints.copy(), out.sizes.copy(), out.pictures.astype(object)
-    for k, own in enumerate(rows):
-        for name in texts:
-            filled[name][k] = next((text for text in getattr(joined, name)[own].tolist() if text), "")
-        for node in range(keypoints.shape[1]):
-            first = next((i for i in own if known[i, node]), own[0])
-            keypoints[k, node] = joined.keypoints[first, node]
-        pictures[k] = next((joined.pictures[i] for i in own if joined.picture_path(i).is_file()), pictures[k])
-        sizes[k] = next((joined.sizes[i] for i in own if joined.sizes[i].all()), joined.sizes[own[0]])
-    return replace(
-        out, keypoints=keypoints, sizes=sizes, **{name: values.astype(str) for name, values in filled.items()}
-    )
+    firsts = np.array([own[0] for own in rows])
+    chosen: dict[str, np.ndarray] = {}
+    for name in ("labels", "groups", "views", "hands", "true_hands", "splits"):
+        texts = getattr(joined, name).tolist()
+        chosen[name] = np.array([next((texts[i] for i in own if texts[i]), "") for own in rows], dtype=str)
+    there = [next((i for i in own if joined.picture_path(i).is_file()), own[0]) for own in rows]
+    sized = [next((i for i in own if joined.sizes[i].all()), own[0]) for own in rows]
+    sources = np.array([[next((i for i in own if known[i, k]), own[0]) for k in range(NODE_COUNT)] for own in rows])
+    out = replace(
+        joined.select(firsts), pictures=joined.pictures[there], sizes=joined.sizes[sized],
+        keypoints=joined.keypoints[sources, np.arange(NODE_COUNT)], **chosen,
+    )  # fmt: skip
+    return out.with_landmarks() if out.landmarks.shape[1] else out
 
 
 def _keys(tables: Sequence[Table]) -> list[str]:
-    """What is equal for the same picture in all tables: the file's name where that is unique in each, else the path."""
+    """What is equal for the same picture in all tables: name and bytes of the file; the name alone where it is gone.
+
+    The name is without its folder where that is unique in each table: data sets sort their pictures differently.
+    """
     paths = [[PurePosixPath(name) for name in table.pictures.tolist()] for table in tables]
     stems = [[path.stem for path in own if path.name] for own in paths]
     unique = all(len(set(own)) == len(own) for own in stems)
-    return [path.stem if unique else str(path.parent / path.stem) if path.name else "" for own in paths for path in own]
+    names = [
+        path.stem if unique else str(path.parent / path.stem) if path.name else "" for own in paths for path in own
+    ]
+    files = [table.picture_path(i) for table in tables for i in range(len(table))]
+    sizes = [
+        str(file.stat().st_size) if name and file.is_file() else "" for name, file in zip(names, files, strict=True)
+    ]
+    known: dict[str, set[str]] = {}
+    for name, size in zip(names, sizes, strict=True):
+        known.setdefault(name, set()).update({size} - {""})
+    only = {name: next(iter(found)) for name, found in known.items() if len(found) == 1}
+    return [f"{name} {size or only.get(name, '')}" if name else "" for name, size in zip(names, sizes, strict=True)]

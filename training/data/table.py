@@ -84,8 +84,17 @@ class Table:
     @staticmethod
     def joined(tables: Sequence[Table]) -> Table:
         """One after the other, all of one folder."""
+        if len({table.landmarks.shape[1] for table in tables}) > 1:
+            tables = [table.with_landmarks() for table in tables]
         parts: dict[str, Any] = {n: np.concatenate([getattr(table, n) for table in tables]) for n in _ARRAYS}
         return replace(tables[0], **parts)
+
+    def with_landmarks(self) -> Table:
+        """The same table with the 19 keypoints put into their places among the 35 landmarks."""
+        known = self.landmarks.shape[1] > 0
+        landmarks = self.landmarks.copy() if known else np.zeros((len(self), BLAZE35.count, 3), np.float32)
+        landmarks[:, BLAZE35.coco] = self.keypoints
+        return replace(self, landmarks=landmarks)
 
     def picture_path(self, index: int) -> Path:
         """The picture's file, which need not exist."""

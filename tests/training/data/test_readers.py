@@ -122,6 +122,16 @@ def test_a_stick_deleted_by_hand_is_not_put_back_by_the_old_table(tmp_path: Path
     assert len(table) == 4
 
 
+def test_other_pictures_of_the_same_name_stay_apart(tmp_path: Path) -> None:
+    tables = []
+    for folder, side in (("one", 40), ("two", 60)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "0.png"), np.full((side, side, 3), 7, np.uint8))
+        tables.append(table_of(tmp_path / folder, points(2)).select(slice(0, 1)))
+    assert len(merged(tables)) == 2
+    assert len(merged([tables[0], table_of(tmp_path, points(2)).select(slice(0, 1))])) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [

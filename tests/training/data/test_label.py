@@ -1,0 +1,87 @@
+"""Pictures in class-named folders become a table; hands and views are told from what the detectors see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stages.classes import load_classes
+from training import app
+from training.data import label_command
+from training.data.label_command import usual_hands
+from training.data.readers import read_any
+from training.data.table import Table
+
+NAMES = load_classes().names
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.fixture
+def seeing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectors that see the same person, with the stick in the left hand, in each picture."""
+
+    def look_at(data: Table, **_: object) -> Iterator[tuple[Table, np.ndarray]]:
+        points = np.ones((len(data), 19, 3), np.float32) * (20, 30, 0.8)
+        hands = np.full(len(data), "left")
+        yield replace(data, keypoints=points, hands=hands, sizes=np.full((len(data), 2), 64)), np.zeros(0)
+
+    monkeypatch.setattr(label_command, "look_at", look_at)
+
+
+@pytest.mark.usefixtures("seeing")
+def test_a_folder_for_each_class_becomes_a_table_that_can_be_read(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("Crown Thrust/anna/1.jpg", "crown_thrust/ben_02.png", "neutral/IMG_77.jpg"):
+        picture(photos / name)
+    for out in (tmp_path / "t.csv", photos / "t.json"):
+        assert app.main(["label", str(photos), "--out", str(out)]) == 0
+        table = read_any(out)
+        assert table.labels.tolist() == ["crown_thrust", "crown_thrust", "neutral"]
+        assert table.groups.tolist() == ["anna", "ben", ""]
+        assert table.hands.tolist() == table.true_hands.tolist() == ["left"] * 3
+        assert all(table.picture_path(i).is_file() for i in range(3))
+
+
+@pytest.mark.usefixtures("seeing")
+def test_corrections_from_another_tool_overrule_the_table(tmp_path: Path) -> None:
+    photos, table, corrected = tmp_path / "photos", tmp_path / "t.csv", tmp_path / "elsewhere" / "c.json"
+    picture(photos / "neutral" / "anna_1.jpg")
+    assert app.main(["label", str(photos), "--out", str(table)]) == 0
+    assert app.main(["convert", str(table), "--out", str(corrected)]) == 0
+    corrected.write_text(corrected.read_text().replace("20.0", "21.5"))
+    assert app.main(["convert", str(corrected), str(table), "--out", str(table)]) == 0
+    again = read_any(table)
+    assert (again.keypoints[0, :, 0] == 21.5).all() and again.picture_path(0).is_file()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "holds no pictures"),
+        (["1.jpg"], "lies in no class's folder"),
+        (["somersault/1.jpg"], "somersault is no class; rename it or give your --classes"),
+    ],
+)
+def test_other_folders_are_one_sentence_and_exit_code_two(
+    files: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for file in files:
+        picture(tmp_path / "photos" / file)
+    assert app.main(["label", str(tmp_path / "photos"), "--out", str(tmp_path / "t.csv")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_person_is_left_handed_when_most_pictures_say_so() -> None:
+    hands = np.array(["left", "left", "left", "right", "", "right", "left", "left"])
+    groups = np.array(["anna"] * 5 + ["ben", "ben", ""])
+    assert usual_hands(hands, groups).tolist() == ["left"] * 4 + ["", "right", "left", "left"]
