@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,11 @@ def splits(table: PoseTable, count: int, seed: int) -> Iterator[tuple[np.ndarray
         raise UserError(f"{len(np.unique(table.people))} people or recordings cannot be split in {count} folds; "
                         "record more, or ask for fewer folds")  # fmt: skip
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    yield from folds.split(table.labels, table.labels, table.people)
+    with warnings.catch_warnings():
+        # A class with fewer members than folds is missing in some: small tables have such.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        parts = list(folds.split(table.labels, table.labels, table.people))
+    yield from parts
 
 
 def cross_validate(

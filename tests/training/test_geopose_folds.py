@@ -1,0 +1,123 @@
+"""Folds never mix people, refuse tables that name none, and comparisons of variants say what chance would."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from engine.errors import UserError
+from stages.classes import load_classes
+from training import app
+from training.classifiers import NAMES, make_classifier
+from training.data.table import make_table, write_table
+from training.geopose.ablation import difference_interval, effect_variants, parse_variant
+from training.geopose.batches import Mixture
+from training.geopose.data import load_table
+from training.geopose.folds import splits, with_groups, without_neutral
+from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.settings import FitSettings
+
+CLASSES = load_classes()
+STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
+SAMPLES = 260
+FAST = ["--epochs", "1", "--threads", "1"]
+
+
+def write(path: Path, groups: list[str]) -> Path:
+    keypoints, labels = PoseStatistics(STATISTICS, CLASSES.names).draw(SAMPLES, np.random.default_rng(0))
+    keypoints[..., :2] = keypoints[..., :2] * 60 + [160, 120]
+    names = [CLASSES.names[label] for label in labels]
+    views = [("front", "left")[i % 2] for i in range(SAMPLES)]
+    table = make_table(path.parent, [f"{i}.jpg" for i in range(SAMPLES)], names, np.full((SAMPLES, 2), 320), keypoints,
+                       [f"row {i}" for i in range(SAMPLES)], groups=groups, views=views)  # fmt: skip
+    write_table(table, path, CLASSES.names)
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("table") / "t.csv", [f"p{i // 5}" for i in range(SAMPLES)])
+
+
+def test_no_person_is_on_both_sides_of_a_fold(table: Path) -> None:
+    samples = load_table(table, CLASSES.names)
+    tested = np.zeros(len(samples), int)
+    for train, test in splits(samples, 5, seed=0):
+        assert not set(samples.people[train]) & set(samples.people[test])
+        tested[test] += 1
+    assert (tested == 1).all()
+    with pytest.raises(UserError, match="cannot be split in 99 folds"):
+        next(splits(samples, 99, seed=0))
+
+
+def test_a_table_that_names_nobody_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
+    samples = load_table(write(tmp_path / "t.csv", [""] * SAMPLES), CLASSES.names)
+    with pytest.raises(UserError, match="--no-groups"):
+        with_groups(samples, allow_none=False)
+    grouped, text = with_groups(samples, allow_none=True)
+    assert len(np.unique(grouped.people)) == SAMPLES and "flatter" in text
+
+
+def test_without_neutral_the_labels_close_up() -> None:
+    keypoints, labels = PoseStatistics(STATISTICS, CLASSES.names).draw(100, np.random.default_rng(0))
+    from training.geopose.data import keypoint_table
+
+    poses, classes = without_neutral(keypoint_table(keypoints, labels), CLASSES)
+    assert "neutral" not in classes.names and len(classes.names) == 12
+    kept = [CLASSES.names[label] for label in labels if CLASSES.names[label] != "neutral"]
+    assert [classes.names[label] for label in poses.labels] == kept
+
+
+def test_folds_of_trees_give_a_report_with_every_figure(table: Path, tmp_path: Path) -> None:
+    words = ["fit", "--table", str(table), "--model", "angles_rf", "--folds", "3", "--poses-only", *FAST]
+    assert app.main([*words, "--run", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    wanted = {"top1", "macro_f1", "top2", "kappa", "ece", "by_view", "per_class", "confusion", "coverage", "classes",
+              "samples", "people", "top1_interval_by_person", "risk_coverage", "look_alikes", "folds"}  # fmt: skip
+    assert wanted <= set(report)
+    assert report["top1"] > 0.3 and len(report["folds"]) == 3 and "people" in report["groups"]
+    assert np.sum(report["confusion"]) == report["samples"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "pairs_trees"])
+def test_every_classifier_learns_and_answers_a_bare_table(name: str, table: Path, tmp_path: Path) -> None:
+    samples = load_table(table, CLASSES.names).select(np.arange(130))
+    classifier = make_classifier(name, CLASSES)
+    classifier.fit(Mixture(samples), samples, FitSettings(epochs=1, batch=130, threads=1), tmp_path)
+    logits = classifier.logits(samples.select(np.arange(7)))
+    assert logits.shape == (7, 13) and np.isfinite(logits).all()
+
+
+def test_an_ablation_is_written_and_measured_once(table: Path, tmp_path: Path) -> None:
+    words = ["ablate", "--table", str(table), "--run", str(tmp_path), "--folds", "2", *FAST, "--variants"]
+    variants = ["angles_rf", "angles_rf+correct=forearm"]
+    assert app.main([*words, *variants]) == 0
+    text = (tmp_path / "ablation.md").read_text()
+    assert all(variant in text for variant in variants) and (tmp_path / "ablation.png").is_file()
+    rows = json.loads((tmp_path / "ablation.json").read_text())["variants"]
+    assert rows[0]["difference"] == 0 and rows[1]["difference_interval"][0] <= rows[1]["difference"]
+    before = sorted(file.stat().st_mtime_ns for file in tmp_path.rglob("outcome.json"))
+    assert app.main([*words, *variants]) == 0
+    assert sorted(file.stat().st_mtime_ns for file in tmp_path.rglob("outcome.json")) == before
+
+
+def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str], table: Path, tmp_path: Path) -> None:
+    for word, said in (("geopose_grph", "no model"), ("geopose+mixup", "mixup"), ("geopose+mixup=much", "mixup")):
+        assert app.main(["ablate", "--table", str(table), "--run", str(tmp_path), "--variants", word]) == 2
+        assert said in capsys.readouterr().err
+    assert parse_variant("geopose+mixup=0.4+crop=off").changes == ("mixup=0.4",)
+    assert "geopose_graph+without=jitter" in effect_variants("geopose_graph", False, False)
+
+
+def test_a_difference_of_nothing_holds_zero_and_a_clear_one_does_not() -> None:
+    people = np.arange(200).astype(str)
+    base = np.arange(200) % 2 == 0
+    low, high = difference_interval(base, base, people)
+    assert low == high == 0
+    low, _ = difference_interval(np.ones(200, bool), base, people)
+    assert low > 0.3
