@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -16,7 +17,8 @@ NEUTRAL_KIND = "neutral"
 class PoseClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One class, in the order of the classifier's outputs."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
+    """Lower-case letters, digits and underscores: it is a key in tables, results and the bands' file."""
     kind: str
     family: str
     chamber: str
@@ -30,13 +32,23 @@ class PoseClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClassFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All classes; `neutral` is the one whose kind says so."""
+    """All classes, in any order; `neutral` is the one whose kind says so, and there need not be one."""
 
-    classes: tuple[PoseClass, ...] = msgspec.field(name="class")
+    classes: Annotated[tuple[PoseClass, ...], msgspec.Meta(min_length=2)] = msgspec.field(name="class")
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.classes)
+
+    @property
+    def neutral(self) -> str:
+        """Name of the class that is no pose; empty when there is none."""
+        return next((c.name for c in self.classes if c.kind == NEUTRAL_KIND), "")
+
+    @property
+    def poses(self) -> tuple[str, ...]:
+        """Names of all classes but `neutral`."""
+        return tuple(c.name for c in self.classes if c.kind != NEUTRAL_KIND)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -64,8 +76,10 @@ def load_classes(path: Path | None = None) -> ClassFile:
         classes = msgspec.toml.decode(path.read_bytes(), type=ClassFile)
     except FileNotFoundError:
         raise UserError(f"class file {path} does not exist; give the path of a classes.toml") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"class file {path} is not valid: {error}") from None
     if len(set(classes.names)) != len(classes.names):
         raise UserError(f"class file {path} names a class twice; names must differ")
+    if len(classes.names) - len(classes.poses) > 1:
+        raise UserError(f"class file {path} has two classes of the kind neutral; at most one says that it is no pose")
     return classes

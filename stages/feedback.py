@@ -178,7 +178,10 @@ class Feedback:
         classes = load_classes()
         unknown = sorted(self._bands.keys() - set(classes.names))
         if unknown:
-            raise UserError(f"bands file {path} names the class {unknown[0]}, which is not in the class file")
+            raise UserError(
+                f"bands file {path} names the class {unknown[0]}, which is not in the class file; make it anew with "
+                "`arnis-train bands`, or set feedback.max_cues=0"
+            )
         for c in classes.classes:
             if c.kind == NEUTRAL_KIND:
                 self._bands.pop(c.name, None)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stages.classes import NEUTRAL_KIND, ClassFile
+from stages.classes import ClassFile
 from training.data import anatomy
 from training.data.duplicates import Pair, find_duplicates
 from training.data.table import Table
@@ -154,8 +154,7 @@ def _copies(table: Table, pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 
 def _keypoints(table: Table, classes: ClassFile) -> Iterator[Finding]:
-    neutral = [c.name for c in classes.classes if c.kind == NEUTRAL_KIND]
-    armed = ~np.isin(table.labels, neutral) & ~anatomy.little_body(table)
+    armed = (table.labels != classes.neutral) & ~anatomy.little_body(table)
     rule = partial(_of_rows, total=len(table))
     yield from rule(
         "body", "hardly any body is seen; such rows are left out", anatomy.little_body(table), tolerated=0.2
