@@ -179,7 +179,7 @@ def _look_at(data: Table) -> tuple[Table, np.ndarray]:
         if crop is not None:
             crops[i] = crop
     keypoints[~(keypoints[..., 2] > 0)] = 0
-    seen = replace(data, keypoints=keypoints, hands=np.array(hands, dtype=str), true_hands=data.hands, sizes=sizes)
+    seen = replace(data, keypoints=keypoints, hands=np.array(hands, dtype=str), true_hands=data.true_hands, sizes=sizes)
     return seen, crops
 
 

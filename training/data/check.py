@@ -98,7 +98,7 @@ def _classes(table: Table, classes: ClassFile) -> Iterator[Finding]:
     few = [f"{name} {number.get(name, 0)}" for name in classes.names if number.get(name, 0) < FEW_EXAMPLES]
     if few:
         yield _whole("few", f"fewer than {FEW_EXAMPLES} rows of a class teach little of it: {', '.join(few)}")
-    if len(set(number) & set(classes.names)) < 2:
+    if len(set(number) & set(classes.names)) == 1:
         yield _whole("few", "all rows are of one class; there is nothing to tell apart", "error")
 
 
