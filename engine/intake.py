@@ -82,10 +82,10 @@ class Intake:
     def ready(self) -> bool:
         """Whether `take` would give something."""
         with self._lock:
-            return self._in_flight.due(now_ns()) or (self._in_flight.has_room and self._mailbox.waiting() is not None)
+            return self._in_flight.due(now_ns()) or (self._in_flight.has_room and bool(self._mailbox.waiting()))
 
     def take(self) -> tuple[list[Packet], Packet | None]:
-        """Notices about frames that were dropped, and the newest frame if there is one and room for it."""
+        """Notices about frames that were dropped, and the next frame if there is one and room for it."""
         with self._lock:
             now = now_ns()
             notices = self._in_flight.take_notices(now)
@@ -147,7 +147,7 @@ class Intake:
         reading = self._thread.ident is None or self._thread.is_alive()
         if (reading and not hung) or self.error is not None:
             return False
-        return self._in_flight.empty and self._mailbox.waiting() is None
+        return self._in_flight.empty and not self._mailbox.waiting()
 
     def _press_on(self, now: int) -> None:
         """Interrupt a read that did not come back by itself after the stop."""
@@ -185,8 +185,7 @@ class Intake:
         if not self._writer.fits(height, width):
             self._writer = self._new_writer(height * width * 3)
         with self._lock:
-            waiting = self._mailbox.waiting()
-            busy = self._in_flight.frames() | ({waiting.sequence} if waiting else set())
+            busy = self._in_flight.frames() | {packet.sequence for packet in self._mailbox.waiting()}
         return self._writer.begin(height, width, busy)
 
     def _accept(self, event: Captured | SourceLost) -> None:

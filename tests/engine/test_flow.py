@@ -15,20 +15,41 @@ from engine.reorder import ReorderBuffer
 from engine.restart import RestartBudget
 
 
-def packet(sequence: int) -> Packet:
-    return Packet(stream="0", sequence=sequence, pts=sequence / 30, captured_at_ns=sequence)
+def packet(sequence: int, at_ns: int | None = None) -> Packet:
+    at_ns = sequence if at_ns is None else at_ns
+    return Packet(stream="0", sequence=sequence, pts=sequence / 30, captured_at_ns=at_ns)
 
 
-def test_a_newer_packet_replaces_the_waiting_one_which_is_handed_back() -> None:
+def put_all(mailbox: LatestMailbox, sequences: range) -> list[int]:
+    """Put packets 33 ms apart and return the numbers of those that were replaced."""
+    replaced = [mailbox.put(packet(n, at_ns=n * 33 * NS_PER_MS)) for n in sequences]
+    return [found.sequence for found in replaced if found]
+
+
+def take_all(mailbox: LatestMailbox) -> list[int]:
+    taken = iter(mailbox.take, None)
+    return [found.sequence for found in taken]
+
+
+def test_a_hiccup_costs_no_frame_but_a_longer_one_does() -> None:
     mailbox = LatestMailbox()
-    assert mailbox.put(packet(0)) is None
-    replaced = mailbox.put(packet(1))
-    assert replaced is not None
-    assert replaced.sequence == 0
-    taken = mailbox.take()
-    assert taken is not None
-    assert taken.sequence == 1
-    assert mailbox.take() is None
+    assert put_all(mailbox, range(2)) == []
+    assert take_all(mailbox) == [0, 1]
+    assert put_all(mailbox, range(100, 103)) == [100]
+    assert take_all(mailbox) == [101, 102]
+
+
+def test_behind_a_slow_pipeline_only_the_newest_packet_waits() -> None:
+    mailbox = LatestMailbox()
+    ages = []
+    for n in range(300):  # 33 ms a packet; one is asked for every 66 ms
+        put_all(mailbox, range(n, n + 1))
+        if n % 2:
+            taken = mailbox.take()
+            assert taken is not None
+            ages.append(n - taken.sequence)
+    assert ages[0] == 1  # the first could still be a hiccup
+    assert set(ages[2:]) == {0}
 
 
 def test_a_mailbox_for_every_packet_makes_the_source_wait() -> None:
