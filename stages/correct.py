@@ -43,10 +43,11 @@ _ANGLES_DEG = np.linspace(-15.0, 15.0, 41)
 _OFFSETS = np.arange(-8, 9)
 _HAND = 0.12
 """Torsos from the grip that the fist hides."""
-_TRUST = 100.0
+_TRUST = 200.0
 _MOST_TRUST = 10.0
 """Votes that it costs to move the tip, by the square of the change in lengths and at most: a rod that clearly goes on
-past a tip that was seen halfway along it is followed."""
+past a tip that was seen halfway along it is followed. With half the trust, rails and frames of pictures behind the tip
+lengthen the stick: on 152 sticks in renders 10 % of the tips were off by over 6 % then, 7 % uncorrected, 6 % so."""
 _HALFWAY = 1.2
 _SHORTEST = 0.3
 """Torsos; a shorter (foreshortened) stick shows no edges worth following."""

@@ -128,6 +128,14 @@ def test_a_tip_that_was_seen_halfway_along_the_stick_is_moved_to_its_end(frames:
     assert np.hypot(*(found.tip - tip)) < 0.1 * 1.15 * TORSO_PX
 
 
+def test_a_rail_of_the_same_colour_behind_the_tip_hardly_lengthens_the_stick() -> None:
+    wall, colour = np.full((480, 640, 3), 150, np.uint8), np.array([82, 140, 184])
+    grip, tip = np.array([150.0, 240.0]), np.array([300.0, 240.0])
+    cv2.line(wall, (150, 240), (345, 240), colour.tolist(), 3, cv2.LINE_AA)
+    found = refine_stick(draw_stick(wall, grip, tip, 6.0, colour), grip, tip, TORSO_PX, **ACCEPT)
+    assert found is None or np.hypot(*(found.tip - tip)) < 0.12 * TORSO_PX
+
+
 def test_nothing_is_found_on_an_empty_wall() -> None:
     wall = np.full((480, 640, 3), 140, np.uint8)
     assert refine_stick(wall, np.array([300.0, 240.0]), np.array([450.0, 240.0]), TORSO_PX, **ACCEPT) is None
