@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _END_SIGMA = 1.0
 _SHAFT_SIGMA = 1.0
 _SHAFT_WEIGHT = 10.0
+_BFLOAT16: bool = torch.cpu._is_avx512_bf16_supported()
+"""Emulated, it makes a step eight times slower than float32 (9.5 against 1.2 s of CPU for 16 crops)."""
 
 
 class FitSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,10 +135,10 @@ def _describe(means: np.ndarray) -> str:
 
 
 def batch_losses(net: StickNet, batch: Batch) -> Losses:
-    """Losses of a batch; the convolutions run in bfloat16, which halves their time on CPUs that have it."""
+    """Losses of a batch; the convolutions run in bfloat16 on CPUs that have it, which halves their time."""
     images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
     targets = torch.from_numpy(batch.targets)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_BFLOAT16):
         maps = net(images.to(memory_format=torch.channels_last))
     wanted, shaft_weight, vectors = target_maps(targets)
     # With an end outside the crop the stick cannot be drawn in the target, so such a picture does not count.
