@@ -61,7 +61,8 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Table:
         raise UserError(f"folder {folder} does not exist; give one that holds a folder of pictures for each class")
     pictures = [path.relative_to(folder) for path in list_pictures(folder)]
     if not pictures:
-        raise UserError(f"folder {folder} holds no pictures; put a folder of them for each class there")
+        kinds = ".jpg, .png, .webp, .bmp or .tif"
+        raise UserError(f"folder {folder} holds no {kinds} pictures; put a folder of them for each class there")
     for picture in pictures:
         if len(picture.parts) < 2:
             raise UserError(f"{folder / picture} lies in no class's folder; move it into one, such as {names[0]}")

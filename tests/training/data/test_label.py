@@ -66,7 +66,7 @@ def test_corrections_from_another_tool_overrule_the_table(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "holds no pictures"),
+        ([], "holds no .jpg, .png"),
         (["1.jpg"], "lies in no class's folder"),
         (["somersault/1.jpg"], "somersault is no class; rename it or give your --classes"),
     ],
