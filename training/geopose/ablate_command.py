@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--effects", metavar="VARIANT", help="compare this variant with itself short of each part")
     parser.add_argument("--pictures", type=Path, help="where the table's pictures are, for correct=evidence")
     parser.add_argument("--folds", type=int, default=5, help="folds (default 5)")
-    parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
     parser.add_argument("--poses-only", action="store_true", help="leave out the class neutral")
     add_settings_arguments(parser)
 

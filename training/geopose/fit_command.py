@@ -36,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--model", default="geopose", choices=NAMES, help="what to train (default geopose)")
     parser.add_argument("--folds", type=int, help="measure by so many folds instead of training one model to ship")
-    parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
     parser.add_argument("--poses-only", action="store_true", help="with --folds: leave out the class neutral")
     parser.add_argument("--exact", type=Path, help="folder that `see --truth` wrote: further samples")
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     drawn = args.drawn if args.drawn is not None else 0 if args.folds or args.seen.is_file() else DRAWN
     mixture = Mixture(
         None, PoseStatistics(args.statistics, classes.names) if drawn else None, drawn,
-        load_parts(args.exact, classes).train if args.exact else None, args.crop_dropout,
+        load_parts(args.exact, classes, args.no_groups).train if args.exact else None, args.crop_dropout,
     )  # fmt: skip
     if args.graph_only and mixture.exact:
         mixture = replace(mixture, exact=mixture.exact.without_crops())
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
-    parts = load_parts(args.seen, classes)
+    parts = load_parts(args.seen, classes, args.no_groups)
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
     if args.graph_only:
         train, validation, test = (part.without_crops() for part in (train, validation, test))

@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.errors import UserError
 from stages.classes import ClassFile
 from training.geopose.data import PoseTable, load_table, split_table
+from training.geopose.folds import with_groups
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,15 @@ class Parts:
     test: PoseTable
 
 
-def load_parts(source: Path, classes: ClassFile) -> Parts:
-    """The table of a source, split by person; samples in which nobody was found are left out."""
-    train, validation, test = split_table(load_source(source, classes))
+def load_parts(source: Path, classes: ClassFile, no_groups: bool = False) -> Parts:
+    """The table of a source, split by person; samples in which nobody was found are left out.
+
+    `no_groups` allows a table that names nobody. Raises UserError where there is too little to split.
+    """
+    table = load_source(source, classes)
+    if (table.splits == "").any():
+        table = with_groups(table, no_groups)[0]
+    train, validation, test = split_table(table)
     if min(len(train), len(validation), len(test)) == 0:
         raise UserError(f"{source} holds too few people to split; record or draw more, and name them in `group`")
     log.info("%d samples to train on, %d to validate, %d to test", len(train), len(validation), len(test))
@@ -46,5 +53,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--seen", type=Path, help="folder that `see` wrote")
     source.add_argument("--table", type=Path, dest="seen", metavar="TABLE", help="table of keypoints, without pictures")
+    parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
     parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder of checkpoints and report")
