@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from engine.errors import UserError
 from stages.graph import DIRECTED_EDGES, build_graph
@@ -66,16 +65,9 @@ def graph_stream(model: nn.Module) -> nn.Module:
 
 
 def edge_attention(layer: DenseGATv2, nodes: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
-    """What the layer weighs each edge with, float (B, E), mean of the heads; the arguments are those of its `forward`,
-    of which this repeats the first half."""
-    count, slots = layer.source.shape
-    shape = (len(nodes), count, slots, layer.heads, layer.outputs)
-    left = layer.lin_l(nodes)[:, layer.source.flatten()].view(shape)
-    right = layer.lin_r(nodes).view(len(nodes), count, 1, layer.heads, layer.outputs)
-    edge = layer.lin_edge(edges)[:, layer.number.flatten()].view(shape)
-    logits = (functional.leaky_relu(left + right + edge, 0.2) * layer.att).sum(-1)
-    used = mask[:, layer.source.flatten()].view(len(nodes), count, slots) * layer.used
-    attention = torch.softmax(logits.masked_fill(used.unsqueeze(-1) == 0, -1e9), 2).mean(-1) * used
+    """What the layer weighs each edge with, float (B, E), mean of the heads; the arguments are those of its `forward`."""
+    used = mask[:, layer.source.flatten()].view(len(nodes), *layer.used.shape) * layer.used
+    attention = layer.attention(layer.lin_l(nodes), nodes, edges, mask).mean(-1) * used
     out = attention.new_zeros(len(nodes), edges.shape[1])
     return out.index_add(1, layer.number.flatten(), attention.flatten(1))
 

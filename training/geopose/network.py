@@ -41,6 +41,10 @@ class DenseGATv2(nn.Module):
     source: Tensor
     number: Tensor
     used: Tensor
+    ends: Tensor
+    """(2, E): source and target of each edge."""
+    place: Tensor
+    """(N, D, N): 1 where a slot reads from a node."""
 
     def __init__(self, inputs: int, outputs: int, heads: int, edge_inputs: int, edges: np.ndarray, nodes: int) -> None:
         super().__init__()
@@ -53,24 +57,59 @@ class DenseGATv2(nn.Module):
         nn.init.xavier_uniform_(self.att)
         for name, array in zip(("source", "number", "used"), neighbour_table(edges, nodes), strict=True):
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)), persistent=False)
+        self.register_buffer("ends", torch.from_numpy(np.ascontiguousarray(edges.T)), persistent=False)
+        self.register_buffer("place", functional.one_hot(self.source, nodes).float(), persistent=False)
 
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
         """nodes (B, N, inputs), edges (B, E, edge_inputs), mask (B, N) -> (B, N, heads * outputs)."""
-        count, slots = self.source.shape
-        shape = (-1, count, slots, self.heads, self.outputs)
-        source = self.source.flatten()
-        left = self.lin_l(nodes)[:, source].view(shape)
-        right = self.lin_r(nodes).view(-1, count, 1, self.heads, self.outputs)
-        edge = self.lin_edge(edges)[:, self.number.flatten()].view(shape)
-        logits = (functional.leaky_relu(left + right + edge, 0.2) * self.att).sum(-1)
-        weighs = mask[:, source].view(-1, count, slots) * self.used
-        attention = torch.softmax(logits + (1 - weighs).unsqueeze(-1) * _MASKED, dim=2)
-        out = (attention.unsqueeze(-1) * left).sum(2).view(-1, count, self.heads * self.outputs)
-        return out + self.bias
+        left = self.lin_l(nodes)
+        attention = self.attention(left, nodes, edges, mask)
+        # As one small matrix a head: gathering what each slot reads would copy seven times as much.
+        table = torch.einsum("bnsh,nsm->bhnm", attention, self.place)
+        read = table @ left.view(-1, len(self.number), self.heads, self.outputs).transpose(1, 2)
+        return read.transpose(1, 2).flatten(2) + self.bias
+
+    def attention(self, left: Tensor, nodes: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
+        """What each node weighs its neighbours with, (B, N, D, heads), in the order of `number`; `left` is
+        `lin_l(nodes)`, the rest as in `forward`."""
+        hidden = left[:, self.ends[0]] + self.lin_r(nodes)[:, self.ends[1]] + self.lin_edge(edges)
+        shape = (-1, edges.shape[1], self.heads, self.outputs)
+        logits = (functional.leaky_relu(hidden, 0.2).view(shape) * self.att).sum(-1)
+        count, slots = self.number.shape
+        slot_logits = logits[:, self.number.flatten()].view(-1, count, slots, self.heads)
+        weighs = mask[:, self.source.flatten()].view(-1, count, slots) * self.used
+        return torch.softmax(slot_logits + (1 - weighs).unsqueeze(-1) * _MASKED, dim=2)
+
+
+class PairStream(nn.Module):
+    """Two dense layers over the vectors between all pairs of nodes, and over the nodes' own features.
+
+    Pair differences carry more than the graph's edges: on real keypoints, from drawn samples alone, top-1 was 0.59 by
+    attention only, 0.66 by pairs only and 0.67 by both.
+    """
+
+    pairs: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        pairs = np.stack(np.triu_indices(NODE_COUNT, 1))
+        self.register_buffer("pairs", torch.from_numpy(pairs), persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * pairs.shape[1] + NODE_COUNT * len(NODE_FEATURES), width), nn.ReLU(), nn.Dropout(0.2),
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.2),
+        )  # fmt: skip
+
+    def forward(self, nodes: Tensor, points: Tensor, mask: Tensor) -> Tensor:
+        """Normalised nodes (B, N, F), points (B, N, 2) in torsos, mask (B, N) -> (B, width)."""
+        first, second = self.pairs
+        both = (mask[:, first] * mask[:, second]).unsqueeze(-1)
+        between = (points[:, first] - points[:, second]) * both
+        return self.layers(torch.cat([(nodes * mask.unsqueeze(-1)).flatten(1), between.flatten(1)], 1))
 
 
 class GraphStream(nn.Module):
-    """Two rounds of attention, then a readout that keeps each node's place: which node it was matters."""
+    """Two rounds of attention, then a readout that keeps each node's place (which node it was matters), and the
+    differences of all pairs beside it."""
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
@@ -83,18 +122,21 @@ class GraphStream(nn.Module):
         self.second = DenseGATv2(128, 64, 1, len(EDGE_FEATURES), edges, count)
         self.skip = nn.Linear(48, 64)
         self.narrow = nn.Linear(64, 16)
-        self.leave = nn.Linear(64 + 16 * count, width)
+        self.pairs = PairStream(256)
+        self.leave = nn.Linear(64 + 16 * count + 256, width)
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
         """As `GeoPoseNet.forward`; returns (B, width)."""
         present = mask.unsqueeze(-1)
-        entered = functional.elu(self.enter((nodes - self.node_shift) * self.node_scale) + self.place) * present
+        normal = (nodes - self.node_shift) * self.node_scale
+        entered = functional.elu(self.enter(normal) + self.place) * present
         hidden = functional.elu(self.first(entered, edges, mask)) * present
         hidden = functional.elu(self.second(hidden, edges, mask) + self.skip(entered)) * present
         pooled = hidden.sum(1) / torch.clamp(mask.sum(1, keepdim=True), min=1)
         placed = (functional.elu(self.narrow(hidden)) * present).flatten(1)
-        return functional.relu(self.leave(self.dropout(torch.cat([pooled, placed], 1))))
+        paired = self.pairs(normal, nodes[..., :2], mask)
+        return functional.relu(self.leave(torch.cat([self.dropout(torch.cat([pooled, placed], 1)), paired], 1)))
 
 
 class CropStream(nn.Module):
