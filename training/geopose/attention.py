@@ -65,7 +65,7 @@ def graph_stream(model: nn.Module) -> nn.Module:
 
 
 def edge_attention(layer: DenseGATv2, nodes: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
-    """What the layer weighs each edge with, float (B, E), mean of the heads; the arguments are those of its `forward`."""
+    """What the layer weighs each edge with, float (B, E), mean of the heads; arguments as in its `forward`."""
     used = mask[:, layer.source.flatten()].view(len(nodes), *layer.used.shape) * layer.used
     attention = layer.attention(layer.lin_l(nodes), nodes, edges, mask).mean(-1) * used
     out = attention.new_zeros(len(nodes), edges.shape[1])
