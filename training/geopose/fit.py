@@ -60,7 +60,7 @@ def fit(
     if start is None:
         _standardise(network, mixture, settings)
     run.mkdir(parents=True, exist_ok=True)
-    train(Task(network, classes, mixture, validation, settings), settings, run, facts)
+    train(Task(network.train(), classes, mixture, validation, settings), settings, run, facts)
     return best
 
 
