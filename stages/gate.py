@@ -7,6 +7,7 @@ guess. `StandIn` fills both gaps with the last result, which then says how old i
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar
 
 import cv2
@@ -136,17 +137,39 @@ class MotionGate:
         self._references.clear()
 
 
-_SIGHTINGS_TO_REMEMBER = 5
-"""A detector's single mistake must not count as a stick for seconds."""
+_SHARE_S = 0.5
+"""Time over which the share of looks that showed a stick is taken."""
+_LARGEST_WEIGHT = 0.2
+_BELIEVED_SHARE = 0.3
+"""More than one look weighs: a detector's single mistake is no stick."""
+_REMEMBERED_SHARE = 0.5
+_LOOKS_TO_REMEMBER = 5
 
 
-class _Sightings(msgspec.Struct, frozen=True):
-    """The last sight of a person's stick, and how many there were in a row of memories."""
+class HeldStick:
+    """Whether a person holds a stick, over time: a lone sighting is a mistake, a lone miss is one as well."""
 
-    track: int
-    pts: float
-    hand: Hand
-    count: int
+    def __init__(self, track: int) -> None:
+        self.track = track
+        self._looks = 0
+        self._share = 0.0
+        self._looked_at_s = 0.0
+        self._sure: tuple[float, Hand] | None = None
+        """When it was last seen for sure, and in which hand."""
+
+    def look(self, hand: Hand | None, pts: float, memory_s: float) -> Hand | None:
+        """`hand` in which a stick is seen now, or None; returns the hand that is believed to hold one."""
+        self._looks += 1
+        passed_s = max(0.0, pts - self._looked_at_s)
+        weight = min(1 - math.exp(-passed_s / _SHARE_S), _LARGEST_WEIGHT)
+        # At first a plain mean, so that a single picture can be judged.
+        self._share += max(weight, 1 / self._looks) * ((hand is not None) - self._share)
+        self._looked_at_s = pts
+        if hand is not None:
+            if self._share >= _REMEMBERED_SHARE and self._looks >= _LOOKS_TO_REMEMBER:
+                self._sure = pts, hand
+            return hand if self._share >= _BELIEVED_SHARE else None
+        return self._sure[1] if self._sure and 0.0 <= pts - self._sure[0] <= memory_s else None
 
 
 class ConfidenceGate:
@@ -157,7 +180,7 @@ class ConfidenceGate:
 
     def __init__(self, settings: GateSettings) -> None:
         self._settings = settings
-        self._sightings: dict[str, _Sightings] = {}
+        self._held: dict[str, HeldStick] = {}
 
     def open(self, context: Context) -> None:
         pass
@@ -170,7 +193,9 @@ class ConfidenceGate:
             packet.status = "no_person"
             gate.classify, gate.reason = False, "no_person"
             return packet
-        hand = self._remembered_hand(packet, packet.person)
+        hand = self._hand(packet, packet.person)
+        if hand is None and packet.stick is not None:
+            packet.stick = None if self._is_seen(packet.stick) else packet.stick
         settings = self._settings
         gate.reason = confidence_reason(
             packet.person.keypoints,
@@ -187,20 +212,18 @@ class ConfidenceGate:
         return packet
 
     def close(self) -> None:
-        self._sightings.clear()
+        self._held.clear()
 
-    def _remembered_hand(self, packet: ArnisPacket, person: Person) -> Hand | None:
-        """The hand that holds the stick now or held it lately; None when this person showed none."""
-        stick, limit = packet.stick, self._settings.min_stick
-        last = self._sightings.get(packet.stream)
-        age_s = packet.pts - last.pts if last else 0.0
-        if last and not (last.track == person.track and 0.0 <= age_s <= self._settings.stick_memory_s):
-            last = None
-        if stick is not None and stick.grip[2] >= limit and stick.tip[2] >= limit:
-            count = last.count + 1 if last else 1
-            self._sightings[packet.stream] = _Sightings(person.track, packet.pts, stick.hand, count)
-            return stick.hand
-        return last.hand if last and last.count >= _SIGHTINGS_TO_REMEMBER else None
+    def _is_seen(self, stick: Stick | None) -> bool:
+        return stick is not None and min(stick.grip[2], stick.tip[2]) >= self._settings.min_stick
+
+    def _hand(self, packet: ArnisPacket, person: Person) -> Hand | None:
+        """The hand that holds the stick, seen now or lately; None when this person is not believed to hold one."""
+        held = self._held.get(packet.stream)
+        if held is None or held.track != person.track:
+            held = self._held[packet.stream] = HeldStick(person.track)
+        seen = packet.stick.hand if packet.stick is not None and self._is_seen(packet.stick) else None
+        return held.look(seen, packet.pts, self._settings.stick_memory_s)
 
 
 class _Seen(msgspec.Struct):

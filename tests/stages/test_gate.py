@@ -234,6 +234,28 @@ def test_a_stick_that_turns_to_the_lens_still_counts_as_held_for_a_while() -> No
     assert outcomes[-1] == (False, None)
 
 
+def test_one_false_stick_in_a_video_without_one_names_no_pose() -> None:
+    rig = Rig()
+    reasons = []
+    for n in range(120):
+        packet = rig.packet()
+        packet.person = person()
+        packet.stick = stick() if n in (40, 41, 90) else None
+        packet = rig.confidence.process(packet)
+        reasons.append(packet.gate.reason)
+        assert packet.stick is None
+    assert set(reasons) == {"no_stick"}
+
+
+def test_a_stick_that_is_picked_up_counts_after_a_moment() -> None:
+    rig = Rig()
+    for _ in range(60):
+        packet = rig.packet()
+        packet.person = person()
+        rig.confidence.process(packet)
+    assert 2 <= [rig.seen(rig.packet()).gate.classify for _ in range(20)].index(True) <= 10
+
+
 def test_a_stick_that_was_seen_once_is_not_remembered() -> None:
     rig = Rig()
     rig.seen(rig.packet())
