@@ -149,7 +149,7 @@ def test_the_palm_is_the_side_to_which_the_fingers_close(rest: Rest) -> None:
 @pytest.mark.parametrize("curl", [0.08, 1.0])
 def test_a_bracing_hand_lies_on_the_stick(curl: float, rest: Rest) -> None:
     rng = np.random.default_rng(1)
-    points = pose.braced(rng, pose.scaled_skeleton("left_elbow_block", rest), rest)
+    points = pose.braced(rng, pose.scaled_skeleton("left_elbow_block", rest), rest, None)
     assert points is not None
     posed = pose_body(rest, points, Wish(free_curl=curl, braced=True))
     along = posed.keypoints[sk.TIP] - posed.butt

@@ -202,7 +202,7 @@ def plan_picture(
         float(rng.uniform(0.1, 0.8)), float(rng.normal(0, 25)), float(rng.uniform(0, 22)),
     )  # fmt: skip
     if label.endswith("_block") and rng.random() < BRACED_SHARE:
-        held = pose.braced(rng, points, rest)
+        held = pose.braced(rng, points, rest, wish.palm)
         if held is not None:
             points = held
             wish = replace(wish, braced=True, free_curl=float(rng.choice([0.08, 1.0])))

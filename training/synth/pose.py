@@ -234,8 +234,8 @@ def fit_for_palm(rng: np.random.Generator, name: str, view: str, rest: Rest, cam
     return points
 
 
-def braced(rng: np.random.Generator, points: Array, rest: Rest) -> Array | None:
-    """A block whose free hand lies on the stick, which is drawn in and turned across for it; None out of reach."""
+def braced(rng: np.random.Generator, points: Array, rest: Rest, palm: Array | None) -> Array | None:
+    """A block whose free hand lies on the stick, which is drawn in and turned across; None out of reach."""
     own = unit(points[sk.TIP] - points[sk.GRIP])
     across = unit(np.array([rng.uniform(0.1, 0.8), -0.15, np.sign(own[2]) * rng.uniform(0.5, 1.0)]))
     shoulders = points[[sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER]].mean(0)
@@ -247,7 +247,8 @@ def braced(rng: np.random.Generator, points: Array, rest: Rest) -> Array | None:
         goal[sk.GRIP], goal[sk.TIP] = grip, grip + rest.stick_m * stick
         found = _reach(rest, points, {sk.GRIP: grip, sk.LEFT_WRIST: brace_place(rest, goal)}, stick)
         reach = rest.lengths.reach_m()
-        if np.linalg.norm(brace_place(rest, found) - found[sk.LEFT_SHOULDER]) < reach + 0.02:
+        near_enough = np.linalg.norm(brace_place(rest, found) - found[sk.LEFT_SHOULDER]) < reach + 0.02
+        if near_enough and (palm is None or palm_error_deg(rest, found, palm) < PALM_LIMIT_DEG):
             return found
     return None
 
