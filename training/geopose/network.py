@@ -1,4 +1,4 @@
-"""The network: a GATv2 over the 19 nodes, a small MobileNetV3 over the hand crop, one shallow head over both.
+"""The network: GATv2 and pair differences over the 19 nodes, a backbone over the hand crop, one shallow head.
 
 The graph's edges never change, so attention is a gather over a fixed table of neighbours and a softmax along it. That
 equals `torch_geometric.nn.GATv2Conv` (a test proves it), trains faster than a scatter and exports to plain operators.
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import mobilenet_v3_small
 
 from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
 from stages.skeleton import NODE_COUNT
@@ -140,31 +139,35 @@ class GraphStream(nn.Module):
 
 
 class CropStream(nn.Module):
-    """MobileNetV3-small over the picture of the hand."""
+    """What a backbone sees in the picture of the hand, place by place: a palm's side shows in few of them."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, features: nn.Module, channels: int, width: int = 64) -> None:
+        """`features` turns pictures (B, 3, 128, 128) of -1..1 into maps (B, channels, 4, 4)."""
         super().__init__()
-        self.features = mobilenet_v3_small(weights=None).features
-        self.leave = nn.Linear(576, width)
+        self.features = features
+        self.narrow = nn.Conv2d(channels, 48, 1)
+        self.leave = nn.Linear(48 * 16, width)
         self.dropout = nn.Dropout(0.3)
         self.width = width
 
     def forward(self, crop: Tensor) -> Tensor:
         """uint8 RGB (B, 128, 128, 3) -> (B, width)."""
         picture = crop.permute(0, 3, 1, 2).float() / 127.5 - 1
-        return functional.hardswish(self.leave(self.dropout(self.features(picture).mean((2, 3)))))
+        places = functional.relu(self.narrow(self.features(picture))).flatten(1)
+        return functional.relu(self.leave(self.dropout(places)))
 
 
 class GeoPoseNet(nn.Module):
     """Logits of the poses; family and chamber follow by sums of their probabilities, so they cannot contradict."""
 
-    def __init__(self, class_count: int) -> None:
+    def __init__(self, class_count: int, hand: CropStream) -> None:
         super().__init__()
         # Not `graph`: the exporter's own modules have an attribute of that name.
         self.skeleton = GraphStream()
-        self.hand = CropStream()
-        self.head = nn.Sequential(nn.Linear(128 + 64 + 1, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, class_count))
-        self.crop_geometry = nn.Linear(64, 2)
+        self.hand = hand
+        joined = 128 + hand.width + 1
+        self.head = nn.Sequential(nn.Linear(joined, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, class_count))
+        self.crop_geometry = nn.Linear(hand.width, 2)
         """Grip to tip in torsos, told from the crop alone: makes the crop stream look at the shaft."""
 
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor, crop: Tensor, crop_present: Tensor) -> Tensor:

