@@ -27,6 +27,7 @@ COMMANDS = {
     "export": ("training.geopose.export_command", "calibrate, measure and export the pose classifier"),
     "evaluate": ("training.geopose.evaluate_command", "measure an exported model on any table"),
     "explain": ("training.geopose.explain_command", "show what the pose classifier looks at and hangs on"),
+    "report": ("training.geopose.report.command", "write the HTML report of a run anew"),
     "bands": ("training.bands", "learn the bands that feedback judges by"),
 }
 """Module with `add_arguments(parser)` and `run(args)`, and what it does."""

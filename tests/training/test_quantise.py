@@ -125,9 +125,12 @@ def test_the_ir_equals_torch_and_its_card_covers_the_weights(model_file: Path, t
     inputs = export.table_inputs(people(60), 60)
     xml = export.export_ir(model_file, tmp_path / "ir")
     assert export.parity_of_ir(Small(), xml, inputs) <= export.PARITY_BOUND
-    export.write_card(tmp_path / "ir", CLASSES, 1.0, 0.5, "noise", {}, "", file="model.xml")
+    settings = {"backbone": "mobilenet_v3_small", "pretrained": True}
+    trained = {"network": "geopose", "settings": settings, "data_sha256": "ab" * 32}
+    export.write_card(tmp_path / "ir", CLASSES, 1.0, 0.5, "noise", {}, "", trained, file="model.xml")
     card, file = load_card(tmp_path / "ir")
     assert file.name == "model.xml" and len(card.made_with["weights_sha256"]) == 64
+    assert card.architecture == "geopose_mobilenet_v3_small" and "ImageNet weights" in card.source
 
 
 def test_an_export_that_differs_from_torch_is_not_let_through(model_file: Path, tmp_path: Path) -> None:
@@ -139,6 +142,36 @@ def test_an_export_that_differs_from_torch_is_not_let_through(model_file: Path, 
     assert max(export.parity(Small(), model_file, inputs).values()) <= export.PARITY_BOUND
     with pytest.raises(RuntimeError, match="differs from torch"):
         export.parity(Other(), model_file, inputs)
+
+
+def test_inputs_that_the_network_does_not_read_are_kept(tmp_path: Path) -> None:
+    """Without that, OpenVINO drops them, and the classifier's arrays end up in the wrong places."""
+
+    class Graph(torch.nn.Module):
+        def forward(self, nodes, edges, mask, crop, crop_present):  # type: ignore[no-untyped-def]
+            return nodes.sum(1) @ torch.from_numpy(HEAD)
+
+    node = [
+        helper.make_node("ReduceSum", ["nodes", "one"], ["summed"], keepdims=0),
+        helper.make_node("MatMul", ["summed", "head"], ["logits"]),
+    ]
+    kinds = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
+    values = [
+        helper.make_tensor_value_info(name, kinds[dtype], ["batch", *shape[1:]])
+        for name, (dtype, shape) in INPUTS.items()
+    ]
+    out = [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 13])]
+    constants = [numpy_helper.from_array(HEAD, "head"), numpy_helper.from_array(np.array([1]), "one")]
+    graph = helper.make_graph(node, "graph", values, out, constants)
+    file = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), file)
+    export.use_all_inputs(file)
+    onnx.checker.check_model(onnx.load(file))
+    for table in (people(60), people(60).without_crops()):
+        assert max(export.parity(Graph(), file, export.table_inputs(table, 60)).values()) <= export.PARITY_BOUND
+    before = file.read_bytes()
+    export.use_all_inputs(file)
+    assert file.read_bytes() == before
 
 
 def test_samples_without_crops_are_judged_by_the_graph_alone(model_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,9 @@ from training.geopose.explain_picture import (
 )
 from training.geopose.hiding import Hiding, Part, TipVerdict, hide_parts, judge_tip
 
+log = logging.getLogger(__name__)
+
+EXPLAINED_SAMPLES = 300
 ALL = "all"
 """Name of the explanation over all classes."""
 
@@ -57,6 +61,13 @@ class Explanation(msgspec.Struct, frozen=True):
     warnings: list[str]
 
 
+def spread(table: PoseTable, count: int) -> PoseTable:
+    """At most `count` samples, evenly over the table, with the weapon hand as votes over a video would know it."""
+    chosen = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).astype(int))
+    part = table.select(chosen)
+    return part.mirrored(part.wrong_hand)
+
+
 def explain_table(
     model: nn.Module, table: PoseTable, class_names: tuple[str, ...], out: Path, temperature: float = 1.0,
     data: str = "",
@@ -78,6 +89,8 @@ def explain_table(
             explained.append(entry)
     warnings = [text for entry in explained if (text := tip_warning(entry))]
     explanation = Explanation(type(model).__name__, data, temperature, explained, warnings)
+    for warning in warnings:
+        log.warning("%s", warning)
     (out / "explain.json").write_bytes(msgspec.json.format(msgspec.json.encode(explanation)))
     return explanation
 

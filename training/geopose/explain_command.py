@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 from pathlib import Path
@@ -19,8 +18,8 @@ from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
 from stages.graph import hand_crop, mirror_keypoints
 from training.geopose.data import PoseTable
-from training.geopose.explain import explain_picture, explain_table, tip_warning
-from training.geopose.fit import load_weights, predict
+from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
+from training.geopose.fit import load_weights, predict, read_checkpoint
 from training.geopose.parts import load_parts
 from training.see import detected_keypoints
 
@@ -32,9 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder with the trained best.pt")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--seen", type=Path, help="folder that `see` wrote; its test people are averaged")
+    what.add_argument("--table", type=Path, dest="seen", metavar="TABLE", help="the same of keypoints without pictures")
     what.add_argument("--picture", type=Path, help="one picture of a person with a stick")
+    parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
     parser.add_argument("--class", dest="class_name", help="with --seen: only this class (default: each and all)")
-    parser.add_argument("--samples", type=int, default=300, help="at most so many test samples (default 300)")
+    parser.add_argument("--samples", type=int, default=EXPLAINED_SAMPLES,
+                        help=f"at most so many test samples (default {EXPLAINED_SAMPLES})")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     parser.add_argument("--out", type=Path, help="folder for the PNG and JSON files (default RUN/explain)")
 
@@ -42,11 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain and write; 0 on success."""
     torch.set_num_threads(args.threads)
-    classes = load_classes()
+    classes = load_classes(args.classes)
     if args.class_name and args.class_name not in classes.names:
         raise UserError(f"--class {args.class_name} is not in the class file; choose from {', '.join(classes.names)}")
     model = load_weights(args.run / "best.pt", len(classes.classes))
-    out, temperature = args.out or args.run / "explain", temperature_of(args.run)
+    temperature = read_checkpoint(args.run / "best.pt").get("temperature", 1.0)
+    out = args.out or args.run / "explain"
     if args.picture:
         _explain_picture(model, args.picture, classes, out, temperature)
         return 0
@@ -56,23 +59,8 @@ def run(args: argparse.Namespace) -> int:
         if not len(table):
             raise UserError(f"{args.seen} has no test sample of {args.class_name}; draw more people")
     explanation = explain_table(model, table, classes.names, out, temperature, data=args.seen.name)
-    for warning in explanation.warnings:
-        log.warning("%s", warning)
     log.info("wrote %d explanations to %s", len(explanation.explained), out)
     return 0
-
-
-def spread(table: PoseTable, count: int) -> PoseTable:
-    """At most `count` samples, evenly over the table, with the weapon hand as votes over a video would know it."""
-    chosen = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).astype(int))
-    part = table.select(chosen)
-    return part.mirrored(part.wrong_hand)
-
-
-def temperature_of(run: Path) -> float:
-    """What the export of the run found, else 1."""
-    file = run / "report.json"
-    return float(json.loads(file.read_text()).get("temperature", 1.0)) if file.is_file() else 1.0
 
 
 def _explain_picture(model: nn.Module, file: Path, classes: ClassFile, out: Path, temperature: float) -> None:

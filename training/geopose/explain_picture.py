@@ -37,10 +37,10 @@ def figure_panel(
     """
     width, height = (side * _FINER for side in PANEL_PX)
     canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
-    room = (0.08 * width, 0.13 * height, 0.92 * width, 0.86 * height)
+    room = (0.08 * width, 0.15 * height, 0.92 * width, 0.86 * height)
     draw_weights(canvas, _fitted(points, present, room), present, nodes, edges)
     small = cv2.resize(canvas, PANEL_PX, interpolation=cv2.INTER_AREA)
-    cv2.putText(small, title, (18, 34), _FONT, 0.62, _INK, 1, cv2.LINE_AA)
+    cv2.putText(small, title, (18, 38), _FONT, 0.78, _INK, 1, cv2.LINE_AA)
     _draw_scale(small, legend)
     return small
 
@@ -90,7 +90,7 @@ def draw_weights(
         if present[node]:
             x, y = _pixel(points[node])
             place = (round(x + 8 * unit), round(y - 5 * unit))
-            cv2.putText(canvas, name, place, _FONT, unit / 7, _INK, max(1, round(unit / 3)), cv2.LINE_AA)
+            cv2.putText(canvas, name, place, _FONT, unit / 5.5, _INK, max(1, round(unit / 3)), cv2.LINE_AA)
 
 
 def typical(keypoints: np.ndarray, unit: np.ndarray) -> int:
@@ -121,8 +121,8 @@ def _draw_scale(panel: np.ndarray, legend: str) -> None:
     x0, x1, y = 18, 138, height - 28
     for x in range(x0, x1):
         cv2.line(panel, (x, y), (x, y + 8), _colour((x - x0) / (x1 - x0)), 1)
-    cv2.putText(panel, "0", (x0, y - 6), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
-    cv2.putText(panel, legend, (x1 + 10, y + 9), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
+    cv2.putText(panel, "0", (x0, y - 7), _FONT, 0.52, _INK, 1, cv2.LINE_AA)
+    cv2.putText(panel, legend, (x1 + 10, y + 10), _FONT, 0.52, _INK, 1, cv2.LINE_AA)
 
 
 def _colour(weight: float) -> tuple[int, int, int]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import openvino
 import torch
+from torch import nn
 
 from stages.cards import Card, CardInput, sha256_of
 from stages.classes import ClassFile
@@ -18,7 +20,6 @@ from stages.classify import INPUTS
 from stages.graph import build_graph
 from stages.runtime import RUNTIMES, load_network
 from training.geopose.data import PoseTable
-from training.geopose.network import GeoPoseNet
 from training.stick.export import git_revision, toml_text
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ PARITY_BOUND = 2e-3
 _OPSET = 18
 
 
-def export_onnx(model: GeoPoseNet, file: Path) -> None:
+def export_onnx(model: nn.Module, file: Path) -> None:
     """Write the network with dense graph, own normalisation and free batch; one file without outside data."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for chatty in ("onnx_ir", "onnxscript"):  # a line for each constant that they fold
@@ -40,6 +41,39 @@ def export_onnx(model: GeoPoseNet, file: Path) -> None:
         dynamic_shapes={name: {0: batch} for name in INPUTS}, opset_version=_OPSET, dynamo=True,
         external_data=False, verbose=False,
     )  # fmt: skip
+    use_all_inputs(file)
+
+
+def use_all_inputs(file: Path) -> None:
+    """Tie each input that the network does not read to the logits, as a zero: OpenVINO drops inputs that nothing reads,
+    and the classifier hands over all of them."""
+    model = onnx.load(file)
+    read = {name for node in model.graph.node for name in node.input}
+    unread = [item.name for item in model.graph.input if item.name not in read]
+    if not unread:
+        return
+    logits = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = [f"{name}_read" if name == logits else name for name in node.output]
+    constants = {"axis_of_features": np.array([1], np.int64), "nothing": np.array(0, np.float32)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    for name in unread:
+        model.graph.node.extend(_zero_of(name))
+    terms = [f"{logits}_read", *(f"{name}_zero" for name in unread)]
+    model.graph.node.append(onnx.helper.make_node("Sum", terms, [logits]))
+    onnx.save(model, file)
+
+
+def _zero_of(name: str) -> list[onnx.NodeProto]:
+    """Nodes from an input to (B, 1) of zeros, by a way that no optimiser foresees: the least of 0 and a magnitude."""
+    node = onnx.helper.make_node
+    return [
+        node("Cast", [name], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
+        node("Abs", [f"{name}_float"], [f"{name}_size"]),
+        node("Flatten", [f"{name}_size"], [f"{name}_flat"], axis=1),
+        node("ReduceMax", [f"{name}_flat", "axis_of_features"], [f"{name}_most"], keepdims=1),
+        node("Min", [f"{name}_most", "nothing"], [f"{name}_zero"]),
+    ]
 
 
 def random_inputs(count: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -58,7 +92,7 @@ def table_inputs(table: PoseTable, count: int) -> list[np.ndarray]:
     return [*build_graph(part.keypoints), crops, part.crop_present]
 
 
-def parity(model: GeoPoseNet, file: Path, inputs: list[np.ndarray]) -> dict[str, float]:
+def parity(model: nn.Module, file: Path, inputs: list[np.ndarray]) -> dict[str, float]:
     """Largest difference of a logit between torch and each runtime (f32), over batches of 1 and of 50.
 
     Raises RuntimeError when it is more than rounding.
@@ -71,7 +105,7 @@ def parity(model: GeoPoseNet, file: Path, inputs: list[np.ndarray]) -> dict[str,
     return gaps
 
 
-def parity_of_ir(model: GeoPoseNet, xml: Path, inputs: list[np.ndarray]) -> float:
+def parity_of_ir(model: nn.Module, xml: Path, inputs: list[np.ndarray]) -> float:
     """As `parity`, for an OpenVINO IR on the CPU."""
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = openvino.compile_model(xml, "CPU", settings)
@@ -106,21 +140,28 @@ def write_card(
     data: str,
     metrics: dict[str, Any],
     notes: str,
+    trained: Mapping[str, Any],
     file: str = "model.onnx",
 ) -> None:
-    """Write `card.toml` beside the model's `file`; an IR's weights are told by their own hash in `made_with`."""
+    """Write `card.toml` beside the model's `file`; an IR's weights are told by their own hash in `made_with`.
+
+    `trained` is the checkpoint, of which the network, the settings and the data's hash are told.
+    """
+    settings = trained["settings"]
+    begun = f"ImageNet weights of {settings['backbone']}" if settings["pretrained"] else "random weights"
     made_with = {name: version(name) for name in ("torch", "torchvision", "onnx")} | {"revision": git_revision()}
+    made_with["data_sha256"] = trained["data_sha256"]
     if (weights := (folder / file).with_suffix(".bin")).is_file():
         made_with["weights_sha256"] = sha256_of(weights)
     card = Card(
         task="pose_classifier",
-        architecture="geopose_gatv2_mobilenetv3small",
+        architecture=f"{trained['network']}_{settings['backbone']}",
         file=file,
         sha256=sha256_of(folder / file),
         inputs=tuple(CardInput(name, dtype, shape, *_layout(name)) for name, (dtype, shape) in INPUTS.items()),
         outputs=("logits",),
         licence="AGPL-3.0-or-later",
-        source="training/geopose, from random weights",
+        source=f"training/geopose, from {begun}",
         data=data,
         metrics=metrics,
         threshold=threshold,

@@ -11,15 +11,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from torch import nn
 
 from stages.classes import load_classes, models_folder
 from training.geopose import export, measure
 from training.geopose.data import PoseTable, load_table
-from training.geopose.fit import load_weights
+from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
+from training.geopose.fit import load_weights, read_checkpoint
 from training.geopose.judge import calibrate, figures_of, judge
-from training.geopose.network import GeoPoseNet
 from training.geopose.parts import Parts, add_data_arguments, load_parts
 from training.geopose.quantise import CALIBRATION_SAMPLES, PrecisionRow, compare_precisions, quantise, table_text
+from training.geopose.report.page import write_report
 
 NOTES = (
     "Confidence is softmax(logits / temperature); temperature and threshold (nine of ten accepted answers right) come "
@@ -37,11 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
     add_data_arguments(parser)
     parser.add_argument("--output", type=Path, help="model folder to write (default models/geopose)")
-    parser.add_argument(
-        "--int8",
-        action="store_true",
-        help="also quantise to INT8, measured against FP32: a model folder of its own, RUN/int8",
-    )
+    parser.add_argument("--int8", action="store_true",
+                        help="also quantise to INT8, measured against FP32, into RUN/int8")  # fmt: skip
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
     parser.add_argument("--data-text", default="Renders of synthetic people, samples of aggregate pose statistics",
@@ -51,36 +50,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Calibrate, measure, export, prove equal, write card and report; 0 on success."""
     classes = load_classes(args.classes)
-    parts = load_parts(args.seen, classes)
+    parts = load_parts(args.seen, classes, args.no_groups)
+    trained = read_checkpoint(args.run / "best.pt")
     model = load_weights(args.run / "best.pt", len(classes.classes))
     temperature, threshold = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
     log.info("test people: %s", json.dumps(measure.summary(figures)))
-    output = args.output or models_folder() / "geopose"
-    export.export_onnx(model, output / "model.onnx")
-    figures["parity_200"] = parity(model, output / "model.onnx", parts.test)
+    file = (args.output or models_folder() / "geopose") / "model.onnx"
+    export.export_onnx(model, file)
+    figures["parity_200"] = parity(model, file, parts.test)
     if args.transfer:
         real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
         log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
     common = {"classes": classes, "temperature": temperature, "threshold": threshold, "data": args.data_text}
-    card = partial(export.write_card, **common)
+    card = partial(export.write_card, trained=trained, **common)
     if args.int8:
-        rows = _int8(output / "model.onnx", args.run / "int8", parts, temperature, threshold)
+        rows = _int8(file, args.run / "int8", parts, temperature, threshold)
         figures["precisions"] = msgspec.to_builtins(rows)
         card(args.run / "int8", metrics=_rounded({"precisions": figures["precisions"]}), notes=f"{INT8_NOTES} {NOTES}")
-    card(output, metrics=_rounded(measure.for_card(figures)), notes=NOTES)
+    card(file.parent, metrics=_rounded(measure.for_card(figures)), notes=NOTES)
     if args.ir:
-        _ir(model, output / "model.onnx", args.ir, parts.test)
+        _ir(model, file, args.ir, parts.test)
         card(args.ir, metrics=_rounded(measure.for_card(figures)), notes=NOTES, file="model.xml")
-    (args.run / "report.json").write_text(
-        json.dumps({**figures, "temperature": temperature, "threshold": threshold}, indent=1)
-    )
-    log.info("wrote %s", output)
+    log.info("wrote %s", file.parent)
+    explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
+    _report(args.run, figures | common | {"classes": classes.names, "notes": NOTES}, trained)
     return 0
 
 
-def parity(model: GeoPoseNet, file: Path, test: PoseTable) -> dict[str, float]:
+def parity(model: nn.Module, file: Path, test: PoseTable) -> dict[str, float]:
     """Largest difference of a logit from torch's, over 200 random and 200 seen inputs, in each runtime."""
     return {
         f"{name}_{backend}": gap
@@ -100,12 +99,20 @@ def _int8(file: Path, folder: Path, parts: Parts, temperature: float, threshold:
     return rows
 
 
-def _ir(model: GeoPoseNet, file: Path, folder: Path, test: PoseTable) -> None:
+def _ir(model: nn.Module, file: Path, folder: Path, test: PoseTable) -> None:
     """Write the IR and prove it equal to torch."""
     xml = export.export_ir(file, folder)
     inputs = export.random_inputs(200, np.random.default_rng(1)), export.table_inputs(test, 200)
     gaps = [export.parity_of_ir(model, xml, part) for part in inputs]
     log.info("parity of the IR with torch: random %.1e, seen %.1e; wrote %s", *gaps, folder)
+
+
+def _report(run: Path, figures: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Write report.json and the page, with what the checkpoint says of the training."""
+    facts = {name: trained[name] for name in ("settings", "data_sha256", "revision", "epoch")}
+    text = json.dumps({**figures, "model": trained["network"], "training": facts}, indent=1)
+    (run / "report.json").write_text(text)
+    log.info("wrote %s", write_report(run))
 
 
 def _rounded(value: Any) -> Any:
