@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -155,7 +155,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an untrained network."""
     run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    torch.save(build(len(CLASSES.classes), FitSettings()).state_dict(), run / "best.pt")
+    weights = build(len(CLASSES.classes), FitSettings()).state_dict()
+    facts = {"network": "geopose", "classes": list(CLASSES.names), "settings": asdict(FitSettings()) | {"without": []}}
+    torch.save({**facts, "weights": weights, "temperature": 1.5}, run / "best.pt")
     return run
 
 

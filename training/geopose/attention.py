@@ -65,11 +65,13 @@ def graph_stream(model: nn.Module) -> nn.Module:
 
 
 def edge_attention(layer: DenseGATv2, nodes: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
-    """What the layer weighs each edge with, float (B, E), mean of the heads; arguments as in its `forward`."""
-    used = mask[:, layer.source.flatten()].view(len(nodes), *layer.used.shape) * layer.used
-    attention = layer.attention(layer.lin_l(nodes), nodes, edges, mask).mean(-1) * used
-    out = attention.new_zeros(len(nodes), edges.shape[1])
-    return out.index_add(1, layer.number.flatten(), attention.flatten(1))
+    """What the layer weighs each edge with, float (B, E), mean of the heads; the arguments are those of its
+    `forward`."""
+    slots = layer.attention(layer.lin_l(nodes), nodes, edges, mask).mean(-1)
+    # Where a node has no present neighbour, the softmax is even over slots that count for nothing.
+    used = layer.used * mask[:, layer.source.flatten()].view_as(slots)
+    out = slots.new_zeros(len(nodes), edges.shape[1])
+    return out.index_add(1, layer.number.flatten(), (slots * used).flatten(1))
 
 
 def _even_attention(mask: np.ndarray) -> np.ndarray:

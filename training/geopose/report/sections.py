@@ -137,7 +137,8 @@ def attention(explanation: Explanation | None, pictures: Mapping[str, str]) -> s
     boxes = boxes or '<div class="fine">No pose is decided by the tip of the stick alone.</div>'
     text = (
         "<p>Left: which joints the others read from, against even attention. Right: how much of the answer's "
-        "probability is lost when a joint is hidden. The second is the test; attention alone proves nothing.</p>"
+        "probability is lost when a joint is hidden. The second is the test: attention alone proves nothing, and other "
+        "paths through the network pass it by.</p>"
     )
     images = [
         f'<img loading="lazy" alt="what is looked at in: {words(entry.name)}" src="{pictures[entry.name]}">'
