@@ -94,6 +94,10 @@ def test_convolutions_become_int8_and_the_graph_does_not(model_file: Path, tmp_p
     ]  # fmt: skip
     assert rows[1].same_answer == 1 and min(row.same_answer for row in rows) >= 0.9
     assert all(0 < row.best_ms <= row.median_ms for row in rows)
+    settings = {"backbone": "mobilenet_v3_small", "pretrained": False}
+    trained = {"network": "geopose", "settings": settings, "data_sha256": "ab" * 32}
+    export.write_card(out.parent, CLASSES, 1.0, 0.5, "noise", quantise.by_precision(rows), "", trained)
+    assert load_card(out.parent)[0].metrics["int8_openvino"]["same_answer"] == rows[3].same_answer
     text = quantise.table_text(rows).splitlines()
     assert len(text) == 5 and len({len(line) for line in text[1:]}) == 1
 

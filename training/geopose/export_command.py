@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 from torch import nn
 
 from stages.classes import load_classes, models_folder
@@ -20,7 +21,14 @@ from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
 from training.geopose.fit import load_weights, read_checkpoint
 from training.geopose.judge import calibrate, figures_of, judge
 from training.geopose.parts import Parts, add_data_arguments, load_parts
-from training.geopose.quantise import CALIBRATION_SAMPLES, PrecisionRow, compare_precisions, quantise, table_text
+from training.geopose.quantise import (
+    CALIBRATION_SAMPLES,
+    PrecisionRow,
+    by_precision,
+    compare_precisions,
+    quantise,
+    table_text,
+)
 from training.geopose.report.page import write_report
 
 NOTES = (
@@ -42,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--int8", action="store_true",
                         help="also quantise to INT8, measured against FP32, into RUN/int8")  # fmt: skip
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
     parser.add_argument("--data-text", default="Renders of synthetic people, samples of aggregate pose statistics",
                         help="what the card says it was trained on")  # fmt: skip
@@ -49,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate, measure, export, prove equal, write card and report; 0 on success."""
+    torch.set_num_threads(args.threads)
     classes = load_classes(args.classes)
     parts = load_parts(args.seen, classes, args.no_groups)
     trained = read_checkpoint(args.run / "best.pt")
@@ -65,15 +75,17 @@ def run(args: argparse.Namespace) -> int:
         log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
     common = {"classes": classes, "temperature": temperature, "threshold": threshold, "data": args.data_text}
     card = partial(export.write_card, trained=trained, **common)
+    # First of all what is shipped: nothing that fails later can spoil it.
+    metrics = _rounded(measure.for_card(figures))
+    card(file.parent, metrics=metrics, notes=NOTES)
+    log.info("wrote %s", file.parent)
     if args.int8:
         rows = _int8(file, args.run / "int8", parts, temperature, threshold)
         figures["precisions"] = msgspec.to_builtins(rows)
-        card(args.run / "int8", metrics=_rounded({"precisions": figures["precisions"]}), notes=f"{INT8_NOTES} {NOTES}")
-    card(file.parent, metrics=_rounded(measure.for_card(figures)), notes=NOTES)
+        card(args.run / "int8", metrics=_rounded(by_precision(rows)), notes=f"{INT8_NOTES} {NOTES}")
     if args.ir:
         _ir(model, file, args.ir, parts.test)
-        card(args.ir, metrics=_rounded(measure.for_card(figures)), notes=NOTES, file="model.xml")
-    log.info("wrote %s", file.parent)
+        card(args.ir, metrics=metrics, notes=NOTES, file="model.xml")
     explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
     _report(args.run, figures | common | {"classes": classes.names, "notes": NOTES}, trained)
     return 0

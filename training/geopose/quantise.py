@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -101,6 +102,14 @@ def network_logits(network: Network, table: PoseTable, batch: int = 50) -> np.nd
     inputs = table_inputs(table, len(table))
     starts = range(0, len(table), batch)
     return np.concatenate([network(*(array[i : i + batch] for array in inputs))[0] for i in starts])
+
+
+def by_precision(rows: Sequence[PrecisionRow]) -> dict[str, dict[str, Any]]:
+    """The comparison for a card, whose format knows tables but no lists of them."""
+    tables = {f"{row.precision.lower()}_{row.runtime}": msgspec.to_builtins(row) for row in rows}
+    return {
+        key: {name: v for name, v in row.items() if name not in ("precision", "runtime")} for key, row in tables.items()
+    }
 
 
 def table_text(rows: Sequence[PrecisionRow]) -> str:
