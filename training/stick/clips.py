@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from engine.errors import UserError
-from stages.detectors import BodyCandidate, Runtime, open_model
+from stages.detect import choose_person
+from stages.detectors import BodyCandidate, BodyDetector, Runtime, open_model
 from stages.detectors.movenet import MoveNet
 from training.stick.data import cache_sample, save_samples
 
@@ -19,35 +20,64 @@ log = logging.getLogger(__name__)
 HELD_OUT = ("sam2_juggle", "tfjs_pose_squats")
 """Clips that training never sees, so that false alarms on real video can be counted honestly."""
 
+REFERENCE = "movenet_thunder"
+"""Model whose bodies count as true on real clips."""
+
 _FRAME_SIDE_PX = 1280
 
 
 def body_detector(threads: int = 1) -> MoveNet:
     """The shipped MoveNet Thunder on ONNX Runtime."""
-    name = "movenet_thunder"
-    card, network = open_model(name, Runtime(backend="onnxruntime", threads=threads), ["body"])
-    return MoveNet(name, card, network)
+    card, network = open_model(REFERENCE, Runtime(backend="onnxruntime", threads=threads), ["body"])
+    return MoveNet(REFERENCE, card, network)
 
 
-def frames_with_person(clip: Path, finder: MoveNet, step: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Every `step`-th frame, uint8 (H, W, 3) BGR, and keypoints (17, 3) in its pixels, None when nobody is found.
+def clip_frames(clip: Path, step: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and picture, uint8 (H, W, 3) BGR, of every `step`-th frame, shrunk to what serving would look at.
 
     Raises UserError when the clip cannot be read.
     """
     capture = cv2.VideoCapture(str(clip))
     if not capture.isOpened():
         raise UserError(f"clip {clip} cannot be read; give a video file")
-    previous: BodyCandidate | None = None
     index = -1
     while capture.grab():
         index += 1
-        if index % step:
-            continue
-        frame = _bounded(capture.retrieve()[1])
-        found = finder.detect(frame, previous, "", float(index))
-        previous = found[0] if found else None
-        yield frame, None if previous is None else previous.keypoints
+        if index % step == 0:
+            yield index, _bounded(capture.retrieve()[1])
     capture.release()
+
+
+def step_for(clip: Path, frames: int) -> int:
+    """Step that leaves about `frames` frames of a clip."""
+    return max(1, int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT)) // frames)
+
+
+class Follower:
+    """Looks at a clip's frames one after the other, as serving does: what was found is followed."""
+
+    def __init__(self, finder: BodyDetector) -> None:
+        self._finder = finder
+        self._previous: BodyCandidate | None = None
+
+    def look(self, index: int, frame: np.ndarray, beside: BodyCandidate | None = None) -> BodyCandidate | None:
+        """The person of this frame; of several the one at `beside`, by default the one of the frame before."""
+        found = self._finder.detect(frame, self._previous, "", float(index))
+        self._previous = choose_person(found, beside or self._previous)
+        return self._previous
+
+
+def frames_with_person(
+    clip: Path, finder: BodyDetector, step: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Every `step`-th frame, uint8 (H, W, 3) BGR, and keypoints (17, 3) in its pixels, None when nobody is found.
+
+    Raises UserError when the clip cannot be read.
+    """
+    follower = Follower(finder)
+    for index, frame in clip_frames(clip, step):
+        body = follower.look(index, frame)
+        yield frame, None if body is None else body.keypoints
 
 
 def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
@@ -58,9 +88,8 @@ def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
     for clip in clips:
         if clip.stem in HELD_OUT:
             continue
-        count = int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT))
         before = len(images)
-        for frame, points in frames_with_person(clip, finder, max(1, count // frames_per_clip)):
+        for frame, points in frames_with_person(clip, finder, step_for(clip, frames_per_clip)):
             if points is not None:
                 crop, moved = cache_sample(frame, points)
                 images.append(crop)

@@ -1,9 +1,13 @@
-"""`arnis-train detector`: cache crops, train, export with a card, judge; each step can be resumed."""
+"""`arnis-train detector`: train, export with a card and judge; quantise; compare with MoveNet Thunder.
+
+Each step of a training can be resumed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,14 @@ import cv2
 from engine.clock import now_ns
 from engine.errors import UserError
 from stages.classes import models_folder
-from training.stick import evaluate
+from training.stick import agree, evaluate
 from training.stick.clips import cache_clips
 from training.stick.data import extend_cache, load_samples
-from training.stick.export import export_onnx, load_weights, write_card
+from training.stick.export import CROPS, KINDS, export_onnx, load_weights, write_card
 from training.stick.fit import FitSettings, fit
+from training.stick.fused import FusedSettings, fit_fused
 from training.stick.network import Served
+from training.stick.sheet import picture_sheet
 from training.stick.yolo import YoloSettings, fit_yolo, load_yolo
 
 log = logging.getLogger(__name__)
@@ -27,27 +33,50 @@ _FRAMES_PER_CLIP = 60
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `arnis-train detector`."""
-    defaults = FitSettings()
-    parser.add_argument("--kind", choices=("heatmap", "yolo"), default="heatmap", help="network to train")
+    heatmap, yolo, fused = FitSettings(), YoloSettings(), FusedSettings()
+    epochs = f"passes (default {heatmap.epochs}, yolo {yolo.epochs}, fused {fused.epochs} over both phases)"
+    parser.add_argument("--kind", choices=("heatmap", "yolo", "fused"), default="heatmap", help="network to train")
     parser.add_argument("--table", type=Path, help="table.csv of renders (made by `arnis-train synth`)")
     parser.add_argument("--clips", type=Path, help="folder of real videos without sticks, to draw sticks into")
     parser.add_argument("--work", type=Path, default=Path("runs/stick"), help="folder for cache and checkpoints")
     parser.add_argument("--output", type=Path, help="model folder to write (default models/stick_<kind>)")
-    parser.add_argument("--epochs", type=int, help=f"passes (default {defaults.epochs}, yolo {YoloSettings().epochs})")
-    parser.add_argument("--samples", type=int, help="pictures an epoch (yolo: pictures written)")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--threads", type=int, default=defaults.threads)
-    parser.add_argument("--init", type=Path, help="weights to start from (heatmap)")
+    parser.add_argument("--epochs", type=int, help=epochs)
+    parser.add_argument("--samples", type=int, help="pictures an epoch (yolo: pictures written; fused: renders used)")
+    parser.add_argument("--size", type=int, choices=(320, 480), default=fused.size, help="side of the input (fused)")
+    parser.add_argument("--seed", type=int, default=heatmap.seed)
+    parser.add_argument("--threads", type=int, default=heatmap.threads)
+    parser.add_argument(
+        "--init", type=Path, help="weights to start from (heatmap: weights.pt; fused: any .pt of ultralytics you trust)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch")
     parser.add_argument("--evaluate-only", action="store_true", help="export and judge the weights of an earlier run")
-    parser.add_argument("--limit", type=int, default=0, help="judge at most so many pictures of a split")
+    parser.add_argument("--limit", type=int, default=0, help="judge at most so many pictures of a split or clip")
+    others = parser.add_argument_group("instead of training")
+    others.add_argument("--int8", action="store_true", help="quantise --model and judge it by its keypoints")
+    others.add_argument("--agree", type=Path, metavar="CLIPS", help="agreement of --model with MoveNet Thunder")
+    others.add_argument("--model", help="a shipped model's name or a model folder (default: the --output of --kind)")
+    others.add_argument("--json", type=Path, help="also write the agreement to this file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the options say; returns the exit code. Raises UserError for missing files."""
+    output = args.output or models_folder() / f"stick_{args.kind}"
+    if args.agree is not None:
+        model = args.model or str(output)
+        distances = agree.measure(model, video_files(args.agree), args.limit, args.threads)
+        sys.stdout.write(agree.report(model, distances, args.json) + "\n")
+        return 0
+    if args.int8:
+        return run_int8(args, args.model or str(output))
     if args.table is None and args.clips is None:
         raise UserError("nothing to learn from: give --table (renders), --clips (real videos) or both")
-    output = args.output or models_folder() / f"stick_{args.kind}"
+    if args.kind == "fused":
+        return run_fused(args, output)
+    return run_crops(args, output)
+
+
+def run_crops(args: argparse.Namespace, output: Path) -> int:
+    """Train, export and judge a network that looks at crops."""
     work = args.work / args.kind
     started_ns = now_ns()
     if not args.evaluate_only:
@@ -58,8 +87,38 @@ def run(args: argparse.Namespace) -> int:
     threshold, metrics = judge(file, args.table, args.clips, work, args.limit)
     if not args.evaluate_only:
         metrics["training_minutes"] = round(minutes, 1)
-    write_card(output, args.kind, threshold, metrics)
+    write_card(output, KINDS[args.kind], CROPS, threshold, metrics)
     log.info("model written to %s", output)
+    return 0
+
+
+def run_fused(args: argparse.Namespace, output: Path) -> int:
+    """Train, export and judge the fused network."""
+    from training.stick.fused_judge import finish
+
+    work, clips = args.work / "fused", video_files(args.clips) if args.clips else []
+    if not args.evaluate_only:
+        given = {"epochs": args.epochs, "pictures": args.samples, "size": args.size, "seed": args.seed}
+        given |= {"threads": args.threads}
+        settings = FusedSettings(**{name: value for name, value in given.items() if value is not None})
+        fit_fused(args.table, clips, work, settings, args.resume, args.init)
+    metrics = finish(work, output, args.table, clips, args.limit, args.threads)
+    for name, value in metrics.items():
+        log.info("%s: %s", name, value)
+    log.info("model written to %s", output)
+    return 0
+
+
+def run_int8(args: argparse.Namespace, model: str) -> int:
+    """Quantise a model folder and print FP32 beside INT8."""
+    from training.stick.int8 import quantise_detector, table_text
+
+    if args.table is None:
+        raise UserError("--int8 needs --table: pictures to calibrate on (val) and to judge by (test)")
+    output = args.output if args.model and args.output else args.work / f"{Path(model).name}_int8"
+    clips = video_files(args.clips) if args.clips else []
+    rows = quantise_detector(model, args.table, clips, output, args.limit, args.threads)
+    sys.stdout.write(table_text(rows) + f"\nmodel written to {output}\n")
     return 0
 
 
@@ -113,17 +172,17 @@ def judge(
     model = evaluate.StickModel(file)
     threshold, metrics = 0.5, dict[str, Any]()
     if table is not None:
-        threshold = evaluate.choose_threshold(evaluate.outcomes_of(model, table, "val", limit))
-        outcomes = evaluate.outcomes_of(model, table, "test", limit)
+        threshold = evaluate.choose_threshold(evaluate.outcomes(model, evaluate.seen_rows(table, "val", limit)))
+        outcomes = evaluate.outcomes(model, evaluate.seen_rows(table, "test", limit))
         if outcomes:
             metrics["test"] = evaluate.summarise(outcomes, threshold)
             metrics["test_by_view"] = evaluate.by_view(outcomes, threshold)
-            cv2.imwrite(str(work / "test_sheet.jpg"), evaluate.picture_sheet(outcomes, threshold))
+            cv2.imwrite(str(work / "test_sheet.jpg"), picture_sheet(outcomes, threshold))
     if clips is not None:
         presence = evaluate.clip_presence(model, video_files(clips))
         metrics["false_rate_on_clips_without_stick"] = evaluate.false_rates(presence, threshold)
-    for backend in ("onnxruntime", "openvino"):
-        metrics[f"{backend}_two_threads"] = evaluate.milliseconds_per_crop(file, backend)
+    metrics["aims"] = evaluate.aims(metrics.get("test", {}), metrics.get("false_rate_on_clips_without_stick", {}))
+    metrics |= evaluate.times(file)
     for name, value in metrics.items():
         log.info("%s: %s", name, value)
     return threshold, metrics

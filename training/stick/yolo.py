@@ -99,7 +99,7 @@ def label_line(target: np.ndarray) -> str:
 
 def fit_yolo(cache: Path, run: Path, settings: YoloSettings, resume: bool = False) -> Path:
     """Train and return the weights file (`last.pt`); a run that was stopped goes on with `resume`."""
-    YOLO = _yolo_class()
+    YOLO = yolo_class()
     torch.set_num_threads(settings.threads)
     last = run / "yolo" / "weights" / "last.pt"
     if resume:
@@ -136,21 +136,31 @@ class ServedYolo(nn.Module):
 
 def load_yolo(weights: Path) -> ServedYolo:
     """The trained competitor, ready for export. Raises UserError when the file is missing."""
-    YOLO = _yolo_class()
+    YOLO = yolo_class()
     if not weights.is_file():
         raise UserError(f"weights {weights} do not exist; train first with `arnis-train detector --kind yolo`")
-    network: Any = YOLO(str(weights)).model
-    network = network.float().fuse().eval()
+    return ServedYolo(for_export(YOLO(str(weights)).model)).eval()
+
+
+def for_export(network: Any) -> Any:
+    """An ultralytics network in the form that answers raw rows, (B, values, anchors), for inputs of any batch."""
+    network = network.float()
+    if hasattr(network.model[-1], "one2one_cv2"):
+        network.model[-1].end2end = False  # before fusing, which drops the head that is not used
+    network = network.fuse().eval()
     for module in network.modules():
         if hasattr(module, "export"):
             module.export, module.dynamic, module.format = True, True, "onnx"
-    return ServedYolo(network).eval()
+    return network
 
 
-def _yolo_class() -> Any:
-    os.environ.setdefault("YOLO_OFFLINE", "true")  # read when the package is imported
+def yolo_class() -> Any:
+    """ultralytics' YOLO, told to fetch and to install nothing. Raises UserError when it is not installed."""
+    # Read when the package is imported.
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     try:
         from ultralytics import YOLO  # type: ignore[attr-defined]
-    except ModuleNotFoundError:
-        raise UserError("--kind yolo needs ultralytics; run `pip install 'arnis-stream[train]'`") from None
+    except ModuleNotFoundError as error:
+        raise UserError(f"--kind yolo and fused need {error.name}; run `pip install 'arnis-stream[train]'`") from None
     return YOLO

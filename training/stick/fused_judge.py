@@ -1,0 +1,124 @@
+"""A fused model's way from weights to a judged folder: its answers beside the truth, as those of a stick detector."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from stages.detectors import MISSING_BELOW, Runtime, box_around, open_model, overlap
+from stages.detectors.yolo import decode, letterbox
+from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from training.stick import agree, evaluate
+from training.stick.data import read_picture
+from training.stick.evaluate import Answer, Outcome, Seen
+from training.stick.export import Kind, export_onnx, whole_pictures, write_card
+from training.stick.fused import FusedSettings, load_fused, read_settings
+from training.stick.sheet import picture_sheet
+
+log = logging.getLogger(__name__)
+
+PERSON_THRESHOLD = 0.25
+"""Score from which a person counts; ultralytics' default."""
+
+_NOTES = (
+    "Raw rows of ultralytics: box, score and 19 keypoints (COCO-17, grip, tip) in pixels of the letterboxed input. "
+    "The threshold is the person's. A stick counts from {stick:.2f} (the weaker of its ends' scores): below, the graph "
+    "gives both ends score 0. Errors of the stick are in its lengths in the picture, of the body in body heights."
+)
+
+
+class FusedModel:
+    """A folder with a fused model behind `(picture, keypoints) -> Answer`, of the person at those keypoints."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        card, self.network = open_model(str(folder), Runtime("onnxruntime", threads), ["fused"])
+        self._threshold = card.threshold or PERSON_THRESHOLD
+        self._canvas = np.zeros((*self.network.inputs[0].shape[2:], 3), np.uint8)
+
+    def find(self, image_bgr: np.ndarray, keypoints: np.ndarray) -> np.ndarray | None:
+        """Nodes (19, 3) in pixels of the picture, of whom overlaps most with the person of `keypoints` (17, 3)."""
+        fitted = letterbox(image_bgr, self._canvas)
+        blob = cv2.dnn.blobFromImage(self._canvas, 1 / 255, swapRB=True)
+        boxes, _, points = decode(self.network(blob)[0][0], NODE_COUNT, self._threshold)
+        if not len(boxes):
+            return None
+        wanted = box_around(keypoints, image_bgr.shape[1], image_bgr.shape[0])
+        placed = fitted.to_picture(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        chosen = points[int(np.argmax([overlap(box, wanted) for box in placed]))].copy()
+        chosen[:, :2] = fitted.to_picture(chosen[:, :2])
+        return chosen
+
+    def __call__(self, image_bgr: np.ndarray, keypoints: np.ndarray) -> Answer:
+        """Without a person: ends in the picture's corner and presence 0."""
+        nodes = self.find(image_bgr, keypoints)
+        if nodes is None:
+            return Answer(np.zeros((2, 3), np.float32), 0.0)
+        return Answer(nodes[[GRIP, TIP]], float(nodes[[GRIP, TIP], 2].min()))
+
+
+def body_figures(model: FusedModel, seen: Sequence[Seen]) -> dict[str, float]:
+    """How near the body's keypoints are to the true ones of renders; a distance is one in body heights."""
+    rows = [np.empty((0, BODY_COUNT))]
+    for s in seen:
+        nodes = model.find(read_picture(s.row.path), s.keypoints)
+        if nodes is not None:
+            nodes = np.where(nodes[:, 2:] >= MISSING_BELOW, nodes, np.nan)
+        rows.append(agree.keypoint_distances(agree.as_truth(s.row.keypoints), nodes)[None])
+    return agree.figures(np.concatenate(rows))
+
+
+def finish(
+    work: Path, output: Path, table: Path | None, clips: Sequence[Path], limit: int, threads: int
+) -> dict[str, Any]:
+    """Export the weights of `work`, judge them, choose the stick's threshold and write the model folder `output`.
+
+    The threshold comes from the val people, the figures from the test people and the clips; returns the figures.
+    """
+    weights = work / "narrow" / "weights" / "last.pt"
+    settings, kind = read_settings(work), kind_of(read_settings(work))
+    form = whole_pictures(settings.size)
+    export_onnx(load_fused(weights), output / "model.onnx", form)
+    write_card(output, kind, form, PERSON_THRESHOLD, {})
+    stick, metrics = judge(output, work, table, clips, limit, threads)
+    export_onnx(load_fused(weights, stick), output / "model.onnx", form)
+    kind = kind._replace(notes=_NOTES.format(stick=stick))
+    write_card(output, kind, form, PERSON_THRESHOLD, metrics)
+    return metrics
+
+
+def kind_of(settings: FusedSettings) -> Kind:
+    """What the card says: architecture and source, with the weights that the run began with."""
+    begun = f"from {settings.init} (its licence holds too)" if settings.init else "from random weights"
+    name = (settings.init or settings.model).removesuffix(".pt").removesuffix(".yaml").replace("-", "_")
+    architecture = name if name.startswith("yolo") else f"yolo_{name}"
+    source = f"training/stick: ultralytics {name}, person and stick as one instance of 19 keypoints, {begun}"
+    return Kind("fused", architecture, "AGPL-3.0-or-later", source, _NOTES.format(stick=0))
+
+
+def judge(
+    folder: Path, work: Path, table: Path | None, clips: Sequence[Path], limit: int, threads: int
+) -> tuple[float, dict[str, Any]]:
+    """Threshold of the stick and figures; a sheet of test pictures goes to `work`."""
+    model = FusedModel(folder, threads)
+    threshold, metrics = 0.5, dict[str, Any]()
+    if table is not None:
+        threshold = evaluate.choose_threshold(evaluate.outcomes(model, evaluate.seen_rows(table, "val", limit)))
+        seen = evaluate.seen_rows(table, "test", limit)
+        outcomes: list[Outcome] = evaluate.outcomes(model, seen)
+        if outcomes:
+            metrics["test"] = evaluate.summarise(outcomes, threshold)
+            metrics["test_by_view"] = evaluate.by_view(outcomes, threshold)
+            metrics["test_body"] = body_figures(model, seen)
+            cv2.imwrite(str(work / "test_sheet.jpg"), picture_sheet(outcomes, threshold))
+    if clips:
+        presence = evaluate.clip_presence(model, clips)
+        metrics["false_rate_on_clips_without_stick"] = evaluate.false_rates(presence, threshold)
+        distances = agree.measure(str(folder), clips, threads=threads)
+        metrics["agreement_with_thunder"] = agree.figures(np.concatenate(list(distances.values())))
+    metrics["aims"] = evaluate.aims(metrics.get("test", {}), metrics.get("false_rate_on_clips_without_stick", {}))
+    return threshold, metrics | evaluate.times(folder / "model.onnx")
