@@ -234,6 +234,14 @@ def test_the_hand_is_voted_over_time() -> None:
     assert verdict == "left", "but a stick may change hands"
 
 
+def test_close_hands_count_as_right_handed_until_the_left_one_is_clearly_nearer() -> None:
+    vote = HandVote()
+    assert vote.cast(left=0.1, right=0.2, confidence=0.9) == "right"
+    for _ in range(5):
+        verdict = vote.cast(left=0.1, right=0.6, confidence=0.9)
+    assert verdict == "left"
+
+
 # --- other networks -------------------------------------------------------------------------------------------------
 
 
