@@ -45,7 +45,8 @@ class PoseStatistics:
             raise UserError(f"pose statistics {path} do not exist; give their path with --statistics") from None
         unknown = sorted(set(table) - set(class_names))
         if unknown:
-            raise UserError(f"pose statistics {path} name the class {unknown[0]}, which is not in the class file")
+            raise UserError(f"pose statistics {path} name the class {unknown[0]}, which is not in the class file; "
+                            "draw none with --drawn 0")  # fmt: skip
         self.labels: list[int] = []
         self.views: list[str] = []
         self._cells: list[_Cell] = []
