@@ -214,4 +214,8 @@ def test_an_exported_model_is_measured_on_keypoints_alone(tmp_path: Path) -> Non
     assert {"top1", "macro_f1", "top2", "kappa", "ece", "by_view", "per_class", "confusion", "coverage"} <= set(figures)
     assert figures["top1"] > 0.5 and figures["with_crop"] == 0
     assert figures["stick"]["tip_error_median"] == 0 and figures["stick"]["found"] == 1
+    # Where everybody is said to use the left hand, all were taken for the other.
+    assert app.main([*words, "--hand", "left"]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["hand_mistaken"] > 0.8 and figures["hand_known"]["top1"] < figures["top1"]
     assert app.main([*words, "--model", str(tmp_path / "gone")]) == 2

@@ -18,7 +18,7 @@ from training.geopose.ablation import (
 )
 from training.geopose.ablation_report import write_comparison
 from training.geopose.corrected import corrected
-from training.geopose.data import PoseTable, pose_table
+from training.geopose.data import PoseTable, pose_table, with_hand
 from training.geopose.fit_command import add_settings_arguments, settings_of
 from training.geopose.folds import with_groups, without_neutral
 from training.geopose.parts import add_data_arguments
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Train what has not been trained, write and print the comparison; 0 on success."""
     classes = load_classes(args.classes)
     folder = args.seen if args.seen.is_dir() else None
-    rows = read_table(folder / "table.csv" if folder else args.seen, classes.names)
+    rows = with_hand(read_table(folder / "table.csv" if folder else args.seen, classes.names), args.hand)
     crops = folder / "crops" if folder else None
     poses = without_neutral(pose_table(rows, classes.names), classes)[1] if args.poses_only else classes
 

@@ -69,13 +69,21 @@ def keypoint_table(keypoints: np.ndarray, labels: np.ndarray) -> PoseTable:
     return PoseTable(keypoints, labels, nobody, nobody, NO_CROPS, absent, nobody, absent > 0)
 
 
-def load_table(table: Path, class_names: tuple[str, ...], crops: Path | None = None) -> PoseTable:
+def load_table(
+    table: Path, class_names: tuple[str, ...], crops: Path | None = None, hand: str | None = None
+) -> PoseTable:
     """Read a table of keypoints (`training.data.table`) and, with `crops`, the files 00000.npy, ... that hold its hand
     crops in the same order.
 
-    Left-handers are mirrored. Raises UserError when a file is missing or does not fit.
+    Left-handers are mirrored, `hand` being the one that really holds the stick in every row. Raises UserError when a
+    file is missing or does not fit.
     """
-    return pose_table(read_table(table, class_names), class_names, crops)
+    return pose_table(with_hand(read_table(table, class_names), hand), class_names, crops)
+
+
+def with_hand(rows: Table, hand: str | None) -> Table:
+    """The table of people who all hold the stick in `hand`, whatever a detector made of it; as it is without one."""
+    return replace(rows, true_hands=np.full(len(rows), hand)) if hand else rows
 
 
 def pose_table(rows: Table, class_names: tuple[str, ...], crops: Path | None = None) -> PoseTable:

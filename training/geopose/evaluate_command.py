@@ -11,7 +11,8 @@ from typing import Any
 from stages.classes import ClassFile, load_classes
 from training.data.table import read_table
 from training.geopose import measure
-from training.geopose.data import pose_table
+from training.geopose.data import PoseTable, pose_table, with_hand
+from training.geopose.parts import add_hand_argument
 from training.geopose.served import ServedModel
 from training.geopose.validity import stick_errors, validity
 
@@ -25,32 +26,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truth", type=Path, help="table of the same pictures with the true stick, to compare with")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
+    add_hand_argument(parser)
     parser.add_argument("--backend", default="onnxruntime", choices=("onnxruntime", "openvino", "auto"), help="runtime")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the main figures and write all; 0 on success."""
     classes = load_classes(args.classes)
-    figures = evaluate(ServedModel(args.model, classes, args.backend), args.data, classes, args.truth)
+    figures = evaluate(ServedModel(args.model, classes, args.backend), args.data, classes, args.truth, args.hand)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"model": str(args.model), "data": str(args.data), **figures}, indent=1))
     log.info("%s", json.dumps(measure.summary(figures)))
+    if "hand_known" in figures:
+        log.info("with the hand known: %s", json.dumps(figures["hand_known"]))
     return 0
 
 
-def evaluate(model: ServedModel, data: Path, classes: ClassFile, truth: Path | None = None) -> dict[str, Any]:
-    """`measure.report` of a table, and what its keypoints say about themselves; crops are used where there are any."""
+def evaluate(
+    model: ServedModel, data: Path, classes: ClassFile, truth: Path | None = None, hand: str | None = None
+) -> dict[str, Any]:
+    """`measure.report` of a table, and what its keypoints say about themselves; crops are used where there are any.
+
+    Where the hand was mistaken, as far as the table or `hand` tells, `hand_known` has the figures with it put right, as
+    votes over a video do.
+    """
     folder = data if data.is_dir() else None
-    rows = read_table(folder / "table.csv" if folder else data, classes.names)
+    rows = with_hand(read_table(folder / "table.csv" if folder else data, classes.names), hand)
     table = pose_table(rows, classes.names, folder / "crops" if folder else None)
-    figures = measure.report(
-        model.probabilities(table), table.labels, table.people, table.views, classes, model.threshold
-    )
+    figures = _figures(model, table, classes)
+    if table.wrong_hand.any():
+        figures["hand_known"] = measure.summary(_figures(model, table.mirrored(table.wrong_hand), classes))
     figures |= {
+        "hand_mistaken": float(table.wrong_hand.mean()),
         "temperature": model.temperature, "threshold": model.threshold, "runtime": model.runtime,
         "with_crop": float(table.crop_present.mean()), "validity": validity(table.keypoints),
     }  # fmt: skip
     if truth:
         figures["stick"] = stick_errors(rows, read_table(truth, classes.names))
     return figures
+
+
+def _figures(model: ServedModel, table: PoseTable, classes: ClassFile) -> dict[str, Any]:
+    return measure.report(model.probabilities(table), table.labels, table.people, table.views, classes, model.threshold)

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
-    parts = load_parts(args.seen, classes, args.no_groups)
+    parts = load_parts(args.seen, classes, args.no_groups, args.hand)
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
     if args.graph_only:
         train, validation, test = (part.without_crops() for part in (train, validation, test))
@@ -111,7 +111,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
     """Figures of a cross-validation; every fold keeps its network in the run's folder."""
     if args.start:
         raise UserError("--start would show every fold what the others know; leave it out with --folds")
-    table, groups = with_groups(load_source(args.seen, classes), args.no_groups)
+    table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
     table = table.mirrored(table.wrong_hand)
     if args.graph_only:
         table = table.without_crops()

@@ -24,12 +24,13 @@ class Parts:
     test: PoseTable
 
 
-def load_parts(source: Path, classes: ClassFile, no_groups: bool = False) -> Parts:
+def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: str | None = None) -> Parts:
     """The table of a source, split by person; samples in which nobody was found are left out.
 
-    `no_groups` allows a table that names nobody. Raises UserError where there is too little to split.
+    `no_groups` allows a table that names nobody, `hand` is the one that all use. Raises UserError where there is too
+    little to split.
     """
-    table = load_source(source, classes)
+    table = load_source(source, classes, hand)
     if (table.splits == "").any():
         table = with_groups(table, no_groups)[0]
     train, validation, test = split_table(table)
@@ -39,13 +40,13 @@ def load_parts(source: Path, classes: ClassFile, no_groups: bool = False) -> Par
     return Parts(train, validation, test)
 
 
-def load_source(source: Path, classes: ClassFile) -> PoseTable:
+def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> PoseTable:
     """A table, from a folder that `see` wrote, with its crops, or from a file of keypoints alone."""
     if source.is_file():
-        return load_table(source, classes.names)
+        return load_table(source, classes.names, hand=hand)
     if not (source / "table.csv").is_file():
         raise UserError(f"there is no table.csv in {source}; make it with `arnis-train see`")
-    return load_table(source / "table.csv", classes.names, source / "crops")
+    return load_table(source / "table.csv", classes.names, source / "crops", hand)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,5 +55,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--seen", type=Path, help="folder that `see` wrote")
     source.add_argument("--table", type=Path, dest="seen", metavar="TABLE", help="table of keypoints, without pictures")
     parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
+    add_hand_argument(parser)
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
     parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder of checkpoints and report")
+
+
+def add_hand_argument(parser: argparse.ArgumentParser) -> None:
+    """What a table of photographs often does not say."""
+    parser.add_argument("--hand", choices=("left", "right"),
+                        help="everybody holds the stick in this hand, wherever it was found")  # fmt: skip
