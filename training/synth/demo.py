@@ -32,11 +32,11 @@ HOLD_FRAMES = 48
 MOVE_FRAMES, MOVE_FRAMES_PER_DEG = 22, 0.1
 # How the performer turns for each pose, and the draw of its statistics that is shown: clear examples of their class.
 SHOWN = {
-    "neutral": ("front", 0), "crown_thrust": ("left", 9), "left_temple_block": ("front", 9),
-    "right_temple_block": ("right", 5), "left_eye_thrust": ("right", 11), "right_eye_thrust": ("right", 9),
-    "left_chest_thrust": ("right", 15), "right_chest_thrust": ("left", 10), "left_elbow_block": ("left", 10),
-    "right_elbow_block": ("left", 10), "solar_plexus_thrust": ("left", 11), "left_knee_block": ("left", 0),
-    "right_knee_block": ("front", 10),
+    "neutral": ("front", 0), "crown_thrust": ("right", 22), "left_temple_block": ("right", 46),
+    "right_temple_block": ("right", 28), "left_eye_thrust": ("left", 21), "right_eye_thrust": ("right", 23),
+    "left_chest_thrust": ("right", 22), "right_chest_thrust": ("left", 25), "left_elbow_block": ("right", 20),
+    "right_elbow_block": ("left", 29), "solar_plexus_thrust": ("left", 20), "left_knee_block": ("left", 21),
+    "right_knee_block": ("right", 20),
 }  # fmt: skip
 BODY = {"gender": 0.25, "age": 0.66, "muscle": 0.55, "weight": 0.48, "height": 0.42, "proportions": 0.6}
 STICK_M, BUTT_M = 0.615, 0.095
