@@ -194,8 +194,8 @@ class ConfidenceGate:
             gate.classify, gate.reason = False, "no_person"
             return packet
         hand = self._hand(packet, packet.person)
-        if hand is None and packet.stick is not None:
-            packet.stick = None if self._is_seen(packet.stick) else packet.stick
+        if hand is None and self._is_seen(packet.stick):
+            packet.stick = None  # a lone sighting, not believed
         settings = self._settings
         gate.reason = confidence_reason(
             packet.person.keypoints,

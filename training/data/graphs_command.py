@@ -1,7 +1,7 @@
 """`arnis-train graphs`: writes a table as torch-geometric graphs, for those who go on in PyG.
 
 from training.data.graphs import load_graphs
-file = load_graphs("graphs.pt")   # or torch.load("graphs.pt", weights_only=False)
+file = load_graphs("graphs.pt")
 file["graphs"][0]                 # Data(x=[19, 15], edge_index=[2, 75], edge_attr=[75, 8], y=[1], mask=[19], ...)
 """
 
