@@ -89,6 +89,8 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         sys.stdout.write("\n".join([*dry_run(config, options.source), ""]))
         return 0
+    if sys.stderr.isatty():  # the first start takes seconds: both runtimes are timed
+        sys.stderr.write(f"{PROGRAM}: starting; q or Ctrl-C ends it\n")
     summary = run_pipeline(
         config,
         options.source,

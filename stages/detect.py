@@ -103,6 +103,28 @@ class HandVote:
         return "left" if self._rightness < 0 else "right"
 
 
+class StickChoice:
+    """Which of the sticks that a network sees is the person's, and in which hand; votes by stream."""
+
+    def __init__(self, settings: DetectSettings) -> None:
+        self._limits = settings.grip_within, settings.longest_stick
+        self._votes: dict[str, tuple[int, HandVote]] = {}
+
+    def choose(self, stream: str, person: Person, candidates: Sequence[StickCandidate]) -> Stick | None:
+        """The likeliest of those that the person can hold; None of none. A new track starts a new vote."""
+        plausible = [c for c in candidates if is_plausible(c, person.keypoints, *self._limits)]
+        if not plausible:
+            return None
+        grip, tip = max(plausible, key=lambda c: c.score).points
+        track, vote = self._votes.get(stream, (person.track, HandVote()))
+        if track != person.track:
+            vote = HandVote()
+        self._votes[stream] = person.track, vote
+        left, right = wrist_distances(grip, person.keypoints)
+        hand = vote.cast(left, right, float(grip[2]))
+        return Stick(hand=hand, grip=_end(grip), tip=_end(tip), detected_tip=None if tip[2] == 0 else _end(tip)[:2])
+
+
 class _Followed(msgspec.Struct):
     """The person of one stream."""
 
@@ -112,11 +134,10 @@ class _Followed(msgspec.Struct):
     visible: bool = False
     """Whether they were seen in the frame before."""
     seen_at_s: float = -math.inf
-    vote: HandVote = msgspec.field(default_factory=HandVote)
 
 
 class Detect:
-    """Adds `person` and `stick` to the packet."""
+    """Adds `person` to the packet, and `stick` when one network sees both."""
 
     name: ClassVar[str] = "detect"
     settings_type: ClassVar[type[DetectSettings]] = DetectSettings
@@ -124,17 +145,14 @@ class Detect:
     def __init__(self, settings: DetectSettings) -> None:
         self._settings = settings
         self._streams: dict[str, _Followed] = {}
+        self._choice = StickChoice(settings)
         self._body: BodyDetector
-        self._stick: StickDetector | None = None
 
     def open(self, context: Context) -> None:
-        """Load the networks; raises UserError when a model, a runtime or a device is missing."""
+        """Load the network; raises UserError when a model, a runtime or a device is missing."""
         chosen = self._settings
-        runtime = Runtime(chosen.backend, chosen.threads, chosen.precision, chosen.device)
         self._frames = context.frames
-        self._body = make_body_detector(chosen.fused or chosen.body, runtime, fused=bool(chosen.fused))
-        if chosen.stick and not chosen.fused:
-            self._stick = make_stick_detector(chosen.stick, runtime)
+        self._body = make_body_detector(chosen.fused or chosen.body, _runtime(chosen), fused=bool(chosen.fused))
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if packet.frame is None or packet.gate and not packet.gate.detect:
@@ -143,14 +161,12 @@ class Detect:
         with self._frames.read(packet.frame) as image:
             seen = followed.body if followed.visible else None
             body = choose_person(self._body.detect(image, seen, packet.stream, packet.pts), followed.body)
-            sticks: Sequence[StickCandidate] = []
-            if body is not None:
-                sticks = self._stick.detect(image, body) if self._stick else [body.stick] if body.stick else []
         # Only now, as leaving the `with` raises when the picture was overwritten while it was looked at.
         self._follow(followed, body, packet.pts)
         if body is not None:
             packet.person = Person(track=followed.track, box=body.box, score=body.score, keypoints=body.keypoints)
-            packet.stick = self._choose_stick(sticks, body.keypoints, followed.vote)
+            if body.stick is not None:
+                packet.stick = self._choice.choose(packet.stream, packet.person, [body.stick])
         return packet
 
     def close(self) -> None:
@@ -158,13 +174,9 @@ class Detect:
             self._body.close()
 
     def describe(self) -> dict[str, str]:
-        """Runtime and device of each network."""
-        if self._settings.fused:
-            return {"fused": f"{self._settings.fused}: {self._body.describe()}"}
-        parts = {"body": f"{self._settings.body}: {self._body.describe()}"}
-        if self._stick is not None:
-            parts["stick"] = f"{self._settings.stick}: {self._stick.describe()}"
-        return parts
+        """Runtime and device of the network."""
+        chosen = self._settings
+        return {"fused" if chosen.fused else "body": f"{chosen.fused or chosen.body}: {self._body.describe()}"}
 
     def _follow(self, followed: _Followed, body: BodyCandidate | None, pts: float) -> None:
         """Give a new track to somebody else, or to whom was lost for long."""
@@ -175,21 +187,42 @@ class Detect:
             return
         if followed.body is None or overlap(body.box, followed.body.box) < SAME_PERSON:
             followed.track += 1
-            followed.vote = HandVote()
         followed.body = body
         followed.seen_at_s = pts
 
-    def _choose_stick(
-        self, candidates: Sequence[StickCandidate], keypoints: np.ndarray, vote: HandVote
-    ) -> Stick | None:
-        limits = self._settings.grip_within, self._settings.longest_stick
-        plausible = [c for c in candidates if is_plausible(c, keypoints, *limits)]
-        if not plausible:
-            return None
-        grip, tip = max(plausible, key=lambda c: c.score).points
-        left, right = wrist_distances(grip, keypoints)
-        hand = vote.cast(left, right, float(grip[2]))
-        return Stick(hand=hand, grip=_end(grip), tip=_end(tip), detected_tip=None if tip[2] == 0 else _end(tip)[:2])
+
+class DetectStick:
+    """Adds `stick` to the packet, where a person was found; a stage of its own, so that it can work on one frame while
+    the body is looked for in the next."""
+
+    name: ClassVar[str] = "detect"
+    settings_type: ClassVar[type[DetectSettings]] = DetectSettings
+
+    def __init__(self, settings: DetectSettings) -> None:
+        self._settings = settings
+        self._choice = StickChoice(settings)
+        self._stick: StickDetector | None = None
+
+    def open(self, context: Context) -> None:
+        """Load the network; raises UserError when a model, a runtime or a device is missing."""
+        self._frames = context.frames
+        if self._settings.stick and not self._settings.fused:
+            self._stick = make_stick_detector(self._settings.stick, _runtime(self._settings))
+
+    def process(self, packet: ArnisPacket) -> ArnisPacket:
+        if self._stick is None or packet.person is None or packet.frame is None:
+            return packet
+        with self._frames.read(packet.frame) as image:
+            candidates = self._stick.detect(image, packet.person.keypoints)
+        packet.stick = self._choice.choose(packet.stream, packet.person, candidates)
+        return packet
+
+    def close(self) -> None:
+        """Nothing to release: the network goes with the process."""
+
+    def describe(self) -> dict[str, str]:
+        """Runtime and device of the network."""
+        return {"stick": f"{self._settings.stick}: {self._stick.describe()}"} if self._stick else {}
 
 
 def make_body_detector(model: str, runtime: Runtime, fused: bool = False) -> BodyDetector:
@@ -211,6 +244,10 @@ def make_stick_detector(model: str, runtime: Runtime) -> StickDetector:
     card, network = open_model(model, runtime, ["stick"])
     kind = YoloStick if card.architecture.startswith("yolo") else StickHeatmap
     return kind(model, card, network)
+
+
+def _runtime(settings: DetectSettings) -> Runtime:
+    return Runtime(settings.backend, settings.threads, settings.precision, settings.device)
 
 
 def _prominence(candidate: BodyCandidate) -> float:

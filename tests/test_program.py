@@ -76,7 +76,7 @@ def make_clip(path: Path, frames: int) -> Path:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "stages.app", *map(str, arguments)]
+    return [sys.executable, "-m", "stages", *map(str, arguments)]
 
 
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -203,6 +203,17 @@ def test_results_can_be_piped(light: Path, clip: Path) -> None:
 def test_a_number_of_frames_can_be_asked_for(tmp_path: Path, light: Path, clip: Path) -> None:
     run("--config", light, "--source", clip, "--max-frames", 7, "--results", tmp_path / "out.jsonl")
     assert frames_of(tmp_path / "out.jsonl") == list(range(7))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has loaded")
+def test_ctrl_c_while_it_still_loads_is_no_traceback() -> None:
+    process = subprocess.Popen(command("--source", "demo"), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors
+    assert process.returncode in (0, 130)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for one process on Windows")

@@ -27,7 +27,7 @@ from engine.packet import FrameRef
 from engine.stage import Context
 from stages.classes import load_classes
 from stages.correct import Correct, CorrectSettings
-from stages.detect import Detect, DetectSettings
+from stages.detect import Detect, DetectSettings, DetectStick
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
@@ -123,10 +123,10 @@ def detected_keypoints(body: str | None = None) -> Look:
     frames = _OnePicture()
     context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
     # One thread each: there are several processes, and threads that wait for one another waste what is left.
-    detect = Detect(msgspec.structs.replace(DetectSettings(threads=1), **({"body": body} if body else {})))
-    correct = Correct(CorrectSettings())
-    detect.open(context)
-    correct.open(context)
+    settings = msgspec.structs.replace(DetectSettings(threads=1), **({"body": body} if body else {}))
+    detect, stick, correct = Detect(settings), DetectStick(settings), Correct(CorrectSettings())
+    for stage in (detect, stick, correct):
+        stage.open(context)
 
     def look(image: np.ndarray, name: str) -> Seen:
         frames.image = image
@@ -137,7 +137,7 @@ def detected_keypoints(body: str | None = None) -> Look:
                 stream=name, sequence=number, pts=number / 30, captured_at_ns=0,
                 frame=FrameRef("", 0, 0, width, height),
             )  # fmt: skip
-            packet = detect.process(packet)
+            packet = stick.process(detect.process(packet))
         return keypoints_of(correct.process(packet))
 
     return look

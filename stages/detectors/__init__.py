@@ -66,8 +66,8 @@ class BodyDetector(Protocol):
 class StickDetector(Protocol):
     """Finds the stick of a person whose body is known."""
 
-    def detect(self, image: np.ndarray, body: BodyCandidate) -> Sequence[StickCandidate]:
-        """`image` uint8 BGR (height, width, 3)."""
+    def detect(self, image: np.ndarray, keypoints: np.ndarray) -> Sequence[StickCandidate]:
+        """`image` uint8 BGR (height, width, 3); `keypoints` (17, 3) of the person, in its pixels."""
 
     def describe(self) -> str: ...
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.cards import Card
-from stages.detectors import MISSING_BELOW, BodyCandidate, StickCandidate, mark_missing
+from stages.detectors import MISSING_BELOW, StickCandidate, mark_missing
 from stages.runtime import Network
 from stages.stick_crop import extract_crop, from_crop, stick_crop
 
@@ -25,9 +25,9 @@ class StickHeatmap:
         self._threshold = 0.5 if card.threshold is None else card.threshold
         self._size = self._network.inputs[0].shape[1] or card.inputs[0].shape[1]
 
-    def detect(self, image: np.ndarray, body: BodyCandidate) -> Sequence[StickCandidate]:
+    def detect(self, image: np.ndarray, keypoints: np.ndarray) -> Sequence[StickCandidate]:
         height, width = image.shape[:2]
-        crop = stick_crop(body.keypoints, width, height)
+        crop = stick_crop(keypoints, width, height)
         cut = extract_crop(image, crop, self._size)
         outputs = self._network(np.ascontiguousarray(cut[None, ..., ::-1]))
         presence = float(outputs[self._presence].reshape(-1)[0])

@@ -154,7 +154,7 @@ class YoloStick:
     def __init__(self, model: str, card: Card, network: Network) -> None:
         self._yolo = Yolo(model, card, network)
 
-    def detect(self, image: np.ndarray, body: BodyCandidate) -> Sequence[StickCandidate]:
+    def detect(self, image: np.ndarray, keypoints: np.ndarray) -> Sequence[StickCandidate]:
         return self._yolo.detect_sticks(image)
 
     def describe(self) -> str:

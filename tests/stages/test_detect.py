@@ -16,7 +16,7 @@ from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.stage import Context
 from stages.cards import sha256_of
-from stages.detect import Detect, DetectSettings, HandVote, choose_person, is_plausible, wrist_distances
+from stages.detect import Detect, DetectSettings, DetectStick, HandVote, choose_person, is_plausible, wrist_distances
 from stages.detectors import BodyCandidate, Runtime, StickCandidate, box_around, mark_missing, open_model, overlap
 from stages.detectors.movenet import parts_of_frame, square_around, whole_frame
 from stages.detectors.yolo import Yolo, decode, letterbox
@@ -40,10 +40,11 @@ class Runner:
     def __init__(self, settings: DetectSettings) -> None:
         self._frames = OwnedFrames()
         self._sequence = 0
-        self.detect = Detect(settings)
-        self.detect.open(
-            Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
-        )
+        self.detect, self.stick = Detect(settings), DetectStick(settings)
+        for stage in (self.detect, self.stick):
+            stage.open(
+                Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
+            )
 
     def __call__(
         self, image: np.ndarray, pts: float | None = None, stream: str = "0", gate: GateDecision | None = None
@@ -58,7 +59,7 @@ class Runner:
             frame=self._frames.commit(self._sequence),
             gate=gate,
         )
-        return self.detect.process(packet)
+        return self.stick.process(self.detect.process(packet))
 
 
 def standing_person(scale: float = 100, at: tuple[float, float] = (300, 200)) -> np.ndarray:
@@ -283,12 +284,12 @@ def test_the_sticks_places_come_back_into_the_picture(tmp_path: Path, brightness
     from stages.stick_crop import stick_crop
 
     detector = make_stick_detector(make_stick_network(tmp_path), Runtime("onnxruntime", 1))
-    body = candidate(standing_person(100, (400, 200)))
+    body = standing_person(100, (400, 200))
     found = detector.detect(np.full((800, 800, 3), brightness, np.uint8), body)
     if brightness == 10:
         assert not found, "presence is below the card's threshold"
         return
-    x, y, side = stick_crop(body.keypoints, 800, 800)
+    x, y, side = stick_crop(body, 800, 800)
     grip, tip = found[0].points
     assert grip == pytest.approx([x, y, 0.9], abs=0.01)
     assert tip == pytest.approx([x - side / 4, y, 0.8], abs=0.01)

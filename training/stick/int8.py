@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from engine.errors import UserError
 from stages.cards import Card, load_card, sha256_of
 from stages.detect import make_body_detector, make_stick_detector
-from stages.detectors import BodyCandidate, Runtime, StickCandidate, box_around
+from stages.detectors import BodyCandidate, Runtime, StickCandidate
 from stages.runtime import RUNTIMES, Network, load_network
 from training.stick import agree, evaluate
 from training.stick.clips import HELD_OUT, body_detector, frames_with_person, step_for
@@ -91,8 +91,7 @@ def open_detector(model: str, card: Card, runtime: Runtime) -> Look:
         finder = make_stick_detector(model, runtime)
 
         def see_stick(image: np.ndarray, keypoints: np.ndarray) -> tuple[None, StickCandidate | None]:
-            around = box_around(keypoints, image.shape[1], image.shape[0])
-            found = finder.detect(image, BodyCandidate(keypoints, 1.0, around))
+            found = finder.detect(image, keypoints)
             return None, max(found, key=lambda candidate: candidate.score, default=None)
 
         return see_stick
