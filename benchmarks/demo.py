@@ -1,24 +1,17 @@
-"""The whole program on the demo clip: `python -m benchmarks.demo [--runs n]` prints a Markdown table for this machine.
-
-Three ways of running it: at the clip's own 30 fps, as fast as it goes, and as fast as it goes in one process.
-"""
+"""What the person in the demo clip does, and how much of it a run named."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import subprocess
-import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from benchmarks.running import run_program
 from stages.classes import models_folder
 
-WAYS = {"30 fps": ["--realtime"], "fast": ["--fast"], "fast, one process": ["--fast", "--workers", "1"]}
+QUIET = ("--view", "none", "--publish", "off")
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -48,39 +41,12 @@ def named_share(results: list[dict[str, Any]], hold: Hold) -> float:
     return len(right) / (hold.last_frame - hold.first_frame + 1)
 
 
-def run_demo(arguments: list[str], folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def named_holds(results: list[dict[str, Any]]) -> int:
+    """How many of the holds are named for most of their frames."""
+    return sum(named_share(results, hold) > 0.5 for hold in load_holds())
+
+
+def run_demo(arguments: Sequence[str], folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run `arnis-stream` on the demo clip; returns its statistics and its results in order."""
-    stats, results = folder / "stats.json", folder / "results.jsonl"
-    command = [sys.executable, "-m", "stages.app", "--source", "demo", "--view", "none", "--publish", "off"]
-    command += ["--stats", str(stats), "--results", str(results), *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(stats.read_text()), [json.loads(line) for line in results.read_text().splitlines()]
-
-
-def measure(arguments: list[str], runs: int) -> dict[str, float]:
-    """Medians over runs: results per second, latency percentiles, dropped frames, poses named most of their hold."""
-    rows = []
-    for _ in range(runs):
-        with tempfile.TemporaryDirectory() as folder:
-            stats, results = run_demo(arguments, Path(folder))
-        named = sum(named_share(results, hold) > 0.5 for hold in load_holds())
-        latency = stats["latency_ms"]
-        dropped = sum(stats["dropped"].values())
-        rows.append((stats["fps_out"], latency["p50"], latency["p95"], dropped, named))
-    medians = [statistics.median(column) for column in zip(*rows, strict=True)]
-    return dict(zip(("fps", "p50_ms", "p95_ms", "dropped", "named"), medians, strict=True))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--runs", type=int, default=3, help="runs of each way; the table shows medians (default 3)")
-    runs = parser.parse_args().runs
-    print("| way | FPS | latency p50 ms | p95 ms | dropped | poses named |\n|---|---|---|---|---|---|")
-    for way, arguments in WAYS.items():
-        row = measure(arguments, runs)
-        print(f"| {way} | {row['fps']:.1f} | {row['p50_ms']:.1f} | {row['p95_ms']:.1f} | {row['dropped']:.0f} ", end="")
-        print(f"| {row['named']:.0f} of {len(load_holds())} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    run = run_program(["--source", "demo", *QUIET, *arguments], folder)
+    return run.stats, run.results

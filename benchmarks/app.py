@@ -1,0 +1,137 @@
+"""`arnis-bench`: how fast this machine is, part by part, as JSON, a Markdown table and a chart."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import devices, hop, latency, networks, overload, program, stage_times, tune
+from benchmarks.figures import Part, Session
+from benchmarks.machine import load, look_at_machine
+from benchmarks.report import make_report, table, write_report
+from engine.errors import UserError
+
+PROGRAM = "arnis-bench"
+RESULTS = Path("benchmarks/results")
+
+PARTS: dict[str, tuple[str, Callable[[Session], Part]]] = {
+    "hop": ("a frame's way between two processes: our ring against ZeroMQ, pipe and queue", hop.measure),
+    "overload": ("a source twice as fast as the pipeline: age, losses, memory", overload.measure),
+    "networks": ("every shipped network: runtimes, threads, precisions, batches", networks.measure),
+    "stages": ("every stage alone, on the demo clip", stage_times.measure),
+    "program": ("the whole program: real time, fast, gate, recording, streams, against bare networks", program.measure),
+}
+"""The standard set, in this order."""
+
+LATENCY = "latency"
+DESCRIPTION = "glass to glass, with a camera pointed at the screen; not in the standard set"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. 0: measured; 2: a mistake that the user can mend."""
+    options = parse(arguments)
+    try:
+        return run(options)
+    except UserError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; argparse ends the program with 2 when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Measure this machine: all parts of the standard set, or those that are named.",
+        epilog="A quiet machine gives figures that mean something; the report says what the load was.",
+    )
+    add = parser.add_argument
+    add("parts", nargs="*", metavar="PART", help=f"{', '.join([*PARTS, LATENCY])} (default: all but {LATENCY})")
+    add("--quick", action="store_true", help="a short run, to see that everything works")
+    add("--long", action="store_true", help="overload for ten minutes instead of half of one")
+    add("--list", action="store_true", help="say what the parts measure")
+    add("--devices", action="store_true", help="try every device of each runtime with every shipped model")
+    add("--tune", action="store_true", help="find the fastest settings here and write them to --out")
+    add("--out", type=Path, default=Path("arnis-tuned.toml"), metavar="FILE", help="with --tune (arnis-tuned.toml)")
+    add("--out-dir", type=Path, default=RESULTS, metavar="DIR", help=f"where the report goes ({RESULTS})")
+    add("--camera", type=int, default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the options ask for. Raises UserError."""
+    if options.list:
+        everything = {**{name: text for name, (text, _) in PARTS.items()}, LATENCY: DESCRIPTION}
+        sys.stdout.write("".join(f"{name:10} {text}\n" for name, text in everything.items()))
+        return 0
+    chosen = choose(options)
+    machine = look_at_machine()
+    with tempfile.TemporaryDirectory(prefix="arnis-bench-") as folder:
+        session = Session(folder=Path(folder), say=say, quick=options.quick, long=options.long)
+        parts, failure = measure_all(session, chosen)
+    if not parts and failure is not None:
+        raise failure
+    if options.devices or options.tune:
+        return 0
+    measured_on = {name: device for part in parts for name, device in part.devices.items()}
+    machine = msgspec.structs.replace(machine, load_after=load(), devices=measured_on)
+    name = file_name(machine.slug, list(chosen), options.quick)
+    files = write_report(make_report(machine, parts, options.quick), options.out_dir, name)
+    sys.stdout.write(f"\nReport: {', '.join(map(str, files))}\n")
+    if failure is not None:
+        raise failure
+    return 0
+
+
+def measure_all(
+    session: Session, chosen: Mapping[str, Callable[[Session], Part]]
+) -> tuple[list[Part], UserError | None]:
+    """Measure and print part by part, up to the first that fails: minutes of work are not thrown away for it."""
+    parts: list[Part] = []
+    for name, measure in chosen.items():
+        try:
+            part = measure(session)
+        except UserError as error:
+            return parts, UserError(f"{name}: {error}")
+        parts.append(part)
+        sys.stdout.write(f"\n{part.title}\n\n{table(part.rows)}\n" + "".join(f"{note}\n" for note in part.notes))
+        sys.stdout.flush()
+    return parts, None
+
+
+def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:
+    """What is to be measured, by name. Raises UserError for a part that there is not."""
+    if options.devices or options.tune:
+        if options.parts or (options.devices and options.tune):
+            raise UserError("--devices and --tune are run by themselves; leave out the rest")
+        return {"devices": devices.measure} if options.devices else {"tune": lambda s: tune.tune(s, options.out)}
+    known: dict[str, Callable[[Session], Part]] = {name: measure for name, (_, measure) in PARTS.items()}
+    known[LATENCY] = lambda session: latency.measure(session, options.camera)
+    for name in options.parts:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise UserError(f"there is no part {name!r}; {hint}")
+    return {name: known[name] for name in options.parts or PARTS}
+
+
+def file_name(slug: str, parts: Sequence[str], quick: bool) -> str:
+    """What the report's files are called: a run of some parts, or a quick one, never replaces a full one."""
+    some = [] if list(parts) == list(PARTS) else list(parts)
+    return "-".join([slug, *some, *(["quick"] if quick else [])])
+
+
+def say(text: str) -> None:
+    """Tell on the terminal what is being measured."""
+    sys.stderr.write(f"{PROGRAM}: {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

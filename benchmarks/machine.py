@@ -1,0 +1,104 @@
+"""What was measured on: processor, memory, system, versions, load. Nothing that names the machine or its user."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+PACKAGES = ("arnis-stream", "numpy", "opencv-python-headless", "av", "pyzmq", "msgspec", "onnxruntime", "openvino")
+
+
+class Machine(msgspec.Struct, kw_only=True):
+    """The machine of one run."""
+
+    cpu: str
+    cores: int
+    """That this process may use."""
+    memory_gb: float | None
+    system: str
+    versions: dict[str, str]
+    load_before: tuple[float, float, float] | None
+    """Load averages of 1, 5 and 15 minutes; None where the system has none."""
+    load_after: tuple[float, float, float] | None = None
+    devices: dict[str, str] = {}
+    """Networks and what they really ran on."""
+
+    @property
+    def slug(self) -> str:
+        """Name for files: `amd-epyc-2-cores`."""
+        words = re.sub(r"\((r|tm)\)|\bcpu\b|@", " ", self.cpu.lower())
+        return re.sub(r"[^a-z0-9.]+", "-", f"{words} {self.cores} cores").strip("-")
+
+
+def look_at_machine() -> Machine:
+    """The machine as it is now."""
+    return Machine(
+        cpu=cpu_name(),
+        cores=usable_cores(),
+        memory_gb=_memory_gb(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        versions=_versions(),
+        load_before=load(),
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load() -> tuple[float, float, float] | None:
+    """Load averages of 1, 5 and 15 minutes."""
+    return os.getloadavg() if hasattr(os, "getloadavg") else None
+
+
+def cpu_name() -> str:
+    """The processor's model as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and (found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return found[1].strip()
+    if sys.platform == "darwin":
+        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        if asked.stdout.strip():
+            return asked.stdout.strip()
+    return platform.processor() or platform.machine() or "unknown processor"
+
+
+def _memory_gb() -> float | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    if revision := _revision():
+        found["revision"] = revision
+    return found
+
+
+def _revision() -> str | None:
+    """Short hash of the commit that runs, with a plus when files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        asked = [
+            subprocess.run(["git", *what], cwd=here, capture_output=True, text=True, timeout=10)
+            for what in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if any(answer.returncode for answer in asked):
+        return None
+    return asked[0].stdout.strip() + ("+" if asked[1].stdout.strip() else "")

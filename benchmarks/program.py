@@ -1,0 +1,148 @@
+"""The whole program on the demo clip: in real time, as fast as it goes, with one to eight streams, and against the
+same networks called back to back in one bare process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.bare import Bare, measure_bare
+from benchmarks.clips import at_twice_the_rate, every_third_frame
+from benchmarks.demo import named_holds
+from benchmarks.figures import Chart, Part, Row, Session, Value, ratio
+from benchmarks.machine import usable_cores
+from benchmarks.running import Run, free_url, run_program
+from stages.capture import DEMO
+
+GATE_OFF = ("--set", "gate.motion=false")
+FRAMES = 1065
+"""Of the demo clip."""
+STREAMS = (1, 2, 4, 8)
+STREAMS_S = 20
+
+
+class Way(msgspec.Struct, frozen=True):
+    """One way to run the program."""
+
+    name: str
+    arguments: tuple[str, ...]
+    clip: str = DEMO
+
+
+def ways(folder: Path) -> list[Way]:
+    """All of them, with what they need in `folder`."""
+    twice = str(at_twice_the_rate(folder / "twice.mkv"))
+    record = ("--record", str(folder / "record.mkv"))
+    return [
+        Way("30 fps", ("--realtime",)),
+        Way("30 fps, gate off", ("--realtime", *GATE_OFF)),
+        Way("60 fps", ("--realtime",), twice),
+        Way("fast", ("--fast",)),
+        Way("fast, gate off", ("--fast", *GATE_OFF)),
+        Way("fast, gate off, recording", ("--fast", *GATE_OFF, *record)),
+        Way("fast, gate off, one process", ("--fast", *GATE_OFF, "--workers", "1")),
+    ]
+
+
+def measure(session: Session) -> Part:
+    """Every way, then the networks alone, then several streams."""
+    chosen = ways(session.folder)
+    limit = ["--max-frames", "60"] if session.quick else []
+    rows: list[Row] = []
+    devices: dict[str, str] = {}
+    for way in [chosen[0], chosen[4]] if session.quick else chosen:
+        session.say(f"the program, {way.name}")
+        run = run_program(["--source", way.clip, *way.arguments, *limit, *_output()], session.folder)
+        devices |= run.devices
+        rows.append(program_row(way.name, run))
+    session.say("the networks alone")
+    bare = measure_bare(60 if session.quick else FRAMES, sorted({1, usable_cores()}))
+    fastest = max(bare, key=lambda figures: figures.fps)
+    rows += [bare_row(figures) for figures in bare]
+    rows += [] if session.quick else _streams(session)
+    for row in rows:
+        row["of_bare"] = ratio(row["fps"], fastest.fps) if str(row["way"]).startswith("fast") else None
+    return Part(
+        name="program",
+        title="The whole program, publishing, no window; poses are named of 12",
+        rows=rows,
+        notes=[*notes_on(rows), bare_note(fastest)],
+        chart=Chart(("way",), "fps"),
+        devices=devices,
+    )
+
+
+def program_row(name: str, run: Run) -> Row:
+    """What a run gave and took. `cpu_ms_per_frame` is that of all processes, after the start."""
+    latency = run.stats["latency_ms"] or {}
+    return {
+        "way": name,
+        "fps": run.stats["fps_out"],
+        **{f"{key}_ms": latency.get(key) for key in ("p50", "p95", "p99", "max")},
+        "dropped": sum(run.stats["dropped"].values()),
+        "named": named_holds(run.results) if run.frames >= FRAMES else None,
+        "cpu_ms_per_frame": run.cpu_ms_per_frame,
+        "memory_mb": run.peak_mb,
+        "first_result_s": run.first_result_s,
+        "slowest_stream": None,
+    }
+
+
+def bare_row(bare: Bare) -> Row:
+    """The networks alone, in the same columns."""
+    name = f"networks alone, threads {bare.threads}"
+    return {"way": name, "fps": bare.fps, "p50_ms": bare.ms_per_frame, "cpu_ms_per_frame": bare.cpu_ms_per_frame}
+
+
+def bare_note(bare: Bare) -> str:
+    """What an average frame asks of the networks."""
+    calls = (f"{model} {count} x {bare.ms_per_call[model]} ms" for model, count in bare.calls_per_frame.items())
+    return f"Networks alone, threads {bare.threads}, an average frame: {', '.join(calls)}."
+
+
+def notes_on(rows: list[Row]) -> list[str]:
+    """The ratios that matter, a sentence each; only of what was measured."""
+    by_way = {row["way"]: row for row in rows}
+
+    def between(column: str, way: str, reference: str) -> Value:
+        first, second = by_way.get(way, {}), by_way.get(reference, {})
+        return ratio(first.get(column), second.get(column))
+
+    found = {
+        "Gate on does {} times the frames of gate off.": between("fps", "fast", "fast, gate off"),
+        "Gate on takes {} of the processor time a frame of gate off, at 30 fps.": between(
+            "cpu_ms_per_frame", "30 fps", "30 fps, gate off"
+        ),
+        "Recording leaves {} of the throughput, gate off.": between(
+            "fps", "fast, gate off, recording", "fast, gate off"
+        ),
+        "Gate off does {} of the frames of the networks alone.": by_way.get("fast, gate off", {}).get("of_bare"),
+    }
+    return [sentence.format(value) for sentence, value in found.items() if value is not None]
+
+
+def slowest_share(run: Run) -> float | None:
+    """Results of the stream that got fewest, as a share of the mean of all streams."""
+    done = Counter(r["stream"] for r in run.results if r["status"] not in ("dropped", "end", "source_lost"))
+    counts = [done[stream] for stream in run.stats["streams"]]
+    return ratio(min(counts, default=0), sum(counts) / len(counts)) if counts else None
+
+
+def _streams(session: Session) -> list[Row]:
+    """Several streams of 10 frames a second at once."""
+    clip = str(every_third_frame(session.folder / "third.mkv"))
+    rows = []
+    for count in STREAMS:
+        session.say(f"{count} stream{'s' if count > 1 else ''} of 10 fps for {STREAMS_S} s")
+        sources = [argument for _ in range(count) for argument in ("--source", clip)]
+        run = run_program([*sources, "--realtime", "--duration", str(STREAMS_S), *_output()], session.folder)
+        row = program_row(f"{count} x 10 fps", run)
+        rows.append({**row, "named": None, "slowest_stream": slowest_share(run)})
+    return rows
+
+
+def _output() -> list[str]:
+    """Publishing as in live use, but on a port that is free."""
+    return ["--view", "none", "--publish", free_url(), "--set", "publish.frames_url=off"]

@@ -1,0 +1,102 @@
+"""`arnis-bench` as a user runs it: real parts, short; no test says how fast anything must be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.app import PARTS
+from benchmarks.hop import WAYS
+from benchmarks.running import environment
+
+
+def bench(*arguments: object, timeout_s: float = 170) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.app", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment())
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """The only report in a folder, which also has its table and its chart."""
+    (file,) = folder.glob("*.json")
+    assert file.with_suffix(".md").read_text().startswith("# ")
+    ElementTree.fromstring(file.with_suffix(".svg").read_text())
+    report: dict[str, Any] = json.loads(file.read_text())
+    return report
+
+
+def check_sentence(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2 and one sentence that holds all the words."""
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("arnis-bench: ")
+    assert not [word for word in words if word not in last], last
+
+
+def test_a_hop_is_measured_every_way_and_reported(tmp_path: Path) -> None:
+    done = bench("hop", "--quick", "--out-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = report_of(tmp_path)
+    (part,) = report["parts"]
+    assert {row["way"] for row in part["rows"]} == set(WAYS)
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["max_ms"] for row in part["rows"])
+    assert report["quick"] and report["machine"]["cores"] >= 1
+    assert "our ring" in done.stdout
+
+
+def test_the_program_and_the_networks_alone_are_compared(tmp_path: Path) -> None:
+    done = bench("program", "--quick", "--out-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = report_of(tmp_path)
+    rows = {row["way"]: row for row in report["parts"][0]["rows"]}
+    fast = rows["fast, gate off"]
+    assert fast["dropped"] == 0 and fast["fps"] > 0 and fast["of_bare"] > 0
+    assert fast["first_result_s"] > 0
+    if sys.platform == "linux":
+        assert fast["memory_mb"] > 50 and fast["cpu_ms_per_frame"] > 0
+    assert report["machine"]["devices"]["geopose"]
+    assert any(way.startswith("networks alone") for way in rows)
+
+
+def test_overload_drops_under_latest_and_loses_nothing_under_every(tmp_path: Path) -> None:
+    done = bench("overload", "--quick", "--out-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    latest, every = report_of(tmp_path)["parts"][0]["rows"]
+    assert latest["replaced"] > 0
+    assert every["replaced"] == 0
+
+
+def test_devices_are_tried_with_every_shipped_model() -> None:
+    done = bench("--devices")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| onnxruntime | CPU")]
+    assert {line[3].strip() for line in lines} == {"yes"}
+    assert len(lines) >= 3
+
+
+def test_the_list_names_every_part() -> None:
+    done = bench("--list")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [*PARTS, "latency"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["hopp"], ("hopp", "did you mean hop")),
+        (["--devices", "hop"], ("by themselves",)),
+        (["--tune", "--out", "nowhere/tuned.toml"], ("--out", "folder")),
+    ],
+)
+def test_a_mistake_gets_one_sentence(arguments: list[str], words: tuple[str, ...]) -> None:
+    check_sentence(bench(*arguments), *words)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a display here")
+def test_glass_to_glass_says_what_it_needs() -> None:
+    check_sentence(bench("latency"), "display", "camera")

@@ -1,0 +1,89 @@
+"""The parts' own logic, without a clock or a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.app import file_name
+from benchmarks.devices import Device, onnxruntime_devices, openvino_devices, try_devices
+from benchmarks.figures import Part
+from benchmarks.latency import flip_times
+from benchmarks.machine import Machine
+from benchmarks.report import as_markdown, make_report, table
+from benchmarks.tune import Candidate, Score, groupings
+from engine.config import load_config
+from engine.errors import UserError
+from stages.app import default_config
+
+
+def make_machine(load: float) -> Machine:
+    loads = (load, load, load)
+    return Machine(cpu="Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz", cores=2, memory_gb=8.0, system="Linux",
+                   versions={}, load_before=loads, load_after=loads)  # fmt: skip
+
+
+def test_a_device_that_fails_is_listed_with_the_reason() -> None:
+    def fail(model: bytes, inputs: list[np.ndarray]) -> None:
+        raise RuntimeError("driver is too old\nmore of the same")
+
+    rows = try_devices([Device("onnxruntime", "CUDA", fail), Device("openvino", "NPU", None, "none")], print).rows
+    assert {(row["runs"], row["reason"]) for row in rows} == {("no", "driver is too old"), ("no", "none")}
+
+
+def test_what_a_build_lacks_is_not_tried() -> None:
+    devices = {d.name: d for d in onnxruntime_devices(["CUDAExecutionProvider", "CPUExecutionProvider"])}
+    assert devices["CUDA"].infer and devices["CPU"].infer
+    assert "TensorrtExecutionProvider" in devices["TensorRT"].missing
+    assert [(d.name, d.infer is not None) for d in openvino_devices(["CPU", "GPU.0", "GPU.1"])] == [
+        ("NPU", False), ("GPU.0", True), ("GPU.1", True), ("CPU", True)]  # fmt: skip
+
+
+def test_a_camera_that_sees_the_flips_is_timed() -> None:
+    shown = [False]
+    taken = flip_times(lambda is_white: shown.__setitem__(0, is_white), lambda: 200.0 if shown[0] else 20.0, 5)
+    assert len(taken) == 5
+
+
+def test_a_camera_that_looks_elsewhere_is_refused() -> None:
+    with pytest.raises(UserError, match="no difference"):
+        flip_times(lambda is_white: None, lambda: 90.0, 5)
+
+
+def test_a_faster_candidate_that_loses_a_pose_is_not_better() -> None:
+    assert Score(80.0, 10.0, 11).beats(Score(50.0, 10.0, 11))
+    assert not Score(80.0, 10.0, 10).beats(Score(50.0, 10.0, 11))
+    assert not Score(51.0, 10.0, 11).beats(Score(50.0, 10.0, 11))
+
+
+def test_the_program_accepts_what_tuning_writes(tmp_path: Path) -> None:
+    workers = load_config(default_config()).workers
+    stages = [stage for worker in workers for stage in worker.stages]
+    for group in groupings(workers):
+        file = tmp_path / "tuned.toml"
+        candidate = Candidate({"detect.backend": "openvino", "detect.threads": 2, "engine.in_flight": 2}, group)
+        file.write_text(candidate.as_toml())
+        config = load_config(default_config(), file)
+        assert config.engine.in_flight == 2
+        assert [stage for worker in config.workers for stage in worker.stages] == stages
+        assert len(config.workers) < len(workers)
+
+
+def test_a_part_of_the_set_never_replaces_the_whole() -> None:
+    slug = make_machine(0.0).slug
+    assert slug == "intel-core-i5-8250u-1.60ghz-2-cores"
+    assert file_name(slug, ["hop", "overload", "networks", "stages", "program"], False) == slug
+    assert file_name(slug, ["hop"], True) == f"{slug}-hop-quick"
+
+
+def test_a_busy_machine_is_told() -> None:
+    part = Part(name="hop", title="Hop", rows=[{"way": "ring", "p50_ms": 0.1234}], notes=["A note."])
+    assert "don't trust" in as_markdown(make_report(make_machine(3.0), [part], quick=False))
+    quiet = as_markdown(make_report(make_machine(0.1), [part], quick=False))
+    assert "don't trust" not in quiet and "| ring | 0.123 |" in quiet and "- A note." in quiet
+
+
+def test_columns_without_any_value_are_left_out() -> None:
+    assert table([{"a": 1, "b": None}, {"a": None, "c": 2.0}]).splitlines()[0] == "| a | c |"
