@@ -21,7 +21,7 @@ def draw_charts(parts: Sequence[Part]) -> str:
         if bars and part.chart is not None:
             panels.append(_panel(f"{part.title}: {part.chart.value.replace('_', ' ')}", bars, y))
             y += (len(bars) + 3) * ROW
-    style = "text{font:13px sans-serif;fill:#222}.t{font-weight:bold}rect.b{fill:#3b7dd8}"
+    style = "text{font:13px sans-serif;fill:#222}.t{font-weight:bold}"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + MARGIN}">'
     paper = '<rect width="100%" height="100%" fill="#fff"/>'
     return "\n".join([head, f"<style>{style}</style>", paper, *panels, "</svg>", ""])
@@ -52,7 +52,7 @@ def _panel(title: str, bars: Sequence[tuple[str, float]], top: int) -> str:
         length = max(1.0, value / longest * _BAR)
         lines += [
             f'<text x="{LABELS + MARGIN - 8}" y="{y + 12}" text-anchor="end">{escape(label)}</text>',
-            f'<rect class="b" x="{LABELS + MARGIN}" y="{y}" width="{length:.1f}" height="{ROW - 5}"/>',
+            f'<rect fill="#3b7dd8" x="{LABELS + MARGIN}" y="{y}" width="{length:.1f}" height="{ROW - 5}"/>',
             f'<text x="{LABELS + MARGIN + length + 6:.1f}" y="{y + 12}">{value:.4g}</text>',
         ]
     return "\n".join(lines)

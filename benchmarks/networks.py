@@ -49,7 +49,7 @@ def measure(session: Session) -> Part:
         title="Each network alone, random input",
         rows=rows,
         notes=[*notes, *batch_gains(rows)],
-        chart=Chart(("network", "runtime", "threads", "precision", "batch"), "p50_ms"),
+        chart=Chart(("network", "runtime", "threads", "precision", "batch"), "items_per_s"),
     )
 
 

@@ -126,7 +126,7 @@ def changes_of(candidate: Candidate) -> list[str]:
 
 def as_text(value: Any) -> str:
     """A value for people: workers by their names."""
-    return " | ".join(worker.name for worker in value) if isinstance(value, tuple) else str(value)
+    return " / ".join(worker.name for worker in value) if isinstance(value, tuple) else str(value)
 
 
 def check_out(out: Path) -> None:
