@@ -40,6 +40,7 @@ class EngineSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     restarts_within_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 60.0
     errors_in_a_row: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 30
     warm_up_frames: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 10
+    profile: str = ""
 
     def check(self) -> None:
         """What no single bound can say. Raises UserError."""

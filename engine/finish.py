@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from engine.clock import NS_PER_MS, NS_PER_S, now_ns
 from engine.config import EngineSettings
 from engine.meter import Meter
 from engine.packet import Packet
+from engine.profile import Profile
 from engine.reorder import ReorderBuffer
 from engine.state import RunState
 
@@ -24,6 +26,10 @@ class Finisher:
         self._packet_type = packet_type
         self._state = state
         self._meter = meter
+        self._profile: Profile | None = None
+        if settings.profile:
+            fresh = not any(state.stream(name).finished for name in streams)
+            self._profile = Profile(Path(settings.profile), streams, meter.entry_stages, fresh)
         self._buffers = {name: ReorderBuffer(state.stream(name).finished) for name in streams}
         self._live_wait_ns = int(settings.reorder_ms * NS_PER_MS)
         # Files may lose nothing: a missing packet was lost with its worker, and capture will say so. The wait is a
@@ -49,6 +55,8 @@ class Finisher:
     def finish(self, packet: Packet) -> None:
         """The packet has gone through the last stage."""
         self._meter.count(packet)
+        if self._profile is not None:
+            self._profile.add(packet, now_ns())
         self._state.stream(packet.stream).finished = packet.sequence + 1
 
     def _given_up(self, stream: str, sequence: int) -> Packet:

@@ -80,7 +80,7 @@ class Meter:
         The first `warm_up_frames` of a stream count, but their latency does not."""
         self._counters = SharedTable(folder / "counters" if folder else None, 1, _COUNTER_ROWS)
         self._durations = SharedTable(folder / "durations" if folder else None, HISTOGRAM_COLUMNS, 2 * stages + 4)
-        self._entry_stages = frozenset(entry_stages)
+        self.entry_stages = tuple(entry_stages)
         self._warm_up_frames = warm_up_frames
 
     def count(self, packet: Packet) -> None:
@@ -115,7 +115,7 @@ class Meter:
         add_duration(self._durations[_TOTAL], now - packet.captured_at_ns)
         left = packet.captured_at_ns
         for span in packet.spans:
-            if span.stage in self._entry_stages:
+            if span.stage in self.entry_stages:
                 add_duration(self._durations[f"wait:{span.stage}"], span.entered_ns - left)
             add_duration(self._durations[f"stage:{span.stage}"], span.left_ns - span.entered_ns)
             left = span.left_ns

@@ -125,6 +125,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--max-frames", type=_positive(int), metavar="N", help="stop after N frames of each source")
     add("--workers", type=_positive(int), metavar="N", help="processes for the stages (1: no other process at all)")
     add("--stats", type=Path, metavar="FILE", help="write rates, latencies and losses as JSON")
+    add("--profile", metavar="FILE", help="write a trace of stages and frames for ui.perfetto.dev")
     add("--print-config", action="store_true", help="print all settings and where they come from")
     add("--dry-run", action="store_true", help="check settings, models, sources and outputs, then stop")
     add("--verbose", action="store_true", help="say more about what goes on")
@@ -140,6 +141,7 @@ def flags_of(options: argparse.Namespace) -> dict[str, Any]:
         "record.path": options.record,
         "results.path": options.results,
         "publish.url": options.publish,
+        "engine.profile": options.profile,
         "capture.realtime": True if options.realtime else False if options.fast else None,
     }
     return {name: value for name, value in given.items() if value is not None}

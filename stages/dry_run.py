@@ -46,6 +46,10 @@ def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | Non
                 raise UserError("overlay.view = window: there is no display here; use --view none")
             case PublishSettings() if results_url(section):
                 found.append(f"publishing: {results_url(section)}, pictures {frames_url(section) or 'off'}")
+    if config.engine.profile:
+        check_writable(Path(config.engine.profile), "engine.profile")
+        files.append(("engine.profile", Path(config.engine.profile)))
+        found.append(f"profile: {config.engine.profile}")
     if stats_file is not None:
         check_writable(stats_file, "--stats")
         files.append(("--stats", stats_file))
