@@ -7,21 +7,24 @@ import csv
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from engine.errors import UserError
 from stages import skeleton as sk
-from stages.classes import load_classes
+from stages.classes import ClassFile, load_classes
 
 pytest.importorskip("anny", reason="needs the training extra: anny")
 pytest.importorskip("moderngl", reason="needs the training extra: moderngl")
 
-from training.synth import command, compare, pose, scene, solve
+from training.data.table import make_table, write_table
+from training.synth import command, compare, picture, pose, scene, solve
 from training.synth.body import BRACE_FROM_BUTT, Wish, pose_body
 from training.synth.camera import orbit
 from training.synth.rig import Rest, finger_rotations, forward, load_rig, make_rest
 from training.synth.skeletons import VIEWS, load_skeletons
+from training.synth.write import drawable_classes, labels_of_person
 
 PEOPLE, PICTURES = 2, 3
 
@@ -171,6 +174,43 @@ def test_a_bent_lens_moves_keypoints_with_the_picture() -> None:
             part = bent[int(y) - 9 : int(y) + 10, int(x) - 9 : int(x) + 10]
             assert (part * (columns + 0.5)).sum() / part.sum() == pytest.approx(x, abs=0.3)
             assert (part * (rows + 0.5)).sum() / part.sum() == pytest.approx(y, abs=0.3)
+
+
+def test_what_is_no_pose_is_told_by_its_kind_whatever_its_name() -> None:
+    shipped = load_classes()
+    renamed = ClassFile(classes=tuple(
+        msgspec.structs.replace(c, name="anything_else" if c.kind == "neutral" else c.name) for c in shipped.classes
+    ))  # fmt: skip
+    labels = labels_of_person(np.random.default_rng(1), 40, renamed)
+    assert [name.replace("anything_else", "neutral") for name in labels] == labels_of_person(
+        np.random.default_rng(1), 40, shipped
+    )
+    rest = picture.random_rest(np.random.default_rng(0))
+    for name, classes in (("neutral", shipped), ("anything_else", renamed)):
+        plan = picture.plan_picture(np.random.default_rng(4), rest, name, classes, (640, 640))
+        assert plan.label_name == name
+    none = ClassFile(classes=tuple(c for c in shipped.classes if c.kind != "neutral"))
+    assert set(labels_of_person(np.random.default_rng(1), 40, none)) <= set(none.names)
+
+
+def test_poses_that_nothing_is_known_of_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ClassFile(classes=tuple(msgspec.structs.replace(c, name=f"my_{c.name}") for c in load_classes().classes))
+    monkeypatch.setattr("training.synth.write.load_classes", lambda: own)
+    with pytest.raises(UserError, match="my_crown_thrust"):
+        drawable_classes()
+
+
+def test_a_table_to_compare_has_left_handers_mirrored(tmp_path: Path) -> None:
+    keypoints = np.random.default_rng(0).uniform(50, 400, (2, sk.NODE_COUNT, 3)).astype(np.float32)
+    keypoints[..., 2] = 1
+    keypoints[0, sk.GRIP :] = 0
+    table = make_table(tmp_path, ["a.jpg", "b.jpg"], ["crown_thrust"] * 2, np.full((2, 2), 640), keypoints, ["", ""],
+                       views=["left", "left"], hands=["right", "left"])  # fmt: skip
+    write_table(table, tmp_path / "table.csv", load_classes().names)
+    first, second = compare.read_table(tmp_path)
+    assert (first[1], second[1]) == ("left", "right")
+    assert np.isnan(first[2][sk.GRIP :]).all() and np.isfinite(second[2]).all()
+    np.testing.assert_allclose(second[2][sk.LEFT_WRIST, 0], -keypoints[1, sk.RIGHT_WRIST, 0], atol=0.1)
 
 
 def test_poses_can_be_compared_without_drawing_them() -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import UserError
 from stages import skeleton as sk
-from stages.classes import load_classes
+from training.data.readers import read_any
 from training.synth import picture
 from training.synth.body import pose_body
 from training.synth.pose import statistics
 from training.synth.skeletons import VIEWS
 from training.synth.solve import to_torso_units
-from training.synth.write import labels_of_person
+from training.synth.write import drawable_classes, labels_of_person
 
 Array = NDArray[np.float64]
 END_ON_TORSO = 0.35
@@ -44,26 +42,17 @@ class Row:
 
 
 def read_table(path: Path) -> list[tuple[str, str, Array]]:
-    """Label name, view and keypoints (19, 3) of every row, left-handers mirrored to right-handers."""
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give the folder of a data set")
-    out = []
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            cells = [row[f"kp{k}_{a}"] for k in range(sk.NODE_COUNT) for a in ("x", "y", "conf")]
-            points = np.array([float(c) if c else np.nan for c in cells]).reshape(sk.NODE_COUNT, 3)
-            view = row["view"]
-            if row["grip_hand"] == "left":
-                points = points[sk.MIRROR]
-                points[:, 0] = -points[:, 0]
-                view = {"left": "right", "right": "left"}.get(view, view)
-            out.append((row["label_name"], view, points))
-    return out
+    """Label name, view and keypoints (19, 3), NaN where missing, of every row, left-handers mirrored."""
+    table = read_any(path)
+    points = table.canonical().astype(float)
+    points[~points.any(-1)] = np.nan
+    views = np.where(table.left_handed(), [picture.MIRRORED_VIEW.get(v, v) for v in table.views.tolist()], table.views)
+    return list(zip(table.labels.tolist(), views.tolist(), points, strict=True))
 
 
 def planned_samples(people: int, per_person: int, seed: int) -> list[tuple[str, str, Array]]:
     """Label, view and keypoints (19, 3) of pictures as a data set would hold them, posed but not drawn."""
-    classes = load_classes().names
+    classes = drawable_classes()
     out = []
     for person in range(people):
         rng = np.random.default_rng([seed, person])
@@ -140,7 +129,7 @@ def format_rows(rows: list[Row]) -> str:
 def write_comparison(data: Path) -> Path:
     """Write `comparison.txt` beside the table of a data set and return its path."""
     path = data / "comparison.txt"
-    text = format_rows(compare(read_table(data / "table.csv")))
+    text = format_rows(compare(read_table(data)))
     path.write_text(text + "\n")
     print(text)
     return path

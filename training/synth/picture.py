@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import skeleton as sk
+from stages.classes import ClassFile
 from training.synth import pose, scene
 from training.synth.body import Posed, Wish, pose_body
 from training.synth.camera import Camera, orbit
@@ -166,22 +167,21 @@ class Plan:
     wish: Wish
 
 
-def plan_picture(
-    rng: np.random.Generator, rest: Rest, label: str, classes: tuple[str, ...], size: tuple[int, int]
-) -> Plan:
+def plan_picture(rng: np.random.Generator, rest: Rest, label: str, classes: ClassFile, size: tuple[int, int]) -> Plan:
     """Choose view, pose and camera for a picture of class `label`; some neutral pictures have no stick."""
     base_view = str(rng.choice(VIEWS))
     between = rng.random() < 0.25
     tall = rest.lengths.hip_m * 2.1
     kind = "class"
     source = label
-    if label == pose.NEUTRAL:
+    if label == classes.neutral:
+        source = pose.NEUTRAL
         kind = str(rng.choice(list(pose.NEUTRAL_KINDS), p=list(pose.NEUTRAL_KINDS.values())))
     camera = random_camera(rng, source, base_view, tall, size)
     if kind in ("class", "statistics"):
         points = pose.fit_for_palm(rng, source, base_view, rest, camera)
     else:
-        points = pose.neutral_pose(rng, kind, rest, tuple(c for c in classes if c != pose.NEUTRAL))
+        points = pose.neutral_pose(rng, kind, rest, classes.poses)
     view = base_view
     if between:
         # Halfway between two of the three views, on the side that the view itself lies on.
@@ -194,14 +194,15 @@ def plan_picture(
         out = camera.eye - camera.target
         camera = orbit(target, float(np.hypot(out[0], out[1])), float(camera.eye[2]), fov_deg=camera.fov_deg, size=size)
         view = pose.BETWEEN
-    if label == pose.NEUTRAL and rng.random() < NO_STICK_SHARE / NEUTRAL_SHARE:
+    if label == classes.neutral and rng.random() < NO_STICK_SHARE / NEUTRAL_SHARE:
         points = points.copy()
         points[[sk.GRIP, sk.TIP]] = np.nan
     wish = Wish(
-        pose.palm_of(label),
+        pose.palm_of(source),
         float(rng.uniform(0.1, 0.8)), float(rng.normal(0, 25)), float(rng.uniform(0, 22)),
     )  # fmt: skip
-    if label.endswith("_block") and rng.random() < BRACED_SHARE:
+    kinds = {c.name: c.kind for c in classes.classes}
+    if kinds[label] == "block" and rng.random() < BRACED_SHARE:
         held = pose.braced(rng, points, rest, wish.palm)
         if held is not None:
             points = held

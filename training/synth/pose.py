@@ -20,6 +20,7 @@ from training.synth.skeletons import load_skeletons, load_statistics
 Array = NDArray[np.float64]
 
 NEUTRAL = "neutral"
+"""What the statistics and skeletons call people in no pose, however the class file names them."""
 BETWEEN = "between"
 # Direction of the palm of the weapon hand in the performer's frame (x left, y back, z up).
 PALMS: dict[str, tuple[float, float, float]] = {

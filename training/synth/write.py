@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages import skeleton as sk
-from stages.classes import load_classes
-from training.synth import picture, scene
-from training.synth.pose import NEUTRAL
+from stages.classes import ClassFile, load_classes
+from training.synth import picture, pose, scene
 from training.synth.render import Renderer
 
 log = logging.getLogger(__name__)
@@ -58,11 +57,22 @@ def group_of(person: int) -> str:
     return f"p{person:04d}"
 
 
-def labels_of_person(rng: np.random.Generator, count: int, classes: tuple[str, ...]) -> list[str]:
-    """`count` labels, about a fifth neutral, the poses without repetition as far as they go."""
-    poses = [c for c in classes if c != NEUTRAL]
+def labels_of_person(rng: np.random.Generator, count: int, classes: ClassFile) -> list[str]:
+    """`count` labels, about a fifth neutral where there is such a class, the poses without repetition as far as they
+    go."""
+    poses, neutral = classes.poses, classes.neutral
     order = [poses[k] for _ in range(count // len(poses) + 1) for k in rng.permutation(len(poses))]
-    return [NEUTRAL if rng.random() < picture.NEUTRAL_SHARE else order.pop() for _ in range(count)]
+    return [neutral if rng.random() < picture.NEUTRAL_SHARE and neutral else order.pop() for _ in range(count)]
+
+
+def drawable_classes() -> ClassFile:
+    """The classes of the class file; raises UserError for a pose whose statistics nobody has taken."""
+    classes = load_classes()
+    for name in classes.poses:
+        if name not in pose.statistics():
+            raise UserError(f"synthetic people know only the shipped poses, and {name} is none of them; label pictures "
+                            "of real people with `arnis-train label`")  # fmt: skip
+    return classes
 
 
 def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
@@ -112,7 +122,7 @@ def write_person(
     renderer: Renderer, order: Order, person: int, photos: list[picture.Picture], bystanders: list[picture.Picture]
 ) -> list[list[str]]:
     """Draw and write all pictures of one person; returns the table rows. The same seed gives the same files."""
-    classes = load_classes().names
+    classes = drawable_classes()
     rng = np.random.default_rng([order.seed, person])
     performer = picture.make_performer(rng)
     renderer.dress(performer.rest, performer.garment, performer.outfit)
@@ -129,7 +139,7 @@ def write_person(
             raise UserError(f"cannot write {target}; check the folder and the free space")
         h, w = shot.picture.shape[:2]
         (order.out / "labels" / f"{stem}.txt").write_text(pose_label(shot.keypoints, w, h) + "\n")
-        rows.append(table_row(f"images/{stem}.jpg", shot, person, classes.index(name)))
+        rows.append(table_row(f"images/{stem}.jpg", shot, person, classes.names.index(name)))
     return rows
 
 
@@ -178,6 +188,7 @@ def _results(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[s
 
 def write_dataset(order: Order) -> int:
     """Write what is still missing; returns the number of new pictures."""
+    drawable_classes()  # before a folder is made
     for sub in ("images", "labels"):
         (order.out / sub).mkdir(parents=True, exist_ok=True)
     _write_yaml(order.out)
