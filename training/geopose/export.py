@@ -20,7 +20,7 @@ from stages.classify import INPUTS
 from stages.graph import build_graph
 from stages.runtime import RUNTIMES, load_network
 from training.geopose.data import PoseTable
-from training.stick.export import git_revision, toml_text
+from training.stick.export import git_revision, quieten_exporter, toml_text
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,7 @@ _OPSET = 18
 def export_onnx(model: nn.Module, file: Path) -> None:
     """Write the network with dense graph, own normalisation and free batch; one file without outside data."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    for chatty in ("onnx_ir", "onnxscript"):  # a line for each constant that they fold
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    quieten_exporter()
     example = tuple(torch.from_numpy(array) for array in random_inputs(2, np.random.default_rng(0)))
     batch = torch.export.Dim("batch", min=1, max=256)
     torch.onnx.export(

@@ -97,8 +97,15 @@ def load_weights(weights: Path) -> StickNet:
     return net.eval()
 
 
+def quieten_exporter() -> None:
+    """Torch's exporter logs a line for each constant that it folds."""
+    for chatty in ("onnx_ir", "onnxscript"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
 def export_onnx(served: nn.Module, path: Path, form: Form = CROPS) -> None:
     """Write a network as one ONNX file, with a free batch dimension where the form has one, and prove it equal."""
+    quieten_exporter()
     free = form.inputs.shape[0] == 0
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.onnx.export(

@@ -7,6 +7,7 @@ learned; so the first phase has wide ones, and the second, which goes on from it
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -122,7 +123,7 @@ def fit_fused(
         begun = msgspec.structs.replace(settings, init=init.name if init else "")
         (run / "settings.json").write_bytes(msgspec.json.encode(begun))
     settings = read_settings(run)
-    before = init
+    before = _kept(init, run) if init and not resume else init
     for step, epochs in zip(steps, phase_epochs(settings.epochs), strict=True):
         log.info("phase %s: %s, %d epochs, sigmas x %g", step.phase.name, step.action, epochs, step.phase.widen)
         if step.action == "resume":
@@ -133,6 +134,16 @@ def fit_fused(
             _start(step.phase, epochs, write_yaml(data, step.phase.widen), run, settings, before)
         before = step.weights
     return steps[-1].weights
+
+
+def _kept(init: Path, run: Path) -> Path:
+    """A copy of the weights to begin with: they may be those of this very run, which a new start removes."""
+    if not init.is_file():
+        raise UserError(f"weights {init} do not exist; give a .pt file of ultralytics")
+    copy = run / "init.pt"
+    if copy.resolve() != init.resolve():
+        shutil.copyfile(init, copy)
+    return copy
 
 
 def read_settings(run: Path) -> FusedSettings:
