@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from training.classifiers import NAMES, make_classifier
 from training.data.table import make_table, write_table
 from training.geopose.ablation import difference_interval, effect_variants, parse_variant
 from training.geopose.batches import Mixture
-from training.geopose.data import load_table
+from training.geopose.data import PoseTable, load_table
 from training.geopose.folds import splits, with_groups, without_neutral
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
@@ -53,6 +54,39 @@ def test_no_person_is_on_both_sides_of_a_fold(table: Path) -> None:
     assert (tested == 1).all()
     with pytest.raises(UserError, match="cannot be split in 99 folds"):
         next(splits(samples, 99, seed=0))
+
+
+class Listener:
+    """A classifier that notes whom it learns from; guesses."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[set[str], set[str], set[str]]] = []
+
+    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> None:
+        assert train.table is not None and train.exact is not None
+        self.heard.append((set(train.table.people), set(train.exact.people), set(inner.people)))
+
+    def logits(self, table: PoseTable) -> np.ndarray:
+        return np.zeros((len(table), len(CLASSES.classes)))
+
+
+def test_a_fold_learns_nothing_exact_of_those_it_is_tested_or_stopped_by(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = Listener()
+    monkeypatch.setattr("training.geopose.folds.make_classifier", lambda name, classes: listener)
+    words = ["fit", "--table", str(table), "--folds", "3", *FAST, "--run", str(tmp_path / "run")]
+    source = tmp_path / "exact"
+    (source / "crops").mkdir(parents=True)
+    shutil.copyfile(table, source / "table.csv")
+    np.save(source / "crops" / "00000.npy", np.zeros((SAMPLES, 128, 128, 3), np.uint8))
+    assert app.main([*words, "--exact", str(source)]) == 0
+    everybody = set(load_table(table, CLASSES.names).people)
+    assert len(listener.heard) == 3
+    for trained, exact, inner in listener.heard:
+        tested = everybody - trained - inner
+        assert tested and inner and not exact & (tested | inner)
+        assert exact == trained
 
 
 def test_a_table_that_names_nobody_is_refused_unless_told_otherwise(tmp_path: Path) -> None:

@@ -61,6 +61,10 @@ class Mixture:
     mild_faults: KeypointFaults = MILD_FAULTS
     """Of those in which a detector's faults are already: seen ones, and drawn ones, whose spread holds them."""
 
+    def without_people(self, names: np.ndarray) -> Mixture:
+        """With the exact samples of everybody else only."""
+        return replace(self, exact=self.exact.without_people(names)) if self.exact is not None else self
+
     def samples(self, rng: np.random.Generator) -> PoseTable:
         """Everything that an epoch holds, once and without faults or crops, for classifiers that do not augment."""
         tables = [table.without_crops() for table in (self.table, self.exact) if table is not None]

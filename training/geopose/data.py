@@ -12,6 +12,9 @@ from stages.graph import CROP_SIZE_PX, mirror_keypoints
 from training.data.table import Table, read_table
 
 NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+SPLIT_NAMES = ("train", "val", "test")
+FEWEST_PEOPLE = 3
+"""One for each part of a split."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class PoseTable:
         if len(crops):
             crops[chosen] = crops[chosen, :, ::-1]
         return replace(self, keypoints=keypoints, crops=crops, wrong_hand=self.wrong_hand ^ chosen)
+
+    def without_people(self, names: np.ndarray) -> PoseTable:
+        """The samples of everybody else."""
+        return self.select(~np.isin(self.people, names))
 
     def without_crops(self) -> PoseTable:
         """The same samples as the graph alone sees them."""
@@ -107,12 +114,32 @@ def _load_crops(folder: Path, count: int) -> np.ndarray:
 
 def split_table(table: PoseTable, seed: int = 0) -> tuple[PoseTable, PoseTable, PoseTable]:
     """Train, validation and test, by the table's own split (the detectors were trained by it too), else 8 : 1 : 1 of
-    the people; samples in which nothing at all was seen are left out."""
-    table = table.select((table.keypoints[..., 2] > 0).any(1))
+    the people, at least one in each; samples in which nothing at all was seen are left out.
+
+    Raises UserError when a part would be empty.
+    """
+    table = with_anything_seen(table)
     if (table.splits == "").any():
         names = np.random.default_rng(seed).permutation(np.unique(table.people))
+        if len(names) < FEWEST_PEOPLE:
+            raise UserError(
+                f"{len(names)} people or recordings are too few: {FEWEST_PEOPLE} are the least, one to train on, one "
+                "to stop and calibrate by, one to test on; picture more people, and name them in the column `group`"
+            )
         ends = np.round(np.array([0.8, 0.9]) * len(names)).astype(int)
+        # Of fewer than eight, rounding would leave nobody to validate or to test by.
+        train_end = min(ends[0], len(names) - 2)
+        ends = np.array([train_end, np.clip(ends[1], train_end + 1, len(names) - 1)])
         masks = [np.isin(table.people, part) for part in np.split(names, ends)]
     else:
-        masks = [table.splits == name for name in ("train", "val", "test")]
+        masks = [table.splits == name for name in SPLIT_NAMES]
+    for name, mask in zip(SPLIT_NAMES, masks, strict=True):
+        if not mask.any():
+            raise UserError(f"the column `split` leaves no sample for {name}; give each of {', '.join(SPLIT_NAMES)} "
+                            "some people, or empty the column")  # fmt: skip
     return table.select(masks[0]), table.select(masks[1]), table.select(masks[2])
+
+
+def with_anything_seen(table: PoseTable) -> PoseTable:
+    """The samples in which any keypoint was seen."""
+    return table.select((table.keypoints[..., 2] > 0).any(1))

@@ -20,7 +20,7 @@ from stages.graph import hand_crop, mirror_keypoints
 from training.geopose.data import PoseTable
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
 from training.geopose.fit import load_weights, predict, read_checkpoint
-from training.geopose.parts import load_parts
+from training.geopose.parts import add_hand_argument, load_parts
 from training.see import detected_keypoints
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--seen", type=Path, help="folder that `see` wrote; its test people are averaged")
     what.add_argument("--table", type=Path, dest="seen", metavar="TABLE", help="the same of keypoints without pictures")
     what.add_argument("--picture", type=Path, help="one picture of a person with a stick")
+    parser.add_argument("--no-groups", action="store_true", help="the table names no people, as it did to `fit`")
+    add_hand_argument(parser)
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
     parser.add_argument("--class", dest="class_name", help="with --seen: only this class (default: each and all)")
     parser.add_argument("--samples", type=int, default=EXPLAINED_SAMPLES,
@@ -53,11 +55,11 @@ def run(args: argparse.Namespace) -> int:
     if args.picture:
         _explain_picture(model, args.picture, classes, out, temperature)
         return 0
-    table = spread(load_parts(args.seen, classes).test, args.samples)
+    table = spread(load_parts(args.seen, classes, args.no_groups, args.hand).test, args.samples)
     if args.class_name:
         table = table.select(table.labels == classes.names.index(args.class_name))
         if not len(table):
-            raise UserError(f"{args.seen} has no test sample of {args.class_name}; draw more people")
+            raise UserError(f"{args.seen} has no test sample of {args.class_name}; give --picture, or show more people")
     explanation = explain_table(model, table, classes.names, out, temperature, data=args.seen.name)
     log.info("wrote %d explanations to %s", len(explanation.explained), out)
     return 0

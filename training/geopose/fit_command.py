@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from engine.clock import NS_PER_S, now_ns
@@ -20,7 +21,7 @@ from training.geopose.batches import Mixture
 from training.geopose.fit import data_hash, fit, load_weights, read_checkpoint
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
-from training.geopose.parts import add_data_arguments, load_parts, load_source
+from training.geopose.parts import add_data_arguments, load_exact, load_parts, load_source
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 from training.stick.export import git_revision
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exact", type=Path, help="folder that `see --truth` wrote: further samples")
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
     parser.add_argument("--drawn", type=int,
-                        help=f"samples drawn an epoch (default {DRAWN}; with a bare table or folds 0)")  # fmt: skip
+                        help=f"samples drawn an epoch (default {DRAWN}; with a bare table, folds or a class file of "
+                             "your own 0)")  # fmt: skip
     parser.add_argument("--start", type=Path, help="weights to begin with")
     parser.add_argument("--graph-only", action="store_true", help="leave all crops out: quick, to begin with")
     parser.add_argument("--crop-dropout", type=float, default=0.3, help="share of crops left out (default 0.3)")
@@ -72,10 +74,12 @@ def settings_of(args: argparse.Namespace) -> FitSettings:
 def run(args: argparse.Namespace) -> int:
     """Train, or go on where it stopped; 0 on success."""
     classes = load_classes(args.classes)
-    drawn = args.drawn if args.drawn is not None else 0 if args.folds or args.seen.is_file() else DRAWN
+    if args.poses_only and not args.folds:
+        raise UserError("--poses-only measures; give --folds with it, or a class file without neutral to train by")
+    drawn = drawn_samples(args)
     mixture = Mixture(
         None, PoseStatistics(args.statistics, classes.names) if drawn else None, drawn,
-        load_parts(args.exact, classes, args.no_groups).train if args.exact else None, args.crop_dropout,
+        load_exact(args.exact, classes, args.no_groups, args.hand) if args.exact else None, args.crop_dropout,
     )  # fmt: skip
     if args.graph_only and mixture.exact:
         mixture = replace(mixture, exact=mixture.exact.without_crops())
@@ -87,6 +91,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def drawn_samples(args: argparse.Namespace) -> int:
+    """How many samples an epoch draws from the statistics: without being told, none where they may be of other poses
+    (a class file of one's own without its --statistics), or where the table alone is to be measured."""
+    if args.drawn is not None:
+        return int(args.drawn)
+    others = args.classes is not None and args.statistics == STATISTICS
+    return 0 if args.folds or others or args.seen.is_file() else DRAWN
+
+
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
@@ -94,7 +107,9 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
     if args.graph_only:
         train, validation, test = (part.without_crops() for part in (train, validation, test))
-    mixture = replace(mixture, table=train)
+    # Who is in the exact samples may be in any part of this table.
+    held_out = np.concatenate([validation.people, test.people])
+    mixture = replace(mixture.without_people(held_out), table=train)
     best = fit(classes, mixture, validation, settings_of(args), args.run, args.start, args.model)
     network = load_weights(best, len(classes.classes))
     temperature, threshold = calibrate(network, validation)
@@ -116,6 +131,10 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
     if args.graph_only:
         table = table.without_crops()
     if args.poses_only:
+        if mixture.statistics:
+            raise UserError("the statistics to draw from have a neutral class; leave out --drawn or --poses-only")
+        if mixture.exact is not None:
+            mixture = replace(mixture, exact=without_neutral(mixture.exact, classes)[0])
         table, classes = without_neutral(table, classes)
     settings = settings_of(args)
     result = cross_validate(args.model, table, classes, settings, args.folds, args.run, mixture)

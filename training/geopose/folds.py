@@ -96,7 +96,8 @@ def cross_validate(
 ) -> CrossValidation:
     """Train and test `count` times; each fold keeps its checkpoints in `run`/fold0, ... and can go on there.
 
-    `mixture` says what is learnt from beside the fold's own samples.
+    `mixture` says what is learnt from beside the fold's own samples; its exact ones may be of the same people: a fold
+    leaves out those whom it is stopped or tested by.
     """
     probabilities = np.zeros((len(table), len(classes.classes)))
     thresholds, fold = np.zeros(len(table)), np.zeros(len(table), int)
@@ -104,8 +105,10 @@ def cross_validate(
     for number, (train, test) in enumerate(splits(table, count, settings.seed)):
         inner_train, inner = _inner(table, train, settings.seed)
         classifier = make_classifier(model, classes)
+        held_out = np.concatenate([table.people[test], inner.people])
         started = now_ns()
-        classifier.fit(replace(mixture, table=inner_train), inner, settings, run / f"fold{number}")
+        learnt = replace(mixture.without_people(held_out), table=inner_train)
+        classifier.fit(learnt, inner, settings, run / f"fold{number}")
         trained = now_ns()
         logits = classifier.logits(table.select(test))
         ms.append((now_ns() - trained) / 1e6 / len(test))
@@ -147,6 +150,8 @@ def fold_report(result: CrossValidation, table: PoseTable, classes: ClassFile, g
 def _inner(table: PoseTable, train: np.ndarray, seed: int) -> tuple[PoseTable, PoseTable]:
     """The training part of a fold, split once more by group."""
     part = table.select(train)
-    count = min(INNER_FOLDS, len(np.unique(part.people)))
-    kept, inner = next(splits(part, max(count, 2), seed))
+    if (count := min(INNER_FOLDS, len(np.unique(part.people)))) < 2:
+        raise UserError("two people or recordings are too few for folds: one is tested, one trained on, and nobody is "
+                        "left to stop and calibrate by; picture more people")  # fmt: skip
+    kept, inner = next(splits(part, count, seed))
     return part.select(kept), part.select(inner)

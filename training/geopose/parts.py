@@ -7,12 +7,17 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from engine.errors import UserError
 from stages.classes import ClassFile
-from training.geopose.data import PoseTable, load_table, split_table
+from training.geopose.data import PoseTable, load_table, split_table, with_anything_seen
 from training.geopose.folds import with_groups
 
 log = logging.getLogger(__name__)
+
+FEW_PEOPLE = 8
+"""With fewer, one person alone stops and calibrates, and one alone is tested."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,25 @@ def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
     little to split.
     """
     table = load_source(source, classes, hand)
-    if (table.splits == "").any():
+    if (unsaid := table.splits == "").any():
+        if not unsaid.all():
+            log.warning("the column `split` is empty in %d rows: it is passed over, people are drawn", unsaid.sum())
         table = with_groups(table, no_groups)[0]
-    train, validation, test = split_table(table)
-    if min(len(train), len(validation), len(test)) == 0:
-        raise UserError(f"{source} holds too few people to split; record or draw more, and name them in `group`")
+    try:
+        train, validation, test = split_table(table)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     log.info("%d samples to train on, %d to validate, %d to test", len(train), len(validation), len(test))
+    if (people := len(np.unique(table.people))) < FEW_PEOPLE:
+        log.warning("%d people or recordings: figures of so few say little; believe `fit --folds %d`", people, people)
     return Parts(train, validation, test)
+
+
+def load_exact(source: Path, classes: ClassFile, no_groups: bool = False, hand: str | None = None) -> PoseTable:
+    """Further samples with true keypoints: all that a source holds but those that its own split keeps to validate and
+    to test. Who is held out in the table that they are added to must still be taken out (`without_people`)."""
+    table = with_groups(load_source(source, classes, hand), no_groups)[0]
+    return with_anything_seen(table.select(np.isin(table.splits, ("train", ""))))
 
 
 def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> PoseTable:
