@@ -2,9 +2,9 @@
 
     python -m training.bands --table people/table.csv --out models/bands.toml
 
-Examples are rendered people (`--table`, from `arnis-train synth`), samples of the pose statistics (`--statistics`) or
-both; the view is told from the skeleton by the function that serving uses. A band is the 10th to 90th percentile, a
-little widened; one that is too wide to tell right from wrong, or rests on few examples, is left out.
+Examples are labelled people, real or rendered (`--table`), samples of the pose statistics (`--statistics`) or both;
+the view is told from the skeleton by the function that serving uses. A band is the 10th to 90th percentile, a little
+widened; one that is too wide to tell right from wrong, or rests on few examples, is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.angles import QUANTITIES, VIEWS, measure, view_of
-from stages.classes import NEUTRAL_KIND, ClassFile, load_classes, models_folder
+from stages.classes import NEUTRAL_KIND, ClassFile, load_classes
 from stages.feedback import ANY_VIEW, Band, BandTable
 from training.data.readers import read_any
 from training.geopose.pose_statistics import PoseStatistics
@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--statistics", type=Path, help="pose statistics to draw further examples from")
     parser.add_argument("--samples", type=int, default=20_000, help="examples to draw from them (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=models_folder() / "bands.toml", help="the file to write")
+    parser.add_argument("--out", type=Path, default=Path("bands.toml"), help="the file to write (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -119,6 +119,14 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("there is nothing to learn bands from; give --table, --statistics or both")
     keypoints, labels = (np.concatenate(parts) for parts in zip(*examples, strict=True))
     table = learn_bands(keypoints, labels, classes)
+    without = [name for name in classes.poses if name not in table]
+    if not table:
+        raise UserError(f"no pose has a band: each needs {MIN_SAMPLES} examples that resemble one another; label more "
+                        "pictures")  # fmt: skip
+    if without:
+        _log.warning("no band, and so no cue, for %s: fewer than %d examples, or too unlike", ", ".join(without),
+                     MIN_SAMPLES)  # fmt: skip
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(format_bands(table))
     count = sum(len(bands) for views in table.values() for bands in views.values())
     _log.info("%s: %d bands of %d poses from %d examples", args.out, count, len(table), len(labels))

@@ -59,6 +59,22 @@ def test_the_command_writes_a_file_that_feedback_reads(tmp_path: Path) -> None:
     assert "crown_thrust" in read_bands(out)
 
 
+def test_without_being_told_where_it_writes_into_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--statistics", str(STATISTICS), "--samples", "3000"]) == 0
+    assert (tmp_path / "bands.toml").is_file()
+
+
+def test_too_few_examples_are_told_and_no_empty_file_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bands.toml"
+    assert main(["--statistics", str(STATISTICS), "--samples", "50", "--out", str(out)]) == 2
+    assert "no pose has a band" in capsys.readouterr().err and not out.exists()
+
+
 @pytest.mark.parametrize("arguments", [[], ["--table", "nowhere.csv"], ["--statistics", "nowhere.json"]])
 def test_missing_input_is_one_sentence_and_exit_code_two(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

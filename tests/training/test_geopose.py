@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +23,7 @@ from stages.graph import torso_length
 from stages.skeleton import GRIP, TIP
 from training import app
 from training.data.table import KEYPOINT_COLUMNS
-from training.geopose import export, measure
+from training.geopose import export, fit_command, measure
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
 from training.geopose.batches import Mixture, training_batches
 from training.geopose.data import PoseTable, keypoint_table, load_table, split_table
@@ -84,6 +87,50 @@ def test_no_person_is_in_two_parts_of_a_split(seen: Path) -> None:
     unsplit = PoseTable(**{**vars(table), "splits": np.full(len(table), "")})
     names = [set(part.people) for part in split_table(unsplit)]
     assert all(names) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2])
+
+
+@pytest.mark.parametrize("people", [3, 4, 5, 6, 7, 8, 14])
+def test_few_people_are_split_as_well_as_they_can_be(people: int) -> None:
+    keypoints, labels = PoseStatistics(STATISTICS, CLASSES.names).draw(60, np.random.default_rng(0))
+    names = np.array([f"p{i % people}" for i in range(60)])
+    parts = [set(part.people) for part in split_table(replace(keypoint_table(keypoints, labels), people=names))]
+    assert all(parts) and sum(map(len, parts)) == people and len(set.union(*parts)) == people
+    assert len(parts[0]) >= people - 3
+
+
+def test_too_few_people_to_split_are_told_in_a_sentence() -> None:
+    keypoints, labels = PoseStatistics(STATISTICS, CLASSES.names).draw(60, np.random.default_rng(0))
+    table = replace(keypoint_table(keypoints, labels), people=np.array(["anna", "ben"] * 30))
+    with pytest.raises(UserError, match="2 people or recordings are too few"):
+        split_table(table)
+    with pytest.raises(UserError, match="`split` leaves no sample for val"):
+        split_table(replace(table, splits=np.array(["train", "test"] * 30)))
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    fit_command.add_arguments(parser)
+    return parser.parse_args(["--seen", "a_folder", *words])
+
+
+def test_poses_of_ones_own_are_not_mixed_with_samples_of_the_shipped_ones() -> None:
+    assert fit_command.drawn_samples(options()) == fit_command.DRAWN
+    assert fit_command.drawn_samples(options("--classes", "mine.toml")) == 0
+    assert fit_command.drawn_samples(options("--classes", "mine.toml", "--statistics", "mine.json")) > 0
+    assert fit_command.drawn_samples(options("--classes", "mine.toml", "--drawn", "5")) == 5
+    assert fit_command.drawn_samples(options("--folds", "5")) == 0
+
+
+def test_exact_samples_of_validation_and_test_people_are_left_out() -> None:
+    """Though the table has no split of its own, and in one of its folders a person was never seen."""
+    keypoints, labels = PoseStatistics(STATISTICS, CLASSES.names).draw(60, np.random.default_rng(0))
+    people = np.array([f"p{i // 6}" for i in range(60)])
+    exact = replace(keypoint_table(keypoints, labels), people=people)
+    unseen = keypoints.copy()
+    unseen[people == "p3"] = 0
+    _, validation, test = split_table(replace(exact, keypoints=unseen))
+    learnt = Mixture(None, exact=exact).without_people(np.concatenate([validation.people, test.people])).exact
+    assert learnt is not None and not set(learnt.people) & {*validation.people, *test.people}
 
 
 def test_faults_leave_the_samples_themselves_alone_and_spare_some_sticks() -> None:
@@ -184,9 +231,11 @@ def test_a_finished_run_is_not_trained_again_and_other_data_are_refused(seen: Pa
 
 
 def test_the_export_is_what_the_classifier_takes_and_equals_torch(seen: Path, run_folder: Path, tmp_path: Path) -> None:
-    words = ["export", "--seen", str(seen), "--run", str(run_folder), "--output", str(tmp_path / "model")]
-    assert app.main(words) == 0
-    card, file = load_card(tmp_path / "model")
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    assert app.main(["export", "--seen", str(seen), "--run", str(run), "--notes", "Mind the wall."]) == 0
+    # Without --output nothing shipped is overwritten.
+    card, file = load_card(run / "model")
+    assert card.notes == "Mind the wall." and "80 pictures of 20 people" in card.data
     check_card(card, CLASSES, "model")
     assert card.temperature > 0 and card.threshold is not None and 0.5 <= card.threshold <= 1
     assert max(card.metrics["parity_200"].values()) <= export.PARITY_BOUND

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.classes import load_classes, models_folder
+from stages.classes import load_classes
+from training.data.table import read_table
 from training.geopose import export, measure
+from training.geopose.card_text import data_text, notes_text
 from training.geopose.data import PoseTable, load_table
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
 from training.geopose.fit import load_weights, read_checkpoint
@@ -31,13 +33,6 @@ from training.geopose.quantise import (
 )
 from training.geopose.report.page import write_report
 
-NOTES = (
-    "Confidence is softmax(logits / temperature); temperature and threshold (nine of ten accepted answers right) come "
-    "from validation people. Test people are rendered and seen through the shipped detectors; top1 knows the weapon "
-    "hand, as votes over a video do. Real keypoints are measured only, without crops, and flatter: the statistics "
-    "behind the renders were made from the same photographs (extra trees on statistics of others lose 6 points)."
-)
-
 INT8_NOTES = "Convolutions in INT8 (NNCF, after training), all else in FP32; the metrics compare it with FP32."
 
 log = logging.getLogger(__name__)
@@ -46,48 +41,51 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
     add_data_arguments(parser)
-    parser.add_argument("--output", type=Path, help="model folder to write (default models/geopose)")
+    parser.add_argument("--output", type=Path, help="model folder to write (default RUN/model)")
     parser.add_argument("--int8", action="store_true",
                         help="also quantise to INT8, measured against FP32, into RUN/int8")  # fmt: skip
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
-    parser.add_argument("--data-text", default="Renders of synthetic people, samples of aggregate pose statistics",
-                        help="what the card says it was trained on")  # fmt: skip
+    parser.add_argument("--data-text", help="what the card says it was trained on (default: counted from the table)")
+    parser.add_argument("--notes", help="what the card says of its figures (default: told from the table)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate, measure, export, prove equal, write card and report; 0 on success."""
     torch.set_num_threads(args.threads)
     classes = load_classes(args.classes)
-    parts = load_parts(args.seen, classes, args.no_groups)
+    parts = load_parts(args.seen, classes, args.no_groups, args.hand)
     trained = read_checkpoint(args.run / "best.pt")
     model = load_weights(args.run / "best.pt", len(classes.classes))
     temperature, threshold = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
     log.info("test people: %s", json.dumps(measure.summary(figures)))
-    file = (args.output or models_folder() / "geopose") / "model.onnx"
+    file = (args.output or args.run / "model") / "model.onnx"
     export.export_onnx(model, file)
     figures["parity_200"] = parity(model, file, parts.test)
     if args.transfer:
         real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
         log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
-    common = {"classes": classes, "temperature": temperature, "threshold": threshold, "data": args.data_text}
-    card = partial(export.write_card, trained=trained, **common)
+    rows = read_table(args.seen if args.seen.is_file() else args.seen / "table.csv", classes.names)
+    data, notes = args.data_text or data_text(rows), args.notes or notes_text(rows, args.seen, bool(args.transfer))
+    card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
+                   data=data)  # fmt: skip
     # First of all what is shipped: nothing that fails later can spoil it.
     metrics = _rounded(measure.for_card(figures))
-    card(file.parent, metrics=metrics, notes=NOTES)
+    card(file.parent, metrics=metrics, notes=notes)
     log.info("wrote %s", file.parent)
     if args.int8:
-        rows = _int8(file, args.run / "int8", parts, temperature, threshold)
-        figures["precisions"] = msgspec.to_builtins(rows)
-        card(args.run / "int8", metrics=_rounded(by_precision(rows)), notes=f"{INT8_NOTES} {NOTES}")
+        precisions = _int8(file, args.run / "int8", parts, temperature, threshold)
+        figures["precisions"] = msgspec.to_builtins(precisions)
+        card(args.run / "int8", metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
     if args.ir:
         _ir(model, file, args.ir, parts.test)
-        card(args.ir, metrics=metrics, notes=NOTES, file="model.xml")
+        card(args.ir, metrics=metrics, notes=notes, file="model.xml")
     explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
-    _report(args.run, figures | common | {"classes": classes.names, "notes": NOTES}, trained)
+    facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold, "data": data, "notes": notes}
+    _report(args.run, figures | facts, trained)
     return 0
 
 

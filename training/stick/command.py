@@ -15,7 +15,6 @@ import cv2
 
 from engine.clock import now_ns
 from engine.errors import UserError
-from stages.classes import models_folder
 from training.stick import agree, evaluate
 from training.stick.clips import cache_clips
 from training.stick.data import extend_cache, load_samples
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", type=Path, help="table.csv of renders (made by `arnis-train synth`)")
     parser.add_argument("--clips", type=Path, help="folder of real videos without sticks, to draw sticks into")
     parser.add_argument("--work", type=Path, default=Path("runs/stick"), help="folder for cache and checkpoints")
-    parser.add_argument("--output", type=Path, help="model folder to write (default models/stick_<kind>)")
+    parser.add_argument("--output", type=Path, help="model folder to write (default WORK/stick_<kind>)")
     parser.add_argument("--epochs", type=int, help=epochs)
     parser.add_argument("--samples", type=int, help="pictures an epoch (yolo: pictures written; fused: renders used)")
     parser.add_argument("--size", type=int, choices=(320, 480), default=fused.size, help="side of the input (fused)")
@@ -60,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the options say; returns the exit code. Raises UserError for missing files."""
-    output = args.output or models_folder() / f"stick_{args.kind}"
+    output = args.output or args.work / f"stick_{args.kind}"
     if args.agree is not None:
         model = args.model or str(output)
         distances = agree.measure(model, video_files(args.agree), args.limit, args.threads)

@@ -1,0 +1,39 @@
+"""A card says of whom its figures are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from training.data.table import Table, make_table
+from training.geopose.card_text import data_text, is_rendered, notes_text
+
+
+def table(names: list[str], groups: list[str]) -> Table:
+    count = len(names)
+    rows = [f"row {i}" for i in range(count)]
+    keypoints, sizes = np.ones((count, 19, 3), np.float32), np.full((count, 2), 640)
+    return make_table(Path(), names, ["crown_thrust"] * count, sizes, keypoints, rows, groups=groups)
+
+
+RENDERS = table(["../people/images/p0000_00.jpg", "../people/images/p0001_08.jpg"], ["p0000", "p0001"])
+PHOTOS = table(["photos/crown_thrust/anna_01.jpg", "photos/crown_thrust/ben/2.jpg"], ["anna", "ben"])
+
+
+def test_only_pictures_of_synthetic_people_are_called_rendered(tmp_path: Path) -> None:
+    assert is_rendered(RENDERS) and not is_rendered(PHOTOS)
+    assert "are rendered and seen through the shipped detectors" in notes_text(RENDERS, tmp_path, transfer=False)
+    assert "render" not in notes_text(PHOTOS, tmp_path, transfer=False)
+    assert data_text(PHOTOS).startswith("2 pictures of 2 people") and "synthetic" in data_text(RENDERS)
+
+
+def test_a_table_without_names_or_pictures_says_so(tmp_path: Path) -> None:
+    bare = table(["", ""], ["", ""])
+    assert "names no people" in notes_text(bare, tmp_path / "t.csv", transfer=False)
+    assert "unnamed people" in data_text(bare)
+
+
+def test_real_keypoints_are_spoken_of_only_where_they_were_measured(tmp_path: Path) -> None:
+    assert "Real keypoints" in notes_text(RENDERS, tmp_path, transfer=True)
+    assert "Real keypoints" not in notes_text(RENDERS, tmp_path, transfer=False)
