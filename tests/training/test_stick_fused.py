@@ -272,6 +272,26 @@ def test_the_table_of_precisions_has_a_place_for_each_figure() -> None:
     assert len(lines) == 3 and "nan" in lines[2] and len(lines[1]) == len(lines[2])
 
 
+def test_a_run_can_begin_anew_with_its_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new start removes the checkpoints of the run before, of which the weights may be one."""
+    own = tmp_path / "narrow" / "weights" / "last.pt"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"learnt")
+    begun: list[bytes] = []
+
+    def start(phase: fused.Phase, epochs: int, data: Path, run: Path, settings: object, weights: Path) -> None:
+        begun.append(weights.read_bytes())
+        (run / phase.name / "weights").mkdir(parents=True, exist_ok=True)
+        (run / phase.name / "weights" / "last.pt").write_bytes(phase.name.encode())
+
+    monkeypatch.setattr(fused, "yolo_class", lambda: None)
+    monkeypatch.setattr(fused, "write_data", lambda *args: None)
+    monkeypatch.setattr(fused, "write_yaml", lambda folder, widen: folder)
+    monkeypatch.setattr(fused, "_start", start)
+    fused.fit_fused(None, [], tmp_path, fused.FusedSettings(epochs=2), init=own)
+    assert begun == [b"learnt", b"wide"]
+
+
 # --- command --------------------------------------------------------------------------------------------------------
 
 
