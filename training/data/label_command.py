@@ -67,7 +67,8 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Table:
         if len(picture.parts) < 2:
             raise UserError(f"{folder / picture} lies in no class's folder; move it into one, such as {names[0]}")
         if as_class_name(picture.parts[0]) not in names:
-            raise UserError(f"folder {folder / picture.parts[0]} is no class; rename it or give your --classes")
+            place = folder / picture.parts[0]
+            raise UserError(f"folder {place} is no class; rename it, or give your class file with --classes")
     files = [picture.as_posix() for picture in pictures]
     labels, groups = zip(*(class_and_group(file, names) for file in files), strict=True)
     empty = np.zeros((len(files), NODE_COUNT, 3), np.float32)

@@ -68,7 +68,7 @@ def test_corrections_from_another_tool_overrule_the_table(tmp_path: Path) -> Non
     [
         ([], "holds no .jpg, .png"),
         (["1.jpg"], "lies in no class's folder"),
-        (["somersault/1.jpg"], "somersault is no class; rename it or give your --classes"),
+        (["somersault/1.jpg"], "somersault is no class; rename it, or give your class file with --classes"),
     ],
 )
 def test_other_folders_are_one_sentence_and_exit_code_two(
