@@ -118,6 +118,11 @@ def test_the_page_counts_as_the_matrix_does() -> None:
     assert [(p.first, p.second, p.count, p.known) for p in pairs] == [("a", "b", 5, True), ("b", "c", 1, False)]
 
 
+def test_a_model_that_is_never_sure_is_not_said_to_answer_wrongly(tmp_path: Path) -> None:
+    page = page_of(tmp_path, measured() | {"coverage": 0.0, "accepted_accuracy": 0.0})
+    assert "it answers none." in page.text and "of those answers" not in page.text
+
+
 def test_wilson_intervals_hold_the_share_and_stay_inside() -> None:
     assert figures.wilson(0, 10)[0] == 0 and 0.2 < figures.wilson(0, 10)[1] < 0.35
     assert figures.wilson(10, 10)[1] == 1 and figures.wilson(0, 0) == (0, 1)

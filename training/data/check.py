@@ -157,7 +157,7 @@ def _keypoints(table: Table, classes: ClassFile) -> Iterator[Finding]:
     armed = (table.labels != classes.neutral) & ~anatomy.little_body(table)
     rule = partial(_of_rows, total=len(table))
     yield from rule(
-        "body", "hardly any body is seen; such rows are left out", anatomy.little_body(table), tolerated=0.2
+        "body", "hardly any body is seen; label it, or delete the row", anatomy.little_body(table), tolerated=0.2
     )
     yield from rule(
         "stick", "grip or tip is missing in a pose; label it where it can be seen", anatomy.no_stick(table) & armed,

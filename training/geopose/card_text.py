@@ -36,17 +36,17 @@ def data_text(table: Table) -> str:
         return _RENDERED_DATA
     what = "pictures" if (table.pictures != "").all() else "samples of keypoints"
     people = len(np.unique(table.groups[table.groups != ""]))
-    return f"{len(table)} {what} of {people or 'unnamed'} people or recordings, eight of ten of them trained on"
+    return f"{len(table)} {what} of {people or 'unnamed'} people or recordings, a part kept to validate and to test"
 
 
 def notes_text(table: Table, source: Path, transfer: bool) -> str:
     """For the card's `notes`; `source` is what was given as --seen or --table, `transfer` whether real keypoints were
     measured too."""
-    seen = "seen through the shipped detectors" if source.is_dir() else "with keypoints as their table has them"
+    seen = "seen through the shipped detectors" if source.is_dir() else "as the table has them"
     if is_rendered(table):
         people = f"Test people are rendered and {seen};"
     elif (table.groups != "").all():
-        people = f"Test people are of the same source as those trained on, none of whom they are, and {seen};"
+        people = f"Test people are in the same table but were not trained on; they are {seen};"
     else:
-        people = f"The table names no people: test pictures may show people who were trained on, {seen}, and flatter;"
+        people = f"The table names no people: test samples, {seen}, may be of people who were trained on, and flatter;"
     return " ".join([_CONFIDENCE, people, _HAND, *([_TRANSFER] if transfer else [])])

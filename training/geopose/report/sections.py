@@ -210,10 +210,8 @@ def _sentence(report: RunReport) -> str:
     people = f"{report.people} people" if 0 < report.people < report.samples else "people"
     text = f"On {report.samples:,} pictures of {people} it never saw, it names {report.top1:.0%} right."
     if report.coverage is not None and report.accepted_accuracy is not None:
-        text += (
-            f" Where it may say “unsure”, it answers {report.coverage:.0%} of them, and {report.accepted_accuracy:.0%} "
-            "of those answers are right."
-        )
+        right = f"{report.coverage:.0%} of them, and {report.accepted_accuracy:.0%} of those answers are right"
+        text += f" Where it may say “unsure”, it answers {right if report.coverage else 'none'}."
     ranked = sorted((r for r in class_rows(report) if r.samples >= _ENOUGH), key=lambda row: -row.recall)
     if len(ranked) >= 6:
         best, worst = names_text([r.name for r in ranked[:3]]), names_text([r.name for r in ranked[-3:]])
