@@ -14,6 +14,7 @@ import msgspec
 from benchmarks import devices, hop, latency, networks, overload, program, stage_times, tune
 from benchmarks.figures import Part, Session
 from benchmarks.machine import load, look_at_machine
+from benchmarks.peers import compare
 from benchmarks.report import make_report, table, write_report
 from engine.errors import UserError
 
@@ -59,6 +60,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--list", action="store_true", help="say what the parts measure")
     add("--devices", action="store_true", help="try every device of each runtime with every shipped model")
     add("--tune", action="store_true", help="find the fastest settings here and write them to --out")
+    add("--peers", action="store_true", help="other loops that do the same work, beside arnis-stream")
+    add("--frames", type=int, default=compare.FRAMES, metavar="N", help=f"with --peers, of each ({compare.FRAMES})")
+    add("--task", type=Path, metavar="FILE", help="with --peers, MediaPipe's model; newer packages ship none")
     add("--out", type=Path, default=Path("arnis-tuned.toml"), metavar="FILE", help="with --tune (arnis-tuned.toml)")
     add("--out-dir", type=Path, default=RESULTS, metavar="DIR", help=f"where the report goes ({RESULTS})")
     add("--camera", type=int, default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
@@ -108,10 +112,16 @@ def measure_all(
 
 def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:
     """What is to be measured, by name. Raises UserError for a part that there is not."""
-    if options.devices or options.tune:
-        if options.parts or (options.devices and options.tune):
-            raise UserError("--devices and --tune are run by themselves; leave out the rest")
-        return {"devices": devices.measure} if options.devices else {"tune": lambda s: tune.tune(s, options.out)}
+    apart: dict[str, Callable[[Session], Part]] = {
+        "devices": devices.measure,
+        "tune": lambda session: tune.tune(session, options.out),
+        "peers": lambda session: compare.measure(session, options.frames, options.task),
+    }
+    wanted = [name for name in apart if getattr(options, name)]
+    if wanted:
+        if options.parts or len(wanted) > 1:
+            raise UserError("--devices, --tune and --peers are run by themselves; leave out the rest")
+        return {name: apart[name] for name in wanted}
     known: dict[str, Callable[[Session], Part]] = {name: measure for name, (_, measure) in PARTS.items()}
     known[LATENCY] = lambda session: latency.measure(session, options.camera)
     for name in options.parts:
