@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--people", type=int, default=100, help="synthetic people (default 100)")
     parser.add_argument("--per-person", type=int, default=9, help="pictures of each (default 9)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same pictures (default 1)")
+    parser.add_argument(
+        "--spread", type=float, default=1.0,
+        help="how far poses stray from the mean of their class: 1 as in photographs (default), 0.5 in good form",
+    )  # fmt: skip
     parser.add_argument("--processes", type=int, default=2, help="processes (default 2)")
     parser.add_argument(
         "--backgrounds",
@@ -56,9 +60,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.people < 1 or args.per_person < 1 or args.processes < 1:
         raise UserError("--people, --per-person and --processes must be at least 1")
+    if not 0 <= args.spread <= 2:
+        raise UserError("--spread must be between 0 and 2")
     from training.synth.write import Order, write_dataset
 
-    write_dataset(Order(args.out, args.people, args.per_person, args.seed, args.processes, args.backgrounds))
+    write_dataset(
+        Order(args.out, args.people, args.per_person, args.seed, args.processes, args.backgrounds, args.spread)
+    )
     return 0
 
 

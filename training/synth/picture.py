@@ -167,8 +167,13 @@ class Plan:
     wish: Wish
 
 
-def plan_picture(rng: np.random.Generator, rest: Rest, label: str, classes: ClassFile, size: tuple[int, int]) -> Plan:
-    """Choose view, pose and camera for a picture of class `label`; some neutral pictures have no stick."""
+def plan_picture(
+    rng: np.random.Generator, rest: Rest, label: str, classes: ClassFile, size: tuple[int, int], spread: float = 1.0
+) -> Plan:
+    """Choose view, pose and camera for a picture of class `label`; some neutral pictures have no stick.
+
+    `spread` is the share of the statistics' spread that the poses have.
+    """
     base_view = str(rng.choice(VIEWS))
     between = rng.random() < 0.25
     tall = rest.lengths.hip_m * 2.1
@@ -179,7 +184,7 @@ def plan_picture(rng: np.random.Generator, rest: Rest, label: str, classes: Clas
         kind = str(rng.choice(list(pose.NEUTRAL_KINDS), p=list(pose.NEUTRAL_KINDS.values())))
     camera = random_camera(rng, source, base_view, tall, size)
     if kind in ("class", "statistics"):
-        points = pose.fit_for_palm(rng, source, base_view, rest, camera)
+        points = pose.fit_for_palm(rng, source, base_view, rest, camera, spread)
     else:
         points = pose.neutral_pose(rng, kind, rest, classes.poses)
     view = base_view

@@ -224,12 +224,14 @@ def fit_sample(
     return solve.solve(problem, prior, steps=14)
 
 
-def fit_for_palm(rng: np.random.Generator, name: str, view: str, rest: Rest, camera: Camera) -> Array:
+def fit_for_palm(
+    rng: np.random.Generator, name: str, view: str, rest: Rest, camera: Camera, spread: float = 1.0
+) -> Array:
     """Like `fit_sample`, drawn again while the palm of the class would be out of the hand's reach."""
     palm = palm_of(name)
     seen = bool(rng.random() < statistics()[name][view]["stick_found"])  # once, or trying again would favour one
     for _ in range(PALM_TRIES):
-        points = fit_sample(rng, name, view, rest, camera, seen=seen)
+        points = fit_sample(rng, name, view, rest, camera, spread, seen)
         if palm is None or palm_error_deg(rest, points, palm) < PALM_LIMIT_DEG:
             break
     return points

@@ -45,6 +45,8 @@ class Order:
     seed: int
     processes: int
     backgrounds: Path | None
+    spread: float = 1.0
+    """Share of the statistics' spread that the poses have."""
 
 
 def split_of(person: int) -> str:
@@ -130,7 +132,7 @@ def write_person(
     for k, name in enumerate(labels_of_person(rng, order.per_person, classes)):
         own = np.random.default_rng([order.seed, person, k])
         size = picture.SIZES[int(own.random() < 0.3)]
-        plan = picture.plan_picture(own, performer.rest, name, classes, size)
+        plan = picture.plan_picture(own, performer.rest, name, classes, size, order.spread)
         shot = picture.take_picture(own, renderer, performer, plan, photos, bystanders)
         stem = f"{group_of(person)}_{k:02d}"
         quality = int(own.integers(40, 95))
