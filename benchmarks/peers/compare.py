@@ -105,12 +105,12 @@ def measure_peers(session: Session, frames: int, job: Job) -> tuple[list[Row], l
             try:
                 run = run_program(arguments, session.folder, "benchmarks.peers")
             except UserError as error:
-                reason = str(error).rpartition(" failed: ")[2]
+                reason = str(error).partition(" failed: ")[2] or str(error)
             else:
                 rows.append(row_of(peer.title, run, frames, peer.sees))
                 notes += [] if peer.sees else [f"{peer.title}: they cost what trained ones do, and name nothing."]
         if reason is not None:
-            notes.append(f"{name} was skipped: {reason}.")
+            notes.append(f"{name} was skipped: {reason.rstrip('.')}.")
     return rows, notes
 
 
