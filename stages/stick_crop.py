@@ -100,15 +100,25 @@ def extract_crop(image_bgr: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
     Beyond the picture it is black. A large crop is shrunk by area, for a thin stick would alias away otherwise.
     """
     centre_x, centre_y, side_px = crop
-    oversample = int(np.clip(round(side_px / size_px), 1, 4))
-    scale = size_px * oversample / side_px
-    # Pixel indices are centres, coordinates are edges: hence the halves.
     left, top = centre_x - side_px / 2, centre_y - side_px / 2
-    shift = [(0.5 - left) * scale - 0.5, (0.5 - top) * scale - 0.5]
+    shrink = int(np.clip(round(side_px / size_px), 1, 4))
+    height, width = image_bgr.shape[:2]
+    # What the crop touches, one shrunk pixel more on each side; a whole factor is the case for which area is fast.
+    x0, y0 = (max(0, int(np.floor(low)) - shrink) for low in (left, top))
+    across, down = (
+        max(0, min(end, int(np.ceil(low + side_px)) + shrink) - start) // shrink
+        for low, start, end in ((left, x0, width), (top, y0, height))
+    )
+    if not across or not down:
+        return np.zeros((size_px, size_px, 3), np.uint8)
+    part = image_bgr[y0 : y0 + down * shrink, x0 : x0 + across * shrink]
+    if shrink > 1:
+        part = cv2.resize(part, (across, down), interpolation=cv2.INTER_AREA)
+    scale = size_px * shrink / side_px
+    # Pixel indices are centres, coordinates are edges: hence the halves.
+    shift = [(0.5 - (low - start) / shrink) * scale - 0.5 for low, start in ((left, x0), (top, y0))]
     matrix = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
-    target = (size_px * oversample, size_px * oversample)
-    cut = cv2.warpAffine(image_bgr, matrix, target, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return cut if oversample == 1 else cv2.resize(cut, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    return cv2.warpAffine(part, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 def to_crop(points: np.ndarray, crop: Crop) -> np.ndarray:
