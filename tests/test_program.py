@@ -207,11 +207,17 @@ def test_a_number_of_frames_can_be_asked_for(tmp_path: Path, light: Path, clip: 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has loaded")
 def test_ctrl_c_while_it_still_loads_is_no_traceback() -> None:
-    process = subprocess.Popen(command("--source", "demo"), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command("--source", "demo", "--view", "none", "--publish", "off"), env=ENVIRONMENT, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+    )  # fmt: skip
     while process.poll() is None and "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    try:
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert "Traceback" not in errors
     assert process.returncode in (0, 130)
 
