@@ -20,6 +20,7 @@ from stages.classify import INPUTS
 from stages.graph import build_graph
 from stages.runtime import RUNTIMES, load_network
 from training.geopose.data import PoseTable
+from training.onnx_file import strip_traces
 from training.stick.export import git_revision, quieten_exporter, toml_text
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def export_onnx(model: nn.Module, file: Path) -> None:
         dynamic_shapes={name: {0: batch} for name in INPUTS}, opset_version=_OPSET, dynamo=True,
         external_data=False, verbose=False,
     )  # fmt: skip
+    strip_traces(file)
     use_all_inputs(file)
 
 

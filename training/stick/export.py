@@ -18,6 +18,7 @@ from torch import nn
 
 from engine.errors import UserError
 from stages.cards import Card, CardInput, sha256_of
+from training.onnx_file import strip_traces
 from training.stick.network import SIZE_PX, StickNet
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def export_onnx(served: nn.Module, path: Path, form: Form = CROPS) -> None:
         external_data=False,
         verbose=False,
     )
+    strip_traces(path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 3) if free else (1,):
         example = form.example(batch)
