@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write("\n".join([*dry_run(config, options.source), ""]))
         return 0
     if sys.stderr.isatty():  # the first start takes seconds: both runtimes are timed
-        sys.stderr.write(f"{PROGRAM}: starting; q or Ctrl-C ends it\n")
+        sys.stderr.write(f"{PROGRAM}: starting; Ctrl-C ends it\n")
     summary = run_pipeline(
         config,
         options.source,
@@ -254,7 +254,3 @@ def _positive(kind: type[int] | type[float]) -> Any:
 
     convert.__name__ = f"positive {kind.__name__}"
     return convert
-
-
-if __name__ == "__main__":
-    sys.exit(main())
