@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.running import run_program
-from stages.classes import models_folder
+from benchmarks.running import free_url, run_program
+from stages.classes import load_classes, models_folder
 
 QUIET = ("--view", "none", "--publish", "off")
+GATE_OFF = ("--set", "gate.motion=false")
+"""Every frame is detected."""
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -25,13 +27,25 @@ class Hold(msgspec.Struct, frozen=True):
 class DemoTruth(msgspec.Struct, frozen=True):
     """What the person in the demo clip does, as the clip's renderer wrote it down."""
 
+    frames: int
+    fps: float
     holds: list[Hold]
+
+
+def load_truth() -> DemoTruth:
+    """The file beside the clip."""
+    return msgspec.json.decode((models_folder() / "demo.json").read_bytes(), type=DemoTruth)
 
 
 def load_holds() -> list[Hold]:
     """The twelve held poses of the demo clip, without the neutral ones."""
-    truth = msgspec.json.decode((models_folder() / "demo.json").read_bytes(), type=DemoTruth)
-    return [hold for hold in truth.holds if hold.label != "neutral"]
+    neutral = load_classes().neutral
+    return [hold for hold in load_truth().holds if hold.label != neutral]
+
+
+def published() -> list[str]:
+    """Arguments that publish as in live use, but on a port that is free, and show no window."""
+    return ["--view", "none", "--publish", free_url(), "--set", "publish.frames_url=off"]
 
 
 def named_share(results: list[dict[str, Any]], hold: Hold) -> float:

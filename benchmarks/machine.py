@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from stages.runtime import usable_cores
+
 PACKAGES = ("arnis-stream", "numpy", "opencv-python-headless", "av", "pyzmq", "msgspec", "onnxruntime", "openvino")
 
 
@@ -47,11 +49,6 @@ def look_at_machine() -> Machine:
         versions=_versions(),
         load_before=load(),
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load() -> tuple[float, float, float] | None:

@@ -11,12 +11,11 @@ import msgspec
 import numpy as np
 
 from benchmarks.figures import Chart, Part, Row, Session, percentiles_ms, ratio
-from benchmarks.machine import usable_cores
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages.cards import Card, load_card
 from stages.classes import models_folder
-from stages.runtime import RUNTIMES, Backend, Network, Precision, load_network
+from stages.runtime import RUNTIMES, Backend, Network, Precision, load_network, usable_cores
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 _WARM_UP_CALLS = 3

@@ -10,15 +10,12 @@ import msgspec
 
 from benchmarks.bare import Bare, measure_bare
 from benchmarks.clips import at_twice_the_rate, every_third_frame
-from benchmarks.demo import named_holds
+from benchmarks.demo import GATE_OFF, load_truth, named_holds, published
 from benchmarks.figures import Chart, Part, Row, Session, Value, ratio
-from benchmarks.machine import usable_cores
-from benchmarks.running import Run, free_url, run_program
+from benchmarks.running import Run, run_program
 from stages.capture import DEMO
+from stages.runtime import usable_cores
 
-GATE_OFF = ("--set", "gate.motion=false")
-FRAMES = 1065
-"""Of the demo clip."""
 STREAMS = (1, 2, 4, 8)
 STREAMS_S = 20
 
@@ -54,11 +51,11 @@ def measure(session: Session) -> Part:
     devices: dict[str, str] = {}
     for way in [chosen[0], chosen[4]] if session.quick else chosen:
         session.say(f"the program, {way.name}")
-        run = run_program(["--source", way.clip, *way.arguments, *limit, *_output()], session.folder)
+        run = run_program(["--source", way.clip, *way.arguments, *limit, *published()], session.folder)
         devices |= run.devices
         rows.append(program_row(way.name, run))
     session.say("the networks alone")
-    bare = measure_bare(60 if session.quick else FRAMES, sorted({1, usable_cores()}))
+    bare = measure_bare(60 if session.quick else load_truth().frames, sorted({1, usable_cores()}))
     fastest = max(bare, key=lambda figures: figures.fps)
     rows += [bare_row(figures) for figures in bare]
     rows += [] if session.quick else _streams(session)
@@ -82,7 +79,7 @@ def program_row(name: str, run: Run) -> Row:
         "fps": run.stats["fps_out"],
         **{f"{key}_ms": latency.get(key) for key in ("p50", "p95", "p99", "max")},
         "dropped": sum(run.stats["dropped"].values()),
-        "named": named_holds(run.results) if run.frames >= FRAMES else None,
+        "named": named_holds(run.results) if run.frames >= load_truth().frames else None,
         "cpu_ms_per_frame": run.cpu_ms_per_frame,
         "memory_mb": run.peak_mb,
         "first_result_s": run.first_result_s,
@@ -137,12 +134,7 @@ def _streams(session: Session) -> list[Row]:
     for count in STREAMS:
         session.say(f"{count} stream{'s' if count > 1 else ''} of 10 fps for {STREAMS_S} s")
         sources = [argument for _ in range(count) for argument in ("--source", clip)]
-        run = run_program([*sources, "--realtime", "--duration", str(STREAMS_S), *_output()], session.folder)
+        run = run_program([*sources, "--realtime", "--duration", str(STREAMS_S), *published()], session.folder)
         row = program_row(f"{count} x 10 fps", run)
         rows.append({**row, "named": None, "slowest_stream": slowest_share(run)})
     return rows
-
-
-def _output() -> list[str]:
-    """Publishing as in live use, but on a port that is free."""
-    return ["--view", "none", "--publish", free_url(), "--set", "publish.frames_url=off"]

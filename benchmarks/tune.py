@@ -15,13 +15,13 @@ import msgspec
 
 from benchmarks.demo import QUIET, named_holds
 from benchmarks.figures import Part, Row, Session, Value
-from benchmarks.machine import usable_cores
 from benchmarks.networks import installed_runtimes
 from benchmarks.running import run_program
 from engine.config import WorkerSettings, load_config
 from engine.errors import UserError
 from stages.app import default_config
 from stages.capture import DEMO
+from stages.runtime import usable_cores
 
 WORTHWHILE = 1.03
 """How many times the frames a value must give: less is noise."""

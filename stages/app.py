@@ -64,8 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return 2
-    except KeyboardInterrupt:
-        return 130
     except Exception as error:
         if options.debug:
             raise

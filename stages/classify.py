@@ -83,7 +83,7 @@ class ClassifySettings(msgspec.Struct, forbid_unknown_fields=True):
     backend: Backend = "auto"
     """Runtime: onnxruntime, openvino, or auto: the faster one here."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
-    """Threads of the network; 0: as many as there are cores, at most four."""
+    """Threads of the network; 0: those of `stages.runtime.default_threads`."""
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     """Confidence from which a pose is accepted; 0: the one in the model's card."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8

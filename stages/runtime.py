@@ -98,8 +98,12 @@ def default_threads() -> int:
     The networks of body and stick work at the same time, on frames that follow one another. With two threads instead of
     one each answers a fifth sooner, but costs half as much again of a processor that has none to spare.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, cores // 2))
+    return max(1, min(4, usable_cores() // 2))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cache_folder() -> Path:

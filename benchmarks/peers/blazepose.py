@@ -12,14 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.demo import load_truth
 from benchmarks.peers.loop import Answer, Answers, Job, StickAndPose, frames_of
 from engine.clock import now_ns
 from stages.detectors import BodyCandidate, box_around, mark_missing
 from stages.detectors.mediapipe import MediaPipePose
 from stages.skeleton import BLAZE35, BODY_COUNT
 
-FPS = 30
-"""Of the demo clip: MediaPipe wants to know how much time passes."""
 _MODEL = "modules/pose_landmark/pose_landmark_full.tflite"
 
 Detect = Callable[[np.ndarray, float], Sequence[BodyCandidate]]
@@ -28,11 +27,11 @@ Detect = Callable[[np.ndarray, float], Sequence[BodyCandidate]]
 
 def answers(job: Job) -> Answers:
     """One for every frame of the clip. Raises UserError when the model can't be loaded."""
-    rest = StickAndPose()
+    rest, fps = StickAndPose(), load_truth().fps  # MediaPipe wants to know how much time passes
     with from_task(job.task) if job.task else from_package() as detect:
         for number, image in enumerate(frames_of(job.clip)):
             decoded_at_ns = now_ns()
-            yield Answer(decoded_at_ns, rest.name(image, detect(image, number / FPS)))
+            yield Answer(decoded_at_ns, rest.name(image, detect(image, number / fps)))
 
 
 def lacks(job: Job) -> str | None:

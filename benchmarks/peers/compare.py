@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.demo import load_holds, named_share
+from benchmarks.demo import GATE_OFF, load_holds, named_share, published
 from benchmarks.figures import Chart, Part, Row, Session, ratio
 from benchmarks.peers import blazepose, sequential, supervised, yolo
 from benchmarks.peers.loop import Job, Loop
-from benchmarks.running import Run, free_url, run_program
+from benchmarks.running import Run, run_program
 from engine.clock import NS_PER_MS, NS_PER_S
 from engine.errors import UserError
 from stages.capture import DEMO
@@ -52,12 +52,11 @@ PEERS = {
     "supervision": Peer(title="supervision's frames, plain loop", loop=supervised.answers, package="supervision"),
 }
 
-GATE_OFF = "arnis-stream, gate off"
-GATE_OFF_SETTINGS = ("--set", "gate.motion=false")
+SAME_WORK = "arnis-stream, gate off"
 OURS: dict[str, tuple[str, ...]] = {
     "arnis-stream": (),
-    GATE_OFF: GATE_OFF_SETTINGS,
-    f"{GATE_OFF}, one frame in flight": (*GATE_OFF_SETTINGS, "--set", "engine.in_flight=1"),
+    SAME_WORK: GATE_OFF,
+    f"{SAME_WORK}, one frame in flight": (*GATE_OFF, "--set", "engine.in_flight=1"),
 }
 """Ways to run our program, as fast as it goes; the second does the same work as a peer."""
 
@@ -75,17 +74,17 @@ def measure(session: Session, frames: int = FRAMES, task: Path | None = None) ->
     devices: dict[str, str] = {}
     for name, settings in OURS.items():
         session.say(f"{name}, {frames} frames")
-        arguments = ["--source", DEMO, "--fast", "--max-frames", str(frames), *settings, *_output()]
+        arguments = ["--source", DEMO, "--fast", "--max-frames", str(frames), *settings, *published()]
         run = run_program(arguments, session.folder)
         rows.append(row_of(name, run, frames))
         devices |= run.devices
     others, notes = measure_peers(session, frames, Job(clip=models_folder() / "demo.mp4", task=task))
-    reference = next(row for row in rows if row["loop"] == GATE_OFF)
+    reference = next(row for row in rows if row["loop"] == SAME_WORK)
     for row in others:
         row["wins"] = wins(row, reference)
     return Part(
         name="peers",
-        title=f"Peers on the demo clip, {frames} frames; a peer wins against {GATE_OFF}",
+        title=f"Peers on the demo clip, {frames} frames; a peer wins against {SAME_WORK}",
         rows=[*rows, *others],
         notes=[*(against(row, reference) for row in others), *notes],
         chart=Chart(("loop",), "fps"),
@@ -154,11 +153,6 @@ def against(peer: Row, ours: Row) -> str:
     """How much faster ours is, in a sentence."""
     frames, latency = ratio(ours["fps"], peer["fps"]), ratio(ours["p95_ms"], peer["p95_ms"])
     return f"{ours['loop']} does {frames} times the frames of {peer['loop']}, at {latency} of its p95 latency."
-
-
-def _output() -> Sequence[str]:
-    """Publishing as in live use, but on a port that is free."""
-    return ["--view", "none", "--publish", free_url(), "--set", "publish.frames_url=off"]
 
 
 def _ready_ns(result: dict[str, Any]) -> float:

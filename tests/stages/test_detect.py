@@ -16,11 +16,20 @@ from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.stage import Context
 from stages.cards import sha256_of
-from stages.detect import Detect, DetectSettings, DetectStick, HandVote, choose_person, is_plausible, wrist_distances
+from stages.detect import (
+    Detect,
+    DetectSettings,
+    DetectStick,
+    HandVote,
+    StickChoice,
+    choose_person,
+    is_plausible,
+    wrist_distances,
+)
 from stages.detectors import BodyCandidate, Runtime, StickCandidate, box_around, mark_missing, open_model, overlap
 from stages.detectors.movenet import parts_of_frame, square_around, whole_frame
 from stages.detectors.yolo import Yolo, decode, letterbox
-from stages.packets import ArnisPacket, GateDecision, Stick
+from stages.packets import ArnisPacket, GateDecision, Person, Stick
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST
 
 CLIPS = Path(__file__).parent.parent / "clips"
@@ -241,6 +250,22 @@ def test_close_hands_count_as_right_handed_until_the_left_one_is_clearly_nearer(
     for _ in range(5):
         verdict = vote.cast(left=0.1, right=0.6, confidence=0.9)
     assert verdict == "left"
+
+
+def test_somebody_else_begins_a_new_vote_and_streams_vote_apart() -> None:
+    choice, keypoints = StickChoice(DetectSettings()), standing_person(100)
+
+    def hand(stream: str, track: int, wrist: int) -> str:
+        x, y = keypoints[wrist, :2].tolist()
+        person = Person(track=track, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints)
+        stick = choice.choose(stream, person, [stick_at((x, y), (x, y + 80))])
+        assert stick is not None
+        return stick.hand
+
+    assert {hand("0", 1, LEFT_WRIST) for _ in range(20)} == {"left"}
+    assert hand("0", 1, RIGHT_WRIST) == "left", "one odd frame"
+    assert hand("1", 1, RIGHT_WRIST) == "right"
+    assert hand("0", 2, RIGHT_WRIST) == "right"
 
 
 # --- other networks -------------------------------------------------------------------------------------------------
