@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,11 @@ def fit(
     validation: PoseTable,
     settings: FitSettings,
     run: Path,
-    start: Path | None = None,
     model: str = "geopose",
 ) -> Path:
     """Train, and return the file of the best weights, `run`/best.pt; goes on from `run`/last.ckpt where there is one.
 
-    `start` are the weights of an earlier run to begin with. Raises UserError when `run` holds another training.
+    Raises UserError when `run` holds another training.
     """
     from training.geopose.loop import Task, train
 
@@ -56,8 +56,10 @@ def fit(
         return best
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    network = load_weights(start, len(classes.classes)) if start else declared.build(len(classes.classes), settings)
-    if start is None:
+    network = declared.build(len(classes.classes), settings)
+    if settings.start:
+        begin_with(network, Path(settings.start), classes.names)
+    else:
         _standardise(network, mixture, settings)
     run.mkdir(parents=True, exist_ok=True)
     train(Task(network.train(), classes, mixture, validation, settings), settings, run, facts)
@@ -75,6 +77,34 @@ def load_weights(file: Path, class_count: int) -> nn.Module:
     network = network_model(state["network"]).build(class_count, settings)
     network.load_state_dict(state["weights"])
     return network.eval()
+
+
+@torch.no_grad()
+def begin_with(network: nn.Module, file: Path, class_names: Sequence[str]) -> None:
+    """Give a network the weights of a `best.pt`, which may be of other classes: what says which class it is goes over
+    class by class, new classes keep their random weights.
+
+    Raises UserError when there is no such file or it holds another network.
+    """
+    state = read_checkpoint(file)
+    new = [row for row, name in enumerate(class_names) if name in state["classes"]]
+    old = [state["classes"].index(class_names[row]) for row in new]
+    own, given = network.state_dict(), state["weights"]
+    if own.keys() != given.keys():
+        raise UserError(f"weights {file} are of the network {state['network']}; choose --model {state['network']}")
+    for name, tensor in own.items():
+        if name in _last_layer(network):
+            tensor[new] = given[name][old]
+        elif tensor.shape != given[name].shape:
+            raise UserError(f"weights {file} do not fit at {name}; train them anew with this version and its settings")
+        else:
+            tensor.copy_(given[name])
+
+
+def _last_layer(network: nn.Module) -> tuple[str, str]:
+    """Names of the weights and the biases that have a row for each class."""
+    linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear) and name.startswith("head")]
+    return f"{linear[-1]}.weight", f"{linear[-1]}.bias"
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from engine.errors import UserError
 class FitSettings:
     """Shared by all classifiers; trees read only `seed` and `threads`. Shares and rates are 0..1, angles radians."""
 
+    start: str = ""
+    """File of the weights to begin with, as far as they fit (`best.pt` of an earlier run); empty: random ones."""
     epochs: int = 100
     batch: int = 64
     learning_rate: float = 3e-4
