@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ pytest.importorskip("torch", reason="needs the training extra: torch")
 
 from stages.cards import load_card, sha256_of
 from stages.classes import models_folder
+from training import app
 from training.stick.clips import body_detector, frames_with_person
 from training.stick.evaluate import Answer, StickModel
 
@@ -91,3 +93,26 @@ def test_several_crops_at_once_give_the_same_answers_as_one_by_one(model: StickM
     for i in range(3):
         for batch, single in zip(together, model.network(crops[i : i + 1]), strict=True):
             assert np.allclose(batch[i], single[0], atol=1e-3)
+
+
+def test_a_table_is_judged_where_the_labelled_person_was_looked_at(tmp_path: Path) -> None:
+    finder, capture = body_detector(), cv2.VideoCapture(str(models_folder() / "demo.mp4"))
+    head = [f"kp{k}_{axis}" for k in range(19) for axis in ("x", "y", "conf")]
+    rows = [["image_path", "label", "label_name", *head]]
+    with (HERE / "demo_ends.csv").open(newline="") as stream:
+        truth = list(csv.DictReader(stream))[1:4]
+    for shift_px, ends in zip((0, 0, 300), truth, strict=True):
+        capture.set(cv2.CAP_PROP_POS_FRAMES, int(ends["frame"]))
+        frame = capture.read()[1]
+        keypoints = finder.detect(frame, None, "", 0.0)[0].keypoints.copy()
+        keypoints[:, 0] += shift_px  # as if the label were of somebody beside
+        stick = [[float(ends[f"{end}_x"]) + shift_px, float(ends[f"{end}_y"]), 1.0] for end in ("grip", "tip")]
+        cv2.imwrite(str(tmp_path / f"{ends['frame']}.jpg"), frame)
+        points = [*keypoints.tolist(), *stick]
+        rows.append([f"{ends['frame']}.jpg", "0", "crown_thrust", *(str(value) for point in points for value in point)])
+    with (tmp_path / "table.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    command = ["detector", "--judge", "--model", "stick_heatmap", "--table", str(tmp_path / "table.csv")]
+    assert app.main([*command, "--json", str(tmp_path / "judged.json")]) == 0
+    figures = json.loads((tmp_path / "judged.json").read_text())["views"]["all"]
+    assert figures["pictures_with_stick"] == 2 and figures["grip_found_rate"] == 1

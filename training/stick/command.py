@@ -6,6 +6,7 @@ Each step of a training can be resumed.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import cv2
 
 from engine.clock import now_ns
 from engine.errors import UserError
+from stages.cards import load_card
 from training.stick import agree, evaluate
 from training.stick.clips import cache_clips
 from training.stick.data import extend_cache, load_samples
@@ -52,9 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=0, help="judge at most so many pictures of a split or clip")
     others = parser.add_argument_group("instead of training")
     others.add_argument("--int8", action="store_true", help="quantise --model and judge it by its keypoints")
+    others.add_argument("--judge", action="store_true", help="judge --model by all of --table, whom it has never met")
     others.add_argument("--agree", type=Path, metavar="CLIPS", help="agreement of --model with MoveNet Thunder")
     others.add_argument("--model", help="a shipped model's name or a model folder (default: the --output of --kind)")
-    others.add_argument("--json", type=Path, help="also write the agreement to this file")
+    others.add_argument("--json", type=Path, help="also write the figures of --judge or --agree to this file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         distances = agree.measure(model, video_files(args.agree), args.limit, args.threads)
         sys.stdout.write(agree.report(model, distances, args.json) + "\n")
         return 0
+    if args.judge:
+        return run_judge(args, args.model or str(output))
     if args.int8:
         return run_int8(args, args.model or str(output))
     if args.table is None and args.clips is None:
@@ -105,6 +110,25 @@ def run_fused(args: argparse.Namespace, output: Path) -> int:
     for name, value in metrics.items():
         log.info("%s: %s", name, value)
     log.info("model written to %s", output)
+    return 0
+
+
+def run_judge(args: argparse.Namespace, model: str) -> int:
+    """Print a stick detector's figures on every picture of a table."""
+    if args.table is None:
+        raise UserError("--judge needs --table: pictures of people whom the model has never met")
+    card, file = load_card(model)
+    if card.architecture != KINDS["heatmap"].architecture:
+        raise UserError(f"--judge knows stick detectors with heatmaps, and {model} is of {card.architecture}")
+    outcomes = evaluate.outcomes(evaluate.StickModel(file), evaluate.seen_rows(args.table, limit=args.limit))
+    if not any(outcome.visible for outcome in outcomes):
+        raise UserError(f"{args.table} shows nobody with a stick; give a table with grip and tip")
+    threshold = card.threshold or 0.0
+    figures = {"all": evaluate.summarise(outcomes, threshold)} | evaluate.by_view(outcomes, threshold)
+    text = json.dumps({"model": model, "threshold": threshold, "views": figures}, indent=1)
+    sys.stdout.write(text + "\n")
+    if args.json is not None:
+        args.json.write_text(text + "\n")
     return 0
 
 

@@ -23,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spread", type=float, default=1.0,
         help="how far poses stray from the mean of their class: 1 as in photographs (default), 0.5 in good form",
     )  # fmt: skip
+    parser.add_argument(
+        "--size", type=picture_size, metavar="WIDTHxHEIGHT",
+        help="of every picture (default 640x640 or 640x480); 1280x720 is what arnis-stream asks of a camera",
+    )  # fmt: skip
     parser.add_argument("--processes", type=int, default=2, help="processes (default 2)")
     parser.add_argument(
         "--backgrounds",
@@ -32,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "only for training, never shipped",
     )
     parser.add_argument("--truth", type=Path, help="demo: also write the true keypoints of every frame to this table")
+
+
+def picture_size(text: str) -> tuple[int, int]:
+    """Width and height of `1280x720`; raises argparse's error for anything else or what no camera gives."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and 240 <= int(width) <= 3840 and 240 <= int(height) <= 2160):
+        raise argparse.ArgumentTypeError(f"{text!r} is no picture size; write WIDTHxHEIGHT, such as 1280x720")
+    return int(width), int(height)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     from training.synth.write import Order, write_dataset
 
     write_dataset(
-        Order(args.out, args.people, args.per_person, args.seed, args.processes, args.backgrounds, args.spread)
+        Order(
+            args.out, args.people, args.per_person, args.seed, args.processes, args.backgrounds, args.spread, args.size
+        )
     )
     return 0
 

@@ -47,6 +47,8 @@ class Order:
     backgrounds: Path | None
     spread: float = 1.0
     """Share of the statistics' spread that the poses have."""
+    size: tuple[int, int] | None = None
+    """Width and height of every picture in pixels; None: those of `picture.SIZES`."""
 
 
 def split_of(person: int) -> str:
@@ -131,7 +133,7 @@ def write_person(
     rows = []
     for k, name in enumerate(labels_of_person(rng, order.per_person, classes)):
         own = np.random.default_rng([order.seed, person, k])
-        size = picture.SIZES[int(own.random() < 0.3)]
+        size = order.size or picture.SIZES[int(own.random() < 0.3)]
         plan = picture.plan_picture(own, performer.rest, name, classes, size, order.spread)
         shot = picture.take_picture(own, renderer, performer, plan, photos, bystanders)
         stem = f"{group_of(person)}_{k:02d}"
