@@ -101,6 +101,7 @@ class _Pipeline:
                 worker=_NAME,
                 streams=self._streams,
                 frames=self._frames,
+                sections=self._sections,
                 request_stop=self._stop.want,
                 health=lambda: self._record,
             )

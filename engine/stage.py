@@ -7,7 +7,7 @@ A stage is named in the configuration as `"module:Class"`. It is constructed in 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -38,6 +38,8 @@ class Context(msgspec.Struct, kw_only=True):
     streams: list[str]
     """Names of all the streams, in the order of the sources."""
     frames: FrameAccess
+    sections: Mapping[str, Any] = {}
+    """All settings as plain values, for what a stage must know of another one's."""
     restarts: int = 0
     """How often this worker has been restarted: a writer appends instead of starting anew."""
     request_stop: Callable[[], None]

@@ -45,6 +45,7 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
         worker=spec.name,
         streams=spec.streams,
         frames=owned or rings,
+        sections=spec.sections,
         restarts=spec.restarts,
         request_stop=lambda: line.send(StopRequested()),
         health=lambda: loop.health,

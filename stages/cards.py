@@ -1,4 +1,7 @@
-"""A model folder: one model file and the `card.toml` that says what it is; what differs from its card is not loaded."""
+"""A model folder: one model file and the `card.toml` that says what it is; what differs from its card is not loaded.
+
+A pose classifier of other classes than the shipped ones has them beside its card, in a `classes.toml` of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import UserError
-from stages.classes import models_folder
+from stages.classes import CLASSES_FILE, ClassFile, load_classes, models_folder
 
 
 class CardInput(msgspec.Struct, frozen=True):
@@ -47,14 +50,27 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     made_with: dict[str, str] = {}
 
 
+def model_folder(model: str | Path) -> Path:
+    """The folder itself, or that of a shipped model by its name (`stick_heatmap`); it need not exist."""
+    shipped = models_folder() / model
+    return shipped if not Path(model).is_dir() and shipped.is_dir() else Path(model)
+
+
+def load_model_classes(model: str | Path) -> ClassFile:
+    """Classes of a pose classifier: those in its folder, or else the shipped ones.
+
+    Raises UserError when they are malformed; `stages.classify.check_card` tells whether they are the model's.
+    """
+    own = model_folder(model) / CLASSES_FILE
+    return load_classes(own if own.is_file() else None)
+
+
 def load_card(model: str | Path) -> tuple[Card, Path]:
     """Card and verified model file of a folder, or of a shipped model by its name (`stick_heatmap`).
 
     Raises UserError when the folder, card or file is missing, or the file's SHA-256 differs from the card's.
     """
-    folder = Path(model)
-    if not folder.is_dir() and (models_folder() / model).is_dir():
-        folder = models_folder() / model
+    folder = model_folder(model)
     path = folder / "card.toml"
     if not path.is_file():
         raise UserError(f"model {model}: no card.toml in {folder}; give a shipped model's name or a folder with a card")

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.errors import UserError
 
+CLASSES_FILE = "classes.toml"
 NEUTRAL_KIND = "neutral"
 
 
@@ -71,7 +72,7 @@ def models_folder() -> Path:
 
 def load_classes(path: Path | None = None) -> ClassFile:
     """Read a class file (the shipped one by default); raises UserError when it is missing or malformed."""
-    path = path or models_folder() / "classes.toml"
+    path = path or models_folder() / CLASSES_FILE
     try:
         classes = msgspec.toml.decode(path.read_bytes(), type=ClassFile)
     except FileNotFoundError:

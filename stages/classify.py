@@ -14,8 +14,8 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.stage import Context
-from stages.cards import Card, load_card
-from stages.classes import ClassFile, load_classes
+from stages.cards import Card, load_card, load_model_classes
+from stages.classes import CLASSES_FILE, ClassFile
 from stages.graph import CROP_SIZE_PX, DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
 from stages.packets import ArnisPacket, GraphInput, Pose
 from stages.runtime import Backend, Network, load_network
@@ -72,14 +72,17 @@ def check_card(card: Card, classes: ClassFile, model: str) -> None:
     if inputs != INPUTS:
         raise UserError(f"model {model} takes other inputs than this program builds; run `arnis-train export` again")
     if card.classes != classes.names or card.classes_sha256 != classes.digest():
-        raise UserError(f"model {model} was trained for other classes; train it anew, or restore models/classes.toml")
+        raise UserError(
+            f"model {model} was trained for other classes; put the class file that it was trained with into its folder "
+            f"as {CLASSES_FILE}, or train it anew"
+        )
 
 
 class ClassifySettings(msgspec.Struct, forbid_unknown_fields=True):
     """Section `[classify]`."""
 
     model: str = "geopose"
-    """Shipped model, or a folder with a card."""
+    """Shipped model, or a folder with a card, and with a class file when its classes are not the shipped ones."""
     backend: Backend = "auto"
     """Runtime: onnxruntime, openvino, or auto: the faster one here."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
@@ -103,7 +106,7 @@ class Classify:
         self.max_batch, self.max_wait_ms = settings.max_batch, settings.max_wait_ms
 
     def open(self, context: Context) -> None:
-        self._classes = load_classes()
+        self._classes = load_model_classes(self._settings.model)
         card, file = load_card(self._settings.model)
         check_card(card, self._classes, self._settings.model)
         shapes = [tuple(size or 1 for size in shape) for _, shape in INPUTS.values()]
@@ -131,6 +134,12 @@ class Classify:
 
     def close(self) -> None:
         """Nothing to release: the network goes with the process."""
+
+
+def classes_of(context: Context) -> ClassFile:
+    """The classes that this program tells apart, for the other stages; raises UserError as `load_model_classes`."""
+    settings = msgspec.convert(context.sections.get(Classify.name, {}), ClassifySettings)
+    return load_model_classes(settings.model)
 
 
 def _is_asked(packet: ArnisPacket) -> bool:

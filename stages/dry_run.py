@@ -79,7 +79,9 @@ def dry_run(config: Config, sources: Sequence[str]) -> list[str]:
 
 def _open_worker(name: str, stages: Sequence[str], sections: dict[str, Any], streams: list[str]) -> list[str]:
     chain = Chain.load(stages, sections, errors_in_a_row=1)
-    context = Context(worker=name, streams=streams, frames=_NoFrames(), request_stop=lambda: None, health=dict)
+    context = Context(
+        worker=name, streams=streams, frames=_NoFrames(), sections=sections, request_stop=lambda: None, health=dict
+    )
     try:
         chain.open(context)
         described = chain.describe()

@@ -7,6 +7,7 @@ and right, and only about joints that were seen with confidence.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -15,9 +16,12 @@ import msgspec
 from engine.errors import UserError
 from engine.stage import Context
 from stages.angles import QUANTITIES, VIEWS, measure, mirrored_name, view_of
-from stages.classes import NEUTRAL_KIND, load_classes, models_folder
+from stages.classes import ClassFile, models_folder
+from stages.classify import classes_of
 from stages.graph import canonical_keypoints
 from stages.packets import ArnisPacket, Cue, Hand, Person, Stick
+
+log = logging.getLogger(__name__)
 
 ANY_VIEW = "any"
 _MISSING = (float("nan"), float("nan"), 0.0)
@@ -105,6 +109,20 @@ def read_bands(path: Path) -> BandTable:
     return bands
 
 
+def fitting_bands(bands: BandTable, classes: ClassFile, path: Path) -> BandTable:
+    """The bands of the poses among the classes; warns of others, which are no mistake where the model is one's own and
+    the bands are still the shipped ones."""
+    fitting = {pose: views for pose, views in bands.items() if pose in classes.poses}
+    others = sorted(bands.keys() - set(classes.names))
+    if not fitting:
+        log.warning("bands file %s has no bands for the classes of this model, so no cues are given; make some with "
+                    "`arnis-train bands`", path)  # fmt: skip
+    elif others:
+        log.warning("bands file %s also has bands for %s, which this model does not name; they are passed over", path,
+                    ", ".join(others))  # fmt: skip
+    return fitting
+
+
 def severity(value: float, band: Band) -> float:
     """Signed distance to the band in its half-widths: negative below it, positive above, 0 inside; NaN for NaN."""
     half = max((band.high - band.low) / 2.0, 1e-6)
@@ -174,17 +192,8 @@ class Feedback:
         if not self._settings.max_cues:
             return
         path = Path(self._settings.bands)
-        self._bands = read_bands(path if path.is_file() else models_folder() / path)
-        classes = load_classes()
-        unknown = sorted(self._bands.keys() - set(classes.names))
-        if unknown:
-            raise UserError(
-                f"bands file {path} names the class {unknown[0]}, which is not in the class file; make it anew with "
-                "`arnis-train bands`, or set feedback.max_cues=0"
-            )
-        for c in classes.classes:
-            if c.kind == NEUTRAL_KIND:
-                self._bands.pop(c.name, None)
+        bands = read_bands(path if path.is_file() else models_folder() / path)
+        self._bands = fitting_bands(bands, classes_of(context), path)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         gated = packet.gate is not None and not (packet.gate.detect and packet.gate.classify)

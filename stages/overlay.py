@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.clock import NS_PER_MS, now_ns
 from engine.stage import Context, FrameOverrun
-from stages.classes import load_classes
+from stages.classify import classes_of
 from stages.packets import ArnisPacket, Cue, Person, Stick
 from stages.skeleton import DRAWN_EDGES, KEYPOINT_NAMES
 from stages.view import CANVAS_DEMAND, LiveLine, Rate, Window
@@ -166,7 +166,7 @@ class Overlay:
     def open(self, context: Context) -> None:
         """Raises UserError when a window is wanted and there is no display."""
         self._frames = context.frames
-        self._neutral = load_classes().neutral
+        self._neutral = classes_of(context).neutral
         if self._settings.view == "window":
             self._window = Window("arnis-stream", context.streams, context.request_stop)
         elif self._settings.live_line != "none":

@@ -19,7 +19,7 @@ import msgspec
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.stage import Context
-from stages.classes import load_classes
+from stages.classify import classes_of
 from stages.outputs import check_writable
 from stages.packets import ArnisPacket
 from stages.publisher import Publisher, PublishSettings, frames_url, results_url
@@ -127,6 +127,7 @@ class Publish:
     def open(self, context: Context) -> None:
         """Raises UserError when the socket cannot be bound, or may not be without keys."""
         self._context = context
+        self._classes = list(classes_of(context).classes)
         url = results_url(self._settings)
         if url:
             retry_s = REBIND_S if context.restarts else 0.0
@@ -170,7 +171,7 @@ class Publish:
             version=program_version(),
             streams=self._context.streams,
             frames=frames_url(self._settings) or None,
-            classes=list(load_classes().classes),
+            classes=self._classes,
             keypoints=list(KEYPOINT_NAMES),
             edges=[*DRAWN_EDGES, STICK_EDGE],
         )

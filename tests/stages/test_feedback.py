@@ -110,10 +110,20 @@ def test_a_missing_bands_file_is_named_with_the_mend() -> None:
         opened(bands="nowhere.toml")
 
 
-def test_bands_of_an_unknown_pose_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "b.toml").write_text("[somersault.any]\nstick_deg = [1.0, 2.0, 30]\n")
-    with pytest.raises(UserError, match="somersault"):
-        opened(bands=str(tmp_path / "b.toml"))
+def test_bands_of_other_poses_are_passed_over_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bands = "[{}.any]\nright_elbow_deg = [150.0, 180.0, 50]\n"
+    (tmp_path / "b.toml").write_text(bands.format("somersault") + bands.format("right_knee_block"))
+    assert judged(opened(bands=str(tmp_path / "b.toml")), performer())
+    assert "bands for somersault, which this model does not name" in caplog.text
+
+
+def test_bands_that_know_no_pose_of_the_model_give_no_cue_and_say_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "b.toml").write_text("[somersault.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
+    stage = opened(bands=str(tmp_path / "b.toml"))
+    assert not judged(stage, performer()) and not judged(stage, performer())
+    assert [record.message.count("no cues are given") for record in caplog.records] == [1]
 
 
 def opened(**settings: object) -> Feedback:

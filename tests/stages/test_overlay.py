@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -100,6 +101,25 @@ def test_accepted_unsure_and_neutral_look_different() -> None:
     corners = [canvas[:100, :400] for canvas in (accepted, unsure, neutral)]
     assert [len(coloured(corner, green)) > 100 for corner in corners] == [True, False, False]
     assert [len(coloured(corner, amber)) > 100 for corner in corners] == [False, True, False]
+
+
+def test_the_neutral_class_of_ones_own_classes_is_shown_without_emphasis(tmp_path: Path) -> None:
+    entry = '[[class]]\nname = "{}"\nkind = "{}"\nfamily = "f"\nchamber = "c"\nside = "left"\ntext = "A."\n'
+    (tmp_path / "classes.toml").write_text(entry.format("neutral", "strike") + entry.format("idle", "neutral"))
+    picture = grey_picture()
+    stage = Overlay(OverlaySettings(view="none", live_line="none"))
+    own = {"classify": {"model": str(tmp_path)}}
+    stage.open(msgspec.structs.replace(context(picture), sections=own))
+    CANVAS_DEMAND.ask("test")
+    try:
+        pose = packet().pose
+        assert pose is not None
+        shown = [stage.process(packet(pose=msgspec.structs.replace(pose, label=name), feedback=[])).canvas
+                 for name in ("neutral", "idle")]  # fmt: skip
+    finally:
+        CANVAS_DEMAND.leave("test")
+    corners = [canvas[:100, :400] for canvas in shown if canvas is not None]
+    assert [len(coloured(corner, (110, 230, 110))) > 100 for corner in corners] == [True, False]
 
 
 def test_a_held_result_says_how_old_it_is() -> None:

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from stages.cards import load_model_classes
 from stages.classes import ClassFile, load_classes
 from training.data.table import read_table
 from training.geopose import measure
@@ -25,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="table of keypoints, or a folder that `see` wrote")
     parser.add_argument("--truth", type=Path, help="table of the same pictures with the true stick, to compare with")
     parser.add_argument("--json", type=Path, help="file for all figures")
-    parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
+    parser.add_argument("--classes", type=Path, help="class file (default: the model's own)")
     add_hand_argument(parser)
     parser.add_argument("--backend", default="onnxruntime", choices=("onnxruntime", "openvino", "auto"), help="runtime")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the main figures and write all; 0 on success."""
-    classes = load_classes(args.classes)
+    classes = load_classes(args.classes) if args.classes else load_model_classes(args.model)
     figures = evaluate(ServedModel(args.model, classes, args.backend), args.data, classes, args.truth, args.hand)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import openvino
 import torch
 from torch import nn
 
-from stages.cards import Card, CardInput, sha256_of
-from stages.classes import ClassFile
+from stages.cards import Card, CardInput, load_model_classes, sha256_of
+from stages.classes import CLASSES_FILE, ClassFile, PoseClass
 from stages.classify import INPUTS
 from stages.graph import build_graph
 from stages.runtime import RUNTIMES, load_network
@@ -144,7 +146,8 @@ def write_card(
     trained: Mapping[str, Any],
     file: str = "model.onnx",
 ) -> None:
-    """Write `card.toml` beside the model's `file`; an IR's weights are told by their own hash in `made_with`.
+    """Write `card.toml` beside the model's `file`, and `classes.toml` where the classes are not the shipped ones; an
+    IR's weights are told by their own hash in `made_with`.
 
     `trained` is the checkpoint, of which the network, the settings and the data's hash are told.
     """
@@ -173,6 +176,15 @@ def write_card(
         made_with=made_with,
     )
     (folder / "card.toml").write_text(toml_text(card))
+    # The shipped list stands in one place; a list that is already here is left as its author wrote it.
+    if load_model_classes(folder) != classes:
+        (folder / CLASSES_FILE).write_text("\n".join(map(_class_text, classes.classes)), encoding="utf-8")
+
+
+def _class_text(pose: PoseClass) -> str:
+    """One entry of a class file."""
+    values = msgspec.structs.asdict(pose).items()
+    return "[[class]]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values)
 
 
 def _layout(name: str) -> tuple[str, str]:

@@ -1,0 +1,49 @@
+"""What `export` writes beside a model: its classes, where they are not the shipped ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytest.importorskip("torch")
+
+from stages.cards import load_card
+from stages.classes import ClassFile, load_classes
+from stages.classify import check_card
+from training.geopose.export import write_card
+
+SHIPPED = load_classes()
+TOLD = "“Gunting”: cut \\ and 刺"
+OWN = ClassFile(tuple(msgspec.structs.replace(c, name=f"my_{c.name}", text=TOLD) for c in SHIPPED.classes[:3]))
+
+
+def written(folder: Path, classes: ClassFile) -> Path:
+    """A model folder with a card; the model itself is not looked at."""
+    (folder / "model.onnx").write_bytes(b"model")
+    settings = {"backbone": "mobilenet_v3_small", "pretrained": False}
+    trained = {"network": "geopose", "settings": settings, "data_sha256": "ab" * 32}
+    write_card(folder, classes, 1.0, 0.5, "noise", {}, "", trained)
+    return folder / "classes.toml"
+
+
+def test_own_classes_go_with_the_model_and_fit_its_card(tmp_path: Path) -> None:
+    classes = load_classes(written(tmp_path, OWN))
+    assert classes == OWN
+    check_card(load_card(tmp_path)[0], classes, "model")
+
+
+def test_shipped_classes_are_not_written_again(tmp_path: Path) -> None:
+    assert not written(tmp_path, SHIPPED).exists()
+
+
+def test_a_class_file_that_is_there_stays_as_it_was_written(tmp_path: Path) -> None:
+    file = written(tmp_path, OWN)
+    file.write_text(f"# What we practise.\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
+    assert written(tmp_path, OWN).read_text(encoding="utf-8").startswith("# What we practise.")
+
+
+def test_a_class_file_of_an_earlier_model_is_replaced(tmp_path: Path) -> None:
+    written(tmp_path, OWN)
+    assert load_classes(written(tmp_path, SHIPPED)) == SHIPPED
