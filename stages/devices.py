@@ -102,6 +102,14 @@ class Choice(msgspec.Struct, frozen=True):
     """Whether the times could be trusted."""
 
 
+class CannotLoad(Exception):
+    """The first runtime that could not load the file, when none could; the text says why."""
+
+    def __init__(self, place: Place, error: Exception) -> None:
+        super().__init__(reason_of(error))
+        self.place = place
+
+
 def survey(machine: Machine, device: Device, backend: Backend, precision: Precision) -> list[Candidate]:
     """Every place that these settings allow, best first. Nothing is imported for the CPU alone."""
     wanted = [p for p in ORDER if device in ("auto", p.device) and backend in ("auto", p.runtime)]
@@ -135,19 +143,23 @@ def in_short(candidates: Sequence[Candidate]) -> list[str]:
 def choose(candidates: Sequence[Candidate], data: bytes, how: How, machine: Machine) -> Choice:
     """The first place that does an inference and beats the CPU, else the quicker runtime on the CPU.
 
-    Raises what the first runtime raises when none can load the file on the CPU.
+    Raises CannotLoad when no runtime can load the file on the CPU.
     """
     there = [candidate.place for candidate in candidates if not candidate.missing]
     cpu, failed = load_each([place for place in there if place.device == "cpu"], data, how, machine)
     if not cpu:
-        raise next(iter(failed.values()))
+        raise CannotLoad(*next(iter(failed.items())))
     passed_over, steady = in_short(candidates), True
     for place in (place for place in there if place.device != "cpu"):
         networks, more_failed = load_each([place], data, how, machine)
         failed |= more_failed
         if not networks:
             continue
-        trial = _time(cpu | networks, how, machine)
+        try:
+            trial = _time(cpu | networks, how, machine)
+        except Exception as error:  # a device may also fail later than at the first inference
+            failed[place] = error
+            continue
         steady = steady and trial.steady
         own, least = trial.milliseconds[str(place)], min(trial.milliseconds[str(p)] for p in cpu)
         if own < WORTHWHILE * least:

@@ -19,7 +19,18 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import UserError
-from stages.devices import RUNTIMES, Backend, Decision, Machine, choose, hardware, load_each, reason_of, survey
+from stages.devices import (
+    RUNTIMES,
+    Backend,
+    CannotLoad,
+    Decision,
+    Machine,
+    choose,
+    hardware,
+    load_each,
+    reason_of,
+    survey,
+)
 from stages.sessions import Device, How, Network, Place, Precision
 
 __all__ = [
@@ -130,9 +141,8 @@ def _load_quickest(file: Path, data: bytes, how: How, device: Device, backend: B
     candidates = survey(machine, device, backend, how.precision)
     try:
         chosen = choose(candidates, data, how, machine)
-    except Exception as error:
-        place = next(c.place for c in candidates if c.place.device == "cpu" and not c.missing)
-        raise _cannot_load(file, place, error) from error
+    except CannotLoad as error:
+        raise _cannot_load(file, error.place, error) from error
     for place, reason in chosen.failures.items():
         hint = "" if place.device == "cpu" else '; device = "cpu" leaves it untried'
         log.warning("%s cannot run on %s: %s%s", name, place, reason, hint)

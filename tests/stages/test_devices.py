@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from stages.devices import ORDER, Backend, Candidate, Machine, choose, hardware, in_short, survey
+from stages.devices import ORDER, Backend, Candidate, CannotLoad, Machine, choose, hardware, in_short, survey
 from stages.sessions import Device, How, Network, Place, Precision, TensorSpec
 
 HOW = How(threads=1, precision="f32", cache=Path(os.devnull) / "none")
@@ -113,6 +114,27 @@ def test_a_device_whose_inference_fails_is_passed_over_with_its_reason() -> None
     chosen = choose(bench.candidates(), b"", HOW, bench.machine)
     assert str(chosen.decision.place) == "openvino GPU"
     assert [(str(place), why) for place, why in chosen.failures.items()] == [("onnxruntime CUDA", "driver is too old")]
+
+
+def test_a_device_that_fails_at_a_later_inference_is_passed_over() -> None:
+    def load(place: Place, data: bytes, how: How) -> Network:
+        def fail(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            raise RuntimeError("out of memory")
+
+        network = bench.load(place, data, how)
+        return msgspec.structs.replace(network, run=fail) if place.device != "cpu" else network
+
+    bench = Bench({"openvino GPU": 1.0, "onnxruntime CPU": 5.0, "openvino CPU": 4.0}, PLAIN, ["CPU", "GPU"])
+    machine = msgspec.structs.replace(bench.machine, load=load)
+    chosen = choose(bench.candidates(), b"", HOW, machine)
+    assert str(chosen.decision.place) == "openvino CPU"
+    assert list(chosen.failures.values()) == ["out of memory"]
+
+
+def test_a_file_that_no_runtime_loads_is_an_error() -> None:
+    bench = Bench({"onnxruntime CPU": "no network", "openvino CPU": "nonsense"})
+    with pytest.raises(CannotLoad, match="no network"):
+        choose(bench.candidates(), b"", HOW, bench.machine)
 
 
 def test_a_device_that_is_slower_than_the_cpu_does_not_win() -> None:
