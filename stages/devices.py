@@ -119,7 +119,7 @@ def survey(machine: Machine, device: Device, backend: Backend, precision: Precis
     }
     installed = machine.installed()
     asked = {place.runtime for place in wanted if place.device != "cpu"}
-    there = {name: asks[name]() for name in RUNTIMES if name in asked and name in installed}
+    there = {name: _listed(asks[name]) for name in RUNTIMES if name in asked and name in installed}
     found: list[Candidate] = []
     for place in wanted:
         if place.runtime not in installed:
@@ -209,8 +209,21 @@ def hardware() -> str:
     ))  # fmt: skip
 
 
-def _there(place: Place, listed: Sequence[str], precision: Precision) -> list[Candidate]:
+def _listed(ask: Callable[[], Sequence[str]]) -> Sequence[str] | Exception:
+    """What the runtime lists, or why it doesn't: one that is broken must not keep the other from running."""
+    try:
+        return ask()
+    except Exception as error:
+        return error
+
+
+def _there(place: Place, listed: Sequence[str] | Exception, precision: Precision) -> list[Candidate]:
     """The place by each name in its runtime's list: OpenVINO numbers GPUs, and the first is the integrated one."""
+    if isinstance(listed, Exception):
+        reason = reason_of(listed).replace("{", "{{").replace("}", "}}")
+        return [
+            Candidate(place, f"{place.runtime} cannot say what there is: {reason}", f"install {place.runtime} anew")
+        ]
     keys = [key for key in reversed(listed) if key == place.key or key.startswith(f"{place.key}.")]
     if not keys:
         return [Candidate(place, LACKS[place.runtime], MENDS[place.device])]

@@ -93,6 +93,17 @@ def test_a_runtime_that_is_not_asked_for_is_not_asked() -> None:
     assert places(survey(machine, "cpu", "auto", "f32")) == ["onnxruntime CPU", "openvino CPU"]
 
 
+def test_a_broken_runtime_does_not_keep_the_other_from_running() -> None:
+    def fail() -> Sequence[str]:
+        raise ImportError("libtbb.so: {no} such file")
+
+    bench = Bench({"onnxruntime CPU": 5.0, "openvino CPU": "libtbb.so"})
+    machine = msgspec.structs.replace(bench.machine, openvino_devices=fail)
+    chosen = choose(survey(machine, "auto", "auto", "f32"), b"", HOW, machine)
+    assert str(chosen.decision.place) == "onnxruntime CPU"
+    assert "openvino cannot say what there is: libtbb.so: {no} such file" in chosen.decision.passed_over
+
+
 def test_a_runtime_that_is_not_installed_is_named() -> None:
     machine = Machine(lambda: ["onnxruntime"], lambda: PLAIN)
     assert "openvino is not installed" in in_short(survey(machine, "auto", "auto", "f32"))
