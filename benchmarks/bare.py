@@ -101,7 +101,9 @@ def record(frames: int) -> _Recorder:
 def replay(recorder: _Recorder, frames: int, threads: int) -> Bare:
     """Call the networks again with what was kept, in the same order."""
     networks = {
-        model: load_network(file, threads=threads, shapes=[array.shape for array in _first_inputs(recorder, model)])
+        model: load_network(
+            file, threads=threads, device="auto", shapes=[array.shape for array in _first_inputs(recorder, model)]
+        )
         for model, file in recorder.files.items()
         if recorder.counts[model]
     }

@@ -18,7 +18,7 @@ from stages.cards import Card, load_card, load_model_classes
 from stages.classes import CLASSES_FILE, ClassFile
 from stages.graph import CROP_SIZE_PX, DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
 from stages.packets import ArnisPacket, GraphInput, Pose
-from stages.runtime import Backend, Network, load_network
+from stages.runtime import Backend, Device, Network, load_network
 from stages.skeleton import NODE_COUNT
 
 INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -85,6 +85,8 @@ class ClassifySettings(msgspec.Struct, forbid_unknown_fields=True):
     """Shipped model, or a folder with a card, and with a class file when its classes are not the shipped ones."""
     backend: Backend = "auto"
     """Runtime: onnxruntime, openvino, or auto: the faster one here."""
+    device: Device = "auto"
+    """As in `[detect]`."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
     """Threads of the network; 0: those of `stages.runtime.default_threads`."""
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
@@ -110,7 +112,8 @@ class Classify:
         card, file = load_card(self._settings.model)
         check_card(card, self._classes, self._settings.model)
         shapes = [tuple(size or 1 for size in shape) for _, shape in INPUTS.values()]
-        self._network: Network = load_network(file, self._settings.backend, self._settings.threads, shapes=shapes)
+        asked = self._settings
+        self._network: Network = load_network(file, asked.backend, asked.threads, device=asked.device, shapes=shapes)
         self._temperature = card.temperature
         self._threshold = self._settings.threshold or card.threshold or 0.0
 

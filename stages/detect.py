@@ -51,7 +51,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stick: str = "stick_heatmap"
     fused: str = ""
     backend: Backend = "auto"
-    device: Device = "cpu"
+    device: Device = "auto"
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     precision: Precision = "f32"
     lost_s: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.5

@@ -316,6 +316,15 @@ def test_a_missing_model_is_named(tmp_path: Path, clip: Path) -> None:
     check_sentence(done, "models/nothing", "card.toml")
 
 
+@pytest.mark.parametrize("section", ["detect", "classify"])
+def test_a_named_device_that_is_missing_is_an_error_not_a_surprise(section: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this build may really use it")
+    done = run("--source", "demo", "--publish", "off", "--view", "none", "--set", f"{section}.device=cuda")
+    check_sentence(done, 'device = "cuda"', "no CUDA", "onnxruntime-gpu", 'device = "auto"')
+
+
 def test_a_model_file_that_was_changed_is_refused(tmp_path: Path, clip: Path) -> None:
     model = shutil.copytree(models_folder() / "movenet_lightning", tmp_path / "changed")
     data = bytearray((model / "model.onnx").read_bytes())

@@ -19,7 +19,7 @@ from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
 from stages.graph import build_graph, canonical_keypoints, hand_crop, torso_length, weapon_hand
 from stages.packets import GraphInput, Hand
-from stages.runtime import Network, TensorSpec
+from stages.sessions import Network, TensorSpec
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from stages.smooth import SmoothSettings, smooth_keypoints
 

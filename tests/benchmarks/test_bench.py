@@ -74,8 +74,8 @@ def test_overload_drops_under_latest_and_loses_nothing_under_every(tmp_path: Pat
 def test_devices_are_tried_with_every_shipped_model() -> None:
     done = bench("--devices")
     assert done.returncode == 0, done.stderr
-    lines = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| onnxruntime | CPU")]
-    assert {line[3].strip() for line in lines} == {"yes"}
+    lines = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| cpu | onnxruntime | CPU")]
+    assert {line[4].strip() for line in lines} == {"yes"}
     assert len(lines) >= 3
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks.app import file_name
-from benchmarks.devices import Device, onnxruntime_devices, openvino_devices, try_devices
+from benchmarks.devices import try_devices
 from benchmarks.figures import Part
 from benchmarks.latency import flip_times
 from benchmarks.machine import Machine
@@ -16,7 +15,9 @@ from benchmarks.report import as_markdown, make_report, table
 from benchmarks.tune import Candidate, Score, groupings
 from engine.config import load_config
 from engine.errors import UserError
+from stages import devices
 from stages.app import default_config
+from stages.sessions import How, Network, Place
 
 
 def make_machine(load: float) -> Machine:
@@ -26,19 +27,16 @@ def make_machine(load: float) -> Machine:
 
 
 def test_a_device_that_fails_is_listed_with_the_reason() -> None:
-    def fail(model: bytes, inputs: list[np.ndarray]) -> None:
-        raise RuntimeError("driver is too old\nmore of the same")
+    def fail(place: Place, data: bytes, how: How) -> Network:
+        raise RuntimeError("driver is too old")
 
-    rows = try_devices([Device("onnxruntime", "CUDA", fail), Device("openvino", "NPU", None, "none")], print).rows
-    assert {(row["runs"], row["reason"]) for row in rows} == {("no", "driver is too old"), ("no", "none")}
-
-
-def test_what_a_build_lacks_is_not_tried() -> None:
-    devices = {d.name: d for d in onnxruntime_devices(["CUDAExecutionProvider", "CPUExecutionProvider"])}
-    assert devices["CUDA"].infer and devices["CPU"].infer
-    assert "TensorrtExecutionProvider" in devices["TensorRT"].missing
-    assert [(d.name, d.infer is not None) for d in openvino_devices(["CPU", "GPU.0", "GPU.1"])] == [
-        ("NPU", False), ("GPU.0", True), ("GPU.1", True), ("CPU", True)]  # fmt: skip
+    cuda, npu = (next(p for p in devices.ORDER if p.device == name) for name in ("cuda", "openvino-npu"))
+    candidates = [devices.Candidate(cuda), devices.Candidate(npu, "no {} here")]
+    rows = try_devices(candidates, devices.Machine(load=fail), print).rows
+    assert {(row["device"], row["runs"], row["reason"]) for row in rows} == {
+        ("CUDA", "no", "driver is too old"),
+        ("NPU", "no", "no NPU here"),
+    }
 
 
 def test_a_camera_that_sees_the_flips_is_timed() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -15,9 +15,17 @@ import pytest
 from engine.errors import UserError
 from stages import runtime
 from stages.classes import models_folder
+from stages.devices import ORDER, Machine
 from stages.runtime import cache_folder, default_threads, load_network
+from stages.sessions import How, Network, Place, load
 
 MOVENET = models_folder() / "movenet_lightning" / "model.onnx"
+SHIPPED = ("movenet_lightning", "stick_heatmap", "geopose")
+
+
+def steady_machine() -> Machine:
+    """This machine, but on its clock every run takes a millisecond: ONNX Runtime is taken, and remembered."""
+    return Machine(clock=count(step=1_000_000).__next__)
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +33,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder that no other test and no user knows of."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return cache_folder()
+
+
+def memories(cache: Path) -> list[Path]:
+    """Files in which choices are remembered."""
+    return list(cache.glob("runtime-*"))
 
 
 @pytest.fixture
@@ -78,23 +91,88 @@ def test_it_says_what_it_runs_on(doubling: Path) -> None:
 
 def test_auto_times_both_says_so_and_remembers(doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    network = load_network(doubling, "auto", threads=1)
-    assert f"runs on {network.backend}" in caplog.text and "openvino 0." in caplog.text
-    assert len(list(cache.iterdir())) == 1
+    network = load_network(doubling, "auto", threads=1, machine=steady_machine())
+    assert network.backend == "onnxruntime"
+    assert "runs on onnxruntime CPU (onnxruntime CPU 1.00 ms, openvino CPU 1.00 ms)" in caplog.text
+    assert len(memories(cache)) == 1
     caplog.clear()
     assert load_network(doubling, "auto", threads=1).backend == network.backend
-    assert not caplog.text
+    assert "as remembered" in caplog.text and len(caplog.records) == 1
+
+
+def test_why_no_better_device_was_taken_is_said_at_every_start(
+    doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    plain = Machine(providers=lambda: ["CPUExecutionProvider"], openvino_devices=lambda: ["CPU"])
+    machine = msgspec.structs.replace(plain, clock=steady_machine().clock)
+    for _ in range(2):
+        caplog.clear()
+        assert load_network(doubling, device="auto", threads=1, machine=machine).device.startswith("CPU")
+        assert "no TensorRT, CUDA, MIGraphX, DirectML or CoreML; OpenVINO finds no GPU or NPU" in caplog.text
+        assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
+def test_what_was_timed_on_a_busy_machine_is_used_and_not_remembered(doubling: Path, cache: Path) -> None:
+    ticks = count()
+    machine = Machine(clock=lambda: next(ticks) ** 2 * 1_000_000)  # every run takes longer than the one before
+    assert load_network(doubling, threads=1, machine=machine).backend in runtime.RUNTIMES
+    assert not memories(cache)
+
+
+def test_a_device_that_fails_is_tried_anew_at_each_start(
+    doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_on_cuda(place: Place, data: bytes, how: How) -> Network:
+        if place.device == "cuda":
+            raise RuntimeError("driver is too old")
+        return load(place, data, how)
+
+    machine = msgspec.structs.replace(
+        steady_machine(), load=fail_on_cuda, providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    for _ in range(2):
+        caplog.clear()
+        assert load_network(doubling, device="auto", threads=1, machine=machine).device.startswith("CPU")
+        assert "cannot run on onnxruntime CUDA: driver is too old" in caplog.text
+    assert not memories(cache)
+
+
+def test_a_remembered_device_that_fails_is_chosen_anew(
+    doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_network(doubling, threads=1, machine=steady_machine())
+
+    def fail(place: Place, data: bytes, how: How) -> Network:
+        if place.runtime == "onnxruntime":
+            raise RuntimeError("gone")
+        return load(place, data, how)
+
+    machine = msgspec.structs.replace(steady_machine(), load=fail)
+    assert load_network(doubling, threads=1, machine=machine).backend == "openvino"
+    assert "no longer runs on onnxruntime CPU (gone)" in caplog.text
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_shipped_networks_run_on_the_best_device_here(model: str) -> None:
+    file = models_folder() / model / "model.onnx"
+    network = load_network(file, device="auto", threads=1)
+    inputs = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in network.inputs]
+    expected = load_network(file, "onnxruntime", threads=1)(*inputs)
+    for ours, theirs in zip(network(*inputs), expected, strict=True):
+        assert np.allclose(ours, theirs, atol=1e-2)
 
 
 @pytest.mark.parametrize("chosen", runtime.RUNTIMES)
 def test_only_the_remembered_runtime_is_imported(chosen: str, doubling: Path, cache: Path) -> None:
-    load_network(doubling, "auto", threads=1)
-    (remembered,) = cache.iterdir()
-    answer = msgspec.json.decode(remembered.read_bytes()) | {"backend": chosen}
+    load_network(doubling, "auto", threads=1, device="auto", machine=steady_machine())
+    (remembered,) = memories(cache)
+    place = next(place for place in ORDER if place.device == "cpu" and place.runtime == chosen)
+    answer = msgspec.json.decode(remembered.read_bytes()) | {"place": msgspec.to_builtins(place)}
     remembered.write_bytes(msgspec.json.encode(answer))
     code = (
         "import sys, pathlib; from stages.runtime import load_network\n"
-        f"print(load_network(pathlib.Path({str(doubling)!r}), 'auto', 1).backend)\n"
+        f"print(load_network(pathlib.Path({str(doubling)!r}), 'auto', 1, device='auto').backend)\n"
         "print([name for name in ('onnxruntime', 'openvino') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -102,16 +180,16 @@ def test_only_the_remembered_runtime_is_imported(chosen: str, doubling: Path, ca
 
 
 def test_another_number_of_threads_is_timed_anew(doubling: Path, cache: Path) -> None:
-    load_network(doubling, "auto", threads=1)
-    load_network(doubling, "auto", threads=2)
-    assert len(list(cache.iterdir())) == 2
+    load_network(doubling, "auto", threads=1, machine=steady_machine())
+    load_network(doubling, "auto", threads=2, machine=steady_machine())
+    assert len(memories(cache)) == 2
 
 
 def test_a_damaged_memory_is_made_anew(doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    load_network(doubling, "auto", threads=1)
-    (remembered,) = cache.iterdir()
-    remembered.write_text('{"backend": "abacus"}')
-    load_network(doubling, "auto", threads=1)
+    load_network(doubling, "auto", threads=1, machine=steady_machine())
+    (remembered,) = memories(cache)
+    remembered.write_text('{"place": "abacus"}')
+    load_network(doubling, "auto", threads=1, machine=steady_machine())
     assert "damaged" in caplog.text
     assert b"abacus" not in remembered.read_bytes()
 
@@ -120,7 +198,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.parent.write_text("a file where the folder should be")
-    assert load_network(doubling, "auto", threads=1).backend in runtime.RUNTIMES
+    assert load_network(doubling, "auto", threads=1, machine=steady_machine()).backend in runtime.RUNTIMES
     assert "cannot be remembered" in caplog.text
 
 
@@ -157,21 +235,40 @@ def test_a_model_that_reads_another_file_is_refused(backend: runtime.Backend, tm
         load_network(tmp_path / "reader.onnx", backend)
 
 
-def test_a_runtime_that_is_not_installed_is_named(doubling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    present = importlib.util.find_spec
-    monkeypatch.setattr(runtime, "find_spec", lambda name: None if name == "openvino" else present(name))
+def test_a_runtime_that_is_not_installed_is_named(doubling: Path) -> None:
+    machine = Machine(installed=lambda: ["onnxruntime"])
     with pytest.raises(UserError, match="pip install openvino"):
-        load_network(doubling, "openvino")
-    assert load_network(doubling, "auto").backend == "onnxruntime"
+        load_network(doubling, "openvino", machine=machine)
+    assert load_network(doubling, "auto", machine=machine).backend == "onnxruntime"
 
 
-@pytest.mark.parametrize("backend", runtime.RUNTIMES)
-def test_a_gpu_that_cannot_be_used_is_an_error_not_a_fallback(backend: runtime.Backend, doubling: Path) -> None:
-    onnxruntime, openvino = pytest.importorskip("onnxruntime"), pytest.importorskip("openvino")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() or "GPU" in openvino.Core().available_devices:
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(UserError, match='device = "cpu"'):
-        load_network(doubling, backend, device="gpu")
+@pytest.mark.parametrize(
+    ("device", "mend"),
+    [("cuda", "onnxruntime-gpu"), ("tensorrt", "onnxruntime-gpu"), ("openvino-gpu", "driver"), ("coreml", "macOS")],
+)
+def test_a_named_device_that_is_missing_is_an_error_not_a_fallback(
+    device: runtime.Device, mend: str, doubling: Path
+) -> None:
+    machine = Machine(providers=lambda: ["CPUExecutionProvider"], openvino_devices=lambda: ["CPU"])
+    with pytest.raises(UserError, match=f'device = "{device}" cannot be used.*{mend}.*or set device = "auto"'):
+        load_network(doubling, device=device, machine=machine)
+
+
+def test_a_named_device_that_falls_back_to_the_cpu_is_an_error(doubling: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this build may really use it")
+    machine = Machine(providers=lambda: ["CUDAExecutionProvider"])
+    with (
+        pytest.warns(UserWarning, match="Specified provider"),
+        pytest.raises(UserError, match="computed on CPUExecutionProvider instead"),
+    ):
+        load_network(doubling, device="cuda", machine=machine)
+
+
+def test_a_device_of_the_other_runtime_is_an_error(doubling: Path) -> None:
+    with pytest.raises(UserError, match='"cuda" does not go with backend = "openvino"'):
+        load_network(doubling, "openvino", device="cuda")
 
 
 def test_threads_are_limited_by_default() -> None:
