@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 import torch
 
 from engine.errors import UserError
+from stages.cards import load_card, sha256_of
 from stages.classes import ClassFile, load_classes
 from stages.graph import DIRECTED_EDGES
 from stages.skeleton import GRIP, NODE_COUNT, TIP
@@ -26,7 +27,7 @@ from training.geopose import measure
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture, mix_within_views, swap_sticks, training_batches
 from training.geopose.data import keypoint_table
-from training.geopose.fit import begin_with, fit, load_weights, read_checkpoint
+from training.geopose.fit import WEIGHTS_FILE, begin_with, fit, load_weights, read_checkpoint
 from training.geopose.loop import dropped_edges, rate_at
 from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
 from training.geopose.pose_statistics import PoseStatistics
@@ -174,6 +175,21 @@ def test_a_training_may_begin_with_the_weights_of_other_classes(tmp_path: Path) 
         begin_with(network_model("geopose").build(13, settings), best, CLASSES.names)
     again = fit(CLASSES, Mixture(table), table, replace(settings, start=str(best)), tmp_path / "next", "geopose_graph")
     assert read_checkpoint(again)["loss"] < read_checkpoint(best)["loss"]
+
+
+def test_a_training_may_begin_with_the_shipped_model(tmp_path: Path) -> None:
+    card, file = load_card("geopose")
+    assert sha256_of(file.with_name(WEIGHTS_FILE)) == card.made_with["pt_sha256"]
+    table = keypoint_table(*drawn(120))
+    settings = FitSettings(epochs=1, batch=60, threads=1)
+    losses = []
+    for start in ("", "geopose"):
+        best = fit(CLASSES, Mixture(table), table, replace(settings, start=start), tmp_path / f"from{start}")
+        losses.append(read_checkpoint(best)["loss"])
+    assert losses[1] < losses[0] - 0.5
+    assert read_checkpoint(best)["settings"]["backbone"] == "efficientnet_lite0"
+    with pytest.raises(UserError, match="weights nowhere do not exist"):
+        fit(CLASSES, Mixture(table), table, replace(settings, start="nowhere"), tmp_path / "none")
 
 
 def test_a_declaration_overrides_what_is_asked_for() -> None:

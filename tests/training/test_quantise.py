@@ -133,7 +133,7 @@ def test_the_ir_equals_torch_and_its_card_covers_the_weights(model_file: Path, t
     trained = {"network": "geopose", "settings": settings, "data_sha256": "ab" * 32}
     export.write_card(tmp_path / "ir", CLASSES, 1.0, 0.5, "noise", {}, "", trained, file="model.xml")
     card, file = load_card(tmp_path / "ir")
-    assert file.name == "model.xml" and len(card.made_with["weights_sha256"]) == 64
+    assert file.name == "model.xml" and len(card.made_with["bin_sha256"]) == 64
     assert card.architecture == "geopose_mobilenet_v3_small" and "ImageNet weights" in card.source
 
 

@@ -22,6 +22,7 @@ from stages.classify import INPUTS
 from stages.graph import build_graph
 from stages.runtime import RUNTIMES, load_network
 from training.geopose.data import PoseTable
+from training.geopose.fit import WEIGHTS_FILE
 from training.onnx_file import strip_traces
 from training.stick.export import git_revision, quieten_exporter, toml_text
 
@@ -146,8 +147,8 @@ def write_card(
     trained: Mapping[str, Any],
     file: str = "model.onnx",
 ) -> None:
-    """Write `card.toml` beside the model's `file`, and `classes.toml` where the classes are not the shipped ones; an
-    IR's weights are told by their own hash in `made_with`.
+    """Write `card.toml` beside the model's `file`, and `classes.toml` where the classes are not the shipped ones; what
+    else lies there, an IR's weights and those to begin with, is told by its own hash in `made_with`.
 
     `trained` is the checkpoint, of which the network, the settings and the data's hash are told.
     """
@@ -155,8 +156,9 @@ def write_card(
     begun = f"ImageNet weights of {settings['backbone']}" if settings["pretrained"] else "random weights"
     made_with = {name: version(name) for name in ("torch", "torchvision", "onnx")} | {"revision": git_revision()}
     made_with["data_sha256"] = trained["data_sha256"]
-    if (weights := (folder / file).with_suffix(".bin")).is_file():
-        made_with["weights_sha256"] = sha256_of(weights)
+    for weights in ((folder / file).with_suffix(".bin"), folder / WEIGHTS_FILE):
+        if weights.is_file():
+            made_with[f"{weights.suffix[1:]}_sha256"] = sha256_of(weights)
     card = Card(
         task="pose_classifier",
         architecture=f"{trained['network']}_{settings['backbone']}",

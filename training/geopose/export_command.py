@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.data import PoseTable, load_table
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
-from training.geopose.fit import load_weights, read_checkpoint
+from training.geopose.fit import WEIGHTS_FILE, load_weights, read_checkpoint
 from training.geopose.judge import calibrate, figures_of, judge
 from training.geopose.parts import Parts, add_data_arguments, load_parts
 from training.geopose.quantise import (
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     log.info("test people: %s", json.dumps(measure.summary(figures)))
     file = (args.output or args.run / "model") / "model.onnx"
     export.export_onnx(model, file)
+    shutil.copyfile(args.run / "best.pt", file.parent / WEIGHTS_FILE)
     figures["parity_200"] = parity(model, file, parts.test)
     if args.transfer:
         real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)

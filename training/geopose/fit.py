@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import UserError
+from stages.cards import model_folder
 from stages.classes import ClassFile
 from training.classifiers import network_model
 from training.classifiers.protocol import seen_shape
@@ -25,6 +26,9 @@ from training.geopose.batches import Batch, Mixture, graphs_with_crops, training
 from training.geopose.data import PoseTable
 from training.geopose.settings import FitSettings
 from training.stick.export import git_revision
+
+WEIGHTS_FILE = "weights.pt"
+"""In a model folder: the checkpoint from which the model was exported, for others to begin with."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ def fit(
     from training.geopose.loop import Task, train
 
     declared = network_model(model)
-    settings = declared.told(settings)
+    settings = declared.told(with_start(settings))
     mixture = mixture.as_told(settings)
     facts = {
         "network": model, "classes": list(classes.names), "settings": _plain(asdict(settings)),
@@ -58,7 +62,7 @@ def fit(
     torch.manual_seed(settings.seed)
     network = declared.build(len(classes.classes), settings)
     if settings.start:
-        begin_with(network, Path(settings.start), classes.names)
+        begin_with(network, start_file(settings.start), classes.names)
     else:
         _standardise(network, mixture, settings)
     run.mkdir(parents=True, exist_ok=True)
@@ -77,6 +81,23 @@ def load_weights(file: Path, class_count: int) -> nn.Module:
     network = network_model(state["network"]).build(class_count, settings)
     network.load_state_dict(state["weights"])
     return network.eval()
+
+
+def start_file(start: str) -> Path:
+    """Weights to begin with: a `best.pt`, or those in a model folder, which a shipped model's name may stand for."""
+    folder = model_folder(start)
+    return folder / WEIGHTS_FILE if folder.is_dir() else Path(start)
+
+
+def with_start(settings: FitSettings) -> FitSettings:
+    """The settings with the backbone that the weights to begin with have; its features learn as slowly as theirs did.
+
+    Raises UserError when there are no such weights.
+    """
+    if not settings.start:
+        return settings
+    theirs = read_checkpoint(start_file(settings.start))["settings"]
+    return replace(settings, backbone=theirs["backbone"], pretrained=theirs["pretrained"])
 
 
 @torch.no_grad()

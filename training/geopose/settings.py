@@ -16,7 +16,7 @@ class FitSettings:
     """Shared by all classifiers; trees read only `seed` and `threads`. Shares and rates are 0..1, angles radians."""
 
     start: str = ""
-    """File of the weights to begin with, as far as they fit (`best.pt` of an earlier run); empty: random ones."""
+    """Weights to begin with: a run's `best.pt`, a model folder or a shipped model's name; empty: random ones."""
     epochs: int = 100
     batch: int = 64
     learning_rate: float = 3e-4
