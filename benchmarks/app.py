@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import devices, hop, latency, networks, overload, program, stage_times, tune
+from benchmarks.aims import compare_with_aims
 from benchmarks.figures import Part, Session
 from benchmarks.machine import load, look_at_machine
 from benchmarks.peers import compare
@@ -105,9 +106,17 @@ def measure_all(
         except UserError as error:
             return parts, UserError(f"{name}: {error}")
         parts.append(part)
-        sys.stdout.write(f"\n{part.title}\n\n{table(part.rows)}\n" + "".join(f"{note}\n" for note in part.notes))
-        sys.stdout.flush()
+        print_part(part)
+    if not session.quick and (aims := compare_with_aims(parts)):
+        parts.append(aims)
+        print_part(aims)
     return parts, None
+
+
+def print_part(part: Part) -> None:
+    """A part's table and notes, for the terminal."""
+    sys.stdout.write(f"\n{part.title}\n\n{table(part.rows)}\n" + "".join(f"{note}\n" for note in part.notes))
+    sys.stdout.flush()
 
 
 def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:

@@ -11,7 +11,7 @@ import msgspec
 from benchmarks.bare import Bare, measure_bare
 from benchmarks.clips import at_twice_the_rate, every_third_frame
 from benchmarks.demo import GATE_OFF, load_truth, named_holds, published
-from benchmarks.figures import Chart, Part, Row, Session, Value, ratio
+from benchmarks.figures import Chart, Part, Row, Session, ratio
 from benchmarks.running import Run, run_program
 from stages.capture import DEMO
 from stages.runtime import usable_cores
@@ -65,7 +65,7 @@ def measure(session: Session) -> Part:
         name="program",
         title="The whole program, publishing, no window; poses are named of 12",
         rows=rows,
-        notes=[*notes_on(rows), bare_note(fastest)],
+        notes=[bare_note(fastest)],
         chart=Chart(("way",), "fps"),
         devices=devices,
     )
@@ -97,27 +97,6 @@ def bare_note(bare: Bare) -> str:
     """What an average frame asks of the networks."""
     calls = (f"{model} {count} x {bare.ms_per_call[model]} ms" for model, count in bare.calls_per_frame.items())
     return f"Networks alone, threads {bare.threads}, an average frame: {', '.join(calls)}."
-
-
-def notes_on(rows: list[Row]) -> list[str]:
-    """The ratios that matter, a sentence each; only of what was measured."""
-    by_way = {row["way"]: row for row in rows}
-
-    def between(column: str, way: str, reference: str) -> Value:
-        first, second = by_way.get(way, {}), by_way.get(reference, {})
-        return ratio(first.get(column), second.get(column))
-
-    found = {
-        "Gate on does {} times the frames of gate off.": between("fps", "fast", "fast, gate off"),
-        "Gate on takes {} of the processor time a frame of gate off, at 30 fps.": between(
-            "cpu_ms_per_frame", "30 fps", "30 fps, gate off"
-        ),
-        "Recording leaves {} of the throughput, gate off.": between(
-            "fps", "fast, gate off, recording", "fast, gate off"
-        ),
-        "Gate off does {} of the frames of the networks alone.": by_way.get("fast, gate off", {}).get("of_bare"),
-    }
-    return [sentence.format(value) for sentence, value in found.items() if value is not None]
 
 
 def slowest_share(run: Run) -> float | None:

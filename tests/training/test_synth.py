@@ -71,6 +71,17 @@ def test_every_picture_has_a_row_and_a_label_of_the_right_shape(data: Path) -> N
         assert all(0 <= float(v) <= 1 for v in label[1:5])
 
 
+def test_pictures_have_the_size_that_is_asked_for(data: Path, tmp_path: Path) -> None:
+    size = arguments(
+        "--out", str(tmp_path), "--people", "1", "--per-person", "1", "--processes", "1", "--size", "800x450"
+    )
+    command.run(size)
+    (row,) = rows_of(tmp_path / "table.csv")
+    assert cv2.imread(str(tmp_path / row["image_path"])).shape[:2] == (450, 800)
+    with pytest.raises(SystemExit):
+        arguments("--size", "720p")
+
+
 def test_a_person_never_crosses_splits(data: Path) -> None:
     by_group: dict[str, set[str]] = {}
     for row in rows_of(data / "table.csv"):

@@ -56,9 +56,9 @@ def split_of(person: int) -> str:
     return SPLITS[(person * 7 + person // 10) % 10]
 
 
-def group_of(person: int) -> str:
-    """The person's name in the table."""
-    return f"p{person:04d}"
+def group_of(seed: int, person: int) -> str:
+    """The person's name in the table: another seed draws other people, and tables may be joined."""
+    return f"s{seed}p{person:04d}"
 
 
 def labels_of_person(rng: np.random.Generator, count: int, classes: ClassFile) -> list[str]:
@@ -103,14 +103,14 @@ def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
     return " ".join(parts)
 
 
-def table_row(name: str, shot: picture.Shot, person: int, label: int) -> list[str]:
+def table_row(name: str, shot: picture.Shot, group: str, person: int, label: int) -> list[str]:
     """One row of table.csv; empty cells where a keypoint is absent."""
     h, w = shot.picture.shape[:2]
     row = [
         name,
         str(label),
         shot.label_name,
-        group_of(person),
+        group,
         shot.view,
         str(w),
         str(h),
@@ -130,20 +130,21 @@ def write_person(
     rng = np.random.default_rng([order.seed, person])
     performer = picture.make_performer(rng)
     renderer.dress(performer.rest, performer.garment, performer.outfit)
+    group = group_of(order.seed, person)
     rows = []
     for k, name in enumerate(labels_of_person(rng, order.per_person, classes)):
         own = np.random.default_rng([order.seed, person, k])
         size = order.size or picture.SIZES[int(own.random() < 0.3)]
         plan = picture.plan_picture(own, performer.rest, name, classes, size, order.spread)
         shot = picture.take_picture(own, renderer, performer, plan, photos, bystanders)
-        stem = f"{group_of(person)}_{k:02d}"
+        stem = f"{group}_{k:02d}"
         quality = int(own.integers(40, 95))
         target = order.out / "images" / f"{stem}.jpg"
         if not cv2.imwrite(str(target), shot.picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]):
             raise UserError(f"cannot write {target}; check the folder and the free space")
         h, w = shot.picture.shape[:2]
         (order.out / "labels" / f"{stem}.txt").write_text(pose_label(shot.keypoints, w, h) + "\n")
-        rows.append(table_row(f"images/{stem}.jpg", shot, person, classes.names.index(name)))
+        rows.append(table_row(f"images/{stem}.jpg", shot, group, person, classes.names.index(name)))
     return rows
 
 
@@ -198,7 +199,7 @@ def write_dataset(order: Order) -> int:
     _write_yaml(order.out)
     table = order.out / "table.csv"
     done = finished_people(table, order.per_person)
-    people = [p for p in range(order.people) if group_of(p) not in done]
+    people = [p for p in range(order.people) if group_of(order.seed, p) not in done]
     log.info("%d people to draw, %d are there", len(people), len(done))
     fresh = not table.exists()
     started, pictures = now_ns(), 0
