@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from stages.classes import load_classes  # noqa: E402
+from stages.classes import load_classes, models_folder  # noqa: E402
 from stages.graph import DIRECTED_EDGES, build_graph  # noqa: E402
 from stages.skeleton import EDGES, GRIP, KEYPOINT_NAMES, LEFT_HIP, NODE_COUNT, RIGHT_WRIST, TIP  # noqa: E402
 from training import app  # noqa: E402
@@ -162,7 +162,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_explaining_a_table_writes_data_and_pictures(run_folder: Path, tmp_path: Path) -> None:
-    words = ["explain", "--run", str(run_folder), "--seen", str(seen_folder(tmp_path / "seen"))]
+    words = ["explain", "--model", str(run_folder / "best.pt"), "--seen", str(seen_folder(tmp_path / "seen"))]
     assert app.main([*words, "--out", str(tmp_path / "out")]) == 0
     written = json.loads((tmp_path / "out" / "explain.json").read_text())
     everything = written["explained"][0]
@@ -172,6 +172,15 @@ def test_explaining_a_table_writes_data_and_pictures(run_folder: Path, tmp_path:
     for entry in written["explained"]:
         drawing = cv2.imread(str(tmp_path / "out" / f"{entry['name']}.png"))
         assert drawing.shape[1] > drawing.shape[0] and drawing.std() > 5
+
+
+def test_the_shipped_model_explains_a_held_pose(tmp_path: Path) -> None:
+    capture = cv2.VideoCapture(str(models_folder() / "demo.mp4"))
+    capture.set(cv2.CAP_PROP_POS_FRAMES, 100)
+    cv2.imwrite(str(tmp_path / "held.jpg"), capture.read()[1])
+    assert app.main(["explain", "--picture", str(tmp_path / "held.jpg"), "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "held.json").read_text())["label"] == "crown_thrust"
+    assert cv2.imread(str(tmp_path / "held.png")).std() > 5
 
 
 def test_a_left_hander_is_explained_in_their_own_picture() -> None:
@@ -205,6 +214,6 @@ def test_a_left_hander_is_explained_in_their_own_picture() -> None:
 def test_mistakes_end_in_one_sentence(
     words: list[str], sentence: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert app.main(["explain", "--run", str(run_folder), *words]) == 2
+    assert app.main(["explain", "--model", str(run_folder / "best.pt"), *words]) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1

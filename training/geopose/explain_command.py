@@ -14,54 +14,58 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
+from stages.cards import load_model_classes
 from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
 from stages.graph import hand_crop, mirror_keypoints
 from training.geopose.data import PoseTable
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
-from training.geopose.fit import load_weights, predict, read_checkpoint
+from training.geopose.fit import load_weights, predict, read_checkpoint, weights_file
 from training.geopose.parts import add_hand_argument, load_parts
 from training.see import detected_keypoints
+
+OUT = Path("runs/explain")
 
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `explain`."""
-    parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder with the trained best.pt")
+    parser.add_argument("--model", default="geopose",
+                        help="shipped model's name (default geopose), model folder, or best.pt of a run")  # fmt: skip
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--seen", type=Path, help="folder that `see` wrote; its test people are averaged")
     what.add_argument("--table", type=Path, dest="seen", metavar="TABLE", help="the same of keypoints without pictures")
     what.add_argument("--picture", type=Path, help="one picture of a person with a stick")
     parser.add_argument("--no-groups", action="store_true", help="the table names no people, as it did to `fit`")
     add_hand_argument(parser)
-    parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
+    parser.add_argument("--classes", type=Path, help="class file (default: the model's own)")
     parser.add_argument("--class", dest="class_name", help="with --seen: only this class (default: each and all)")
     parser.add_argument("--samples", type=int, default=EXPLAINED_SAMPLES,
                         help=f"at most so many test samples (default {EXPLAINED_SAMPLES})")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
-    parser.add_argument("--out", type=Path, help="folder for the PNG and JSON files (default RUN/explain)")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder for the PNG and JSON files (default {OUT})")
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain and write; 0 on success."""
     torch.set_num_threads(args.threads)
-    classes = load_classes(args.classes)
+    classes = load_classes(args.classes) if args.classes else load_model_classes(args.model)
     if args.class_name and args.class_name not in classes.names:
         raise UserError(f"--class {args.class_name} is not in the class file; choose from {', '.join(classes.names)}")
-    model = load_weights(args.run / "best.pt", len(classes.classes))
-    temperature = read_checkpoint(args.run / "best.pt").get("temperature", 1.0)
-    out = args.out or args.run / "explain"
+    weights = weights_file(args.model)
+    model = load_weights(weights, len(classes.classes))
+    temperature = read_checkpoint(weights).get("temperature", 1.0)
     if args.picture:
-        _explain_picture(model, args.picture, classes, out, temperature)
+        _explain_picture(model, args.picture, classes, args.out, temperature)
         return 0
     table = spread(load_parts(args.seen, classes, args.no_groups, args.hand).test, args.samples)
     if args.class_name:
         table = table.select(table.labels == classes.names.index(args.class_name))
         if not len(table):
             raise UserError(f"{args.seen} has no test sample of {args.class_name}; give --picture, or show more people")
-    explanation = explain_table(model, table, classes.names, out, temperature, data=args.seen.name)
-    log.info("wrote %d explanations to %s", len(explanation.explained), out)
+    explanation = explain_table(model, table, classes.names, args.out, temperature, data=args.seen.name)
+    log.info("wrote %d explanations to %s", len(explanation.explained), args.out)
     return 0
 
 

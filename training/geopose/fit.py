@@ -62,7 +62,7 @@ def fit(
     torch.manual_seed(settings.seed)
     network = declared.build(len(classes.classes), settings)
     if settings.start:
-        begin_with(network, start_file(settings.start), classes.names)
+        begin_with(network, weights_file(settings.start), classes.names)
     else:
         _standardise(network, mixture, settings)
     run.mkdir(parents=True, exist_ok=True)
@@ -83,10 +83,10 @@ def load_weights(file: Path, class_count: int) -> nn.Module:
     return network.eval()
 
 
-def start_file(start: str) -> Path:
-    """Weights to begin with: a `best.pt`, or those in a model folder, which a shipped model's name may stand for."""
-    folder = model_folder(start)
-    return folder / WEIGHTS_FILE if folder.is_dir() else Path(start)
+def weights_file(model: str) -> Path:
+    """A `best.pt`, or the weights in a model folder, for which a shipped model's name may stand."""
+    folder = model_folder(model)
+    return folder / WEIGHTS_FILE if folder.is_dir() else Path(model)
 
 
 def with_start(settings: FitSettings) -> FitSettings:
@@ -96,7 +96,7 @@ def with_start(settings: FitSettings) -> FitSettings:
     """
     if not settings.start:
         return settings
-    theirs = read_checkpoint(start_file(settings.start))["settings"]
+    theirs = read_checkpoint(weights_file(settings.start))["settings"]
     return replace(settings, backbone=theirs["backbone"], pretrained=theirs["pretrained"])
 
 
