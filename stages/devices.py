@@ -123,7 +123,7 @@ def survey(machine: Machine, device: Device, backend: Backend, precision: Precis
     found: list[Candidate] = []
     for place in wanted:
         if place.runtime not in installed:
-            found.append(Candidate(place, f"{place.runtime} is not installed"))
+            found.append(Candidate(place, f"{place.runtime} is not installed", f"run `pip install {place.runtime}`"))
         elif place.device == "cpu":
             found.append(Candidate(place))
         else:
@@ -229,7 +229,7 @@ def _there(place: Place, listed: Sequence[str] | Exception, precision: Precision
         return [Candidate(place, LACKS[place.runtime], MENDS[place.device])]
     if place.device == "openvino-npu" and precision != "f16":
         reason = f"the {{}} computes in 16-bit floats, and {precision} is asked for"
-        return [Candidate(place, reason, 'set precision = "f16"')]
+        return [Candidate(place, reason, 'set precision = "f16", which only [detect] has')]
     if keys == [place.key]:
         return [Candidate(place)]
     return [Candidate(msgspec.structs.replace(place, title=key, key=key)) for key in keys]

@@ -1,4 +1,4 @@
-"""Runs ONNX files behind one call, on the device and runtime that settings name, or on the quickest here (`auto`).
+"""Runs ONNX files behind one call, on the device and runtime that settings name, or on the best here (`auto`).
 
 Only the runtime that is used gets imported, so that a restarted worker is back at once. `auto` tries what there is once
 and remembers the answer in the user's cache folder, keyed by everything that could change it.
@@ -144,8 +144,8 @@ def _load_quickest(file: Path, data: bytes, how: How, device: Device, backend: B
     except CannotLoad as error:
         raise _cannot_load(file, error.place, error) from error
     for place, reason in chosen.failures.items():
-        hint = "" if place.device == "cpu" else '; device = "cpu" leaves it untried'
-        log.warning("%s cannot run on %s: %s%s", name, place, reason, hint)
+        spared = f'backend = "{chosen.network.backend}"' if place.device == "cpu" else 'device = "cpu"'
+        log.warning("%s cannot run on %s: %s; %s leaves it untried", name, place, reason, spared)
     log.info("%s runs on %s", name, chosen.decision)
     # What failed may be mended any time, and what was timed on a busy machine may be wrong.
     if chosen.steady and not chosen.failures:

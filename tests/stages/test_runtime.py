@@ -266,6 +266,21 @@ def test_a_named_device_that_falls_back_to_the_cpu_is_an_error(doubling: Path) -
         load_network(doubling, device="cuda", machine=machine)
 
 
+def test_a_named_device_whose_runtime_is_not_installed_says_what_to_install(doubling: Path) -> None:
+    with pytest.raises(UserError, match="openvino is not installed; run `pip install openvino`"):
+        load_network(doubling, device="openvino-gpu", machine=Machine(installed=lambda: ["onnxruntime"]))
+
+
+def test_a_runtime_that_fails_on_the_cpu_can_be_left_untried(doubling: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail_in_openvino(place: Place, data: bytes, how: How) -> Network:
+        if place.runtime == "openvino":
+            raise RuntimeError("libtbb is missing")
+        return load(place, data, how)
+
+    load_network(doubling, machine=Machine(load=fail_in_openvino))
+    assert 'libtbb is missing; backend = "onnxruntime" leaves it untried' in caplog.text
+
+
 def test_a_device_of_the_other_runtime_is_an_error(doubling: Path) -> None:
     with pytest.raises(UserError, match='"cuda" does not go with backend = "openvino"'):
         load_network(doubling, "openvino", device="cuda")
