@@ -10,6 +10,8 @@ import hashlib
 import logging
 import os
 import platform
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -40,6 +42,7 @@ __all__ = [
     "Network",
     "Precision",
     "cache_folder",
+    "cpu_name",
     "default_threads",
     "load_network",
     "usable_cores",
@@ -93,6 +96,18 @@ def default_threads() -> int:
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The processor's model as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and (found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return found[1].strip()
+    if sys.platform == "darwin":
+        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        if asked.stdout.strip():
+            return asked.stdout.strip()
+    return platform.processor() or platform.machine() or "unknown processor"
 
 
 def cache_folder() -> Path:
@@ -159,7 +174,7 @@ def _cannot_load(file: Path, place: Place, error: Exception) -> UserError:
 
 def _cache_key(data: bytes, *what: object) -> str:
     digest = hashlib.sha256(hashlib.sha256(data).digest())
-    digest.update(repr((what, [_version(name) for name in PACKAGES], _processor(), hardware())).encode())
+    digest.update(repr((what, [_version(name) for name in PACKAGES], cpu_name(), os.cpu_count(), hardware())).encode())
     return digest.hexdigest()[:24]
 
 
@@ -168,13 +183,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.processor()} x{os.cpu_count()}"
 
 
 def _recall(path: Path) -> Decision | None:
