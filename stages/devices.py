@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from engine.clock import now_ns
-from stages.sessions import Device, How, Network, Place, Precision, RuntimeName, load, trial_inputs
+from stages.sessions import Device, How, Loader, Network, Place, Precision, RuntimeName, load, trial_inputs
 from stages.trial import Trial, alone, by_turns
 
 Backend = Literal["auto", "onnxruntime", "openvino"]
@@ -60,7 +60,7 @@ class Machine(msgspec.Struct, frozen=True):
     providers: Callable[[], Sequence[str]] = lambda: _providers()
     """Those that ONNX Runtime was built with."""
     openvino_devices: Callable[[], Sequence[str]] = lambda: _openvino_devices()
-    load: Callable[[Place, bytes, How], Network] = load
+    load: Loader = load
     clock: Callable[[], int] = now_ns
 
 

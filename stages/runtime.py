@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from stages.devices import (
     reason_of,
     survey,
 )
-from stages.sessions import Device, How, Network, Place, Precision
+from stages.sessions import Device, How, Loader, Network, NotThere, Place, Precision
 
 __all__ = [
     "RUNTIMES",
@@ -145,7 +146,8 @@ def _load_named(file: Path, data: bytes, how: How, device: Device, backend: Back
 def _load_quickest(file: Path, data: bytes, how: How, device: Device, backend: Backend, machine: Machine) -> Network:
     """As remembered, or found out now."""
     name = file.parent.name
-    memory = cache_folder() / f"runtime-{_cache_key(data, how, device, backend)}.json"
+    memory = how.cache / f"runtime-{_cache_key(data, how, device, backend)}.json"
+    machine = msgspec.structs.replace(machine, load=_unless_fatal(machine.load, memory.stem))
     if remembered := _recall(memory):
         networks, failed = load_each([remembered.place], data, how, machine)
         if networks:
@@ -166,6 +168,31 @@ def _load_quickest(file: Path, data: bytes, how: How, device: Device, backend: B
     if chosen.steady and not chosen.failures:
         _remember(memory, chosen.decision)
     return chosen.network
+
+
+def _unless_fatal(load: Loader, name: str) -> Loader:
+    """`load`, which leaves out once what crashed or hung the process before: a bad driver would end every restart."""
+    fatal: set[Place] = set()
+
+    def load_marked(place: Place, data: bytes, how: How) -> Network:
+        if place.device == "cpu":
+            return load(place, data, how)
+        mark = how.cache / f"trying-{name}-{place.key}"
+        if mark.is_file():
+            fatal.add(place)
+            mark.unlink()
+        if place in fatal:
+            raise NotThere("the process that tried it last did not survive that")
+        with suppress(OSError):  # without a cache nobody knows
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        try:
+            return load(place, data, how)
+        finally:
+            with suppress(OSError):
+                mark.unlink()
+
+    return load_marked
 
 
 def _cannot_load(file: Path, place: Place, error: Exception) -> UserError:

@@ -82,6 +82,10 @@ class Network(msgspec.Struct, frozen=True):
         return f"{self.backend} {self.version} on {self.device}"
 
 
+Loader = Callable[[Place, bytes, How], Network]
+"""As `load`."""
+
+
 class NotThere(Exception):
     """The place can't be used, or the runtime computed elsewhere; the text says why."""
 
