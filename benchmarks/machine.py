@@ -6,13 +6,12 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
-from stages.runtime import usable_cores
+from stages.runtime import cpu_name, usable_cores
 
 PACKAGES = ("arnis-stream", "numpy", "opencv-python-headless", "av", "pyzmq", "msgspec", "onnxruntime", "openvino")
 
@@ -54,18 +53,6 @@ def look_at_machine() -> Machine:
 def load() -> tuple[float, float, float] | None:
     """Load averages of 1, 5 and 15 minutes."""
     return os.getloadavg() if hasattr(os, "getloadavg") else None
-
-
-def cpu_name() -> str:
-    """The processor's model as the system names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file() and (found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
-        return found[1].strip()
-    if sys.platform == "darwin":
-        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
-        if asked.stdout.strip():
-            return asked.stdout.strip()
-    return platform.processor() or platform.machine() or "unknown processor"
 
 
 def _memory_gb() -> float | None:

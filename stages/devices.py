@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from engine.clock import now_ns
-from stages.sessions import Device, How, Network, Place, Precision, RuntimeName, load, trial_inputs
+from stages.sessions import Device, How, Loader, Network, Place, Precision, RuntimeName, load, trial_inputs
 from stages.trial import Trial, alone, by_turns
 
 Backend = Literal["auto", "onnxruntime", "openvino"]
@@ -60,7 +60,7 @@ class Machine(msgspec.Struct, frozen=True):
     providers: Callable[[], Sequence[str]] = lambda: _providers()
     """Those that ONNX Runtime was built with."""
     openvino_devices: Callable[[], Sequence[str]] = lambda: _openvino_devices()
-    load: Callable[[Place, bytes, How], Network] = load
+    load: Loader = load
     clock: Callable[[], int] = now_ns
 
 
@@ -123,7 +123,7 @@ def survey(machine: Machine, device: Device, backend: Backend, precision: Precis
     found: list[Candidate] = []
     for place in wanted:
         if place.runtime not in installed:
-            found.append(Candidate(place, f"{place.runtime} is not installed"))
+            found.append(Candidate(place, f"{place.runtime} is not installed", f"run `pip install {place.runtime}`"))
         elif place.device == "cpu":
             found.append(Candidate(place))
         else:
@@ -229,7 +229,7 @@ def _there(place: Place, listed: Sequence[str] | Exception, precision: Precision
         return [Candidate(place, LACKS[place.runtime], MENDS[place.device])]
     if place.device == "openvino-npu" and precision != "f16":
         reason = f"the {{}} computes in 16-bit floats, and {precision} is asked for"
-        return [Candidate(place, reason, 'set precision = "f16"')]
+        return [Candidate(place, reason, 'set precision = "f16", which only [detect] has')]
     if keys == [place.key]:
         return [Candidate(place)]
     return [Candidate(msgspec.structs.replace(place, title=key, key=key)) for key in keys]

@@ -1,4 +1,4 @@
-"""Runs ONNX files behind one call, on the device and runtime that settings name, or on the quickest here (`auto`).
+"""Runs ONNX files behind one call, on the device and runtime that settings name, or on the best here (`auto`).
 
 Only the runtime that is used gets imported, so that a restarted worker is back at once. `auto` tries what there is once
 and remembers the answer in the user's cache folder, keyed by everything that could change it.
@@ -10,9 +10,12 @@ import hashlib
 import logging
 import os
 import platform
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -31,7 +34,7 @@ from stages.devices import (
     reason_of,
     survey,
 )
-from stages.sessions import Device, How, Network, Place, Precision
+from stages.sessions import Device, How, Loader, Network, NotThere, Place, Precision
 
 __all__ = [
     "RUNTIMES",
@@ -40,6 +43,7 @@ __all__ = [
     "Network",
     "Precision",
     "cache_folder",
+    "cpu_name",
     "default_threads",
     "load_network",
     "usable_cores",
@@ -95,6 +99,18 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cpu_name() -> str:
+    """The processor's model as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and (found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return found[1].strip()
+    if sys.platform == "darwin":
+        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        if asked.stdout.strip():
+            return asked.stdout.strip()
+    return platform.processor() or platform.machine() or "unknown processor"
+
+
 def cache_folder() -> Path:
     """The user's cache folder of this program; not created here."""
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -130,7 +146,8 @@ def _load_named(file: Path, data: bytes, how: How, device: Device, backend: Back
 def _load_quickest(file: Path, data: bytes, how: How, device: Device, backend: Backend, machine: Machine) -> Network:
     """As remembered, or found out now."""
     name = file.parent.name
-    memory = cache_folder() / f"runtime-{_cache_key(data, how, device, backend)}.json"
+    memory = how.cache / f"runtime-{_cache_key(data, how, device, backend)}.json"
+    machine = msgspec.structs.replace(machine, load=_unless_fatal(machine.load, memory.stem))
     if remembered := _recall(memory):
         networks, failed = load_each([remembered.place], data, how, machine)
         if networks:
@@ -144,13 +161,38 @@ def _load_quickest(file: Path, data: bytes, how: How, device: Device, backend: B
     except CannotLoad as error:
         raise _cannot_load(file, error.place, error) from error
     for place, reason in chosen.failures.items():
-        hint = "" if place.device == "cpu" else '; device = "cpu" leaves it untried'
-        log.warning("%s cannot run on %s: %s%s", name, place, reason, hint)
+        spared = f'backend = "{chosen.network.backend}"' if place.device == "cpu" else 'device = "cpu"'
+        log.warning("%s cannot run on %s: %s; %s leaves it untried", name, place, reason, spared)
     log.info("%s runs on %s", name, chosen.decision)
     # What failed may be mended any time, and what was timed on a busy machine may be wrong.
     if chosen.steady and not chosen.failures:
         _remember(memory, chosen.decision)
     return chosen.network
+
+
+def _unless_fatal(load: Loader, name: str) -> Loader:
+    """`load`, which leaves out once what crashed or hung the process before: a bad driver would end every restart."""
+    fatal: set[Place] = set()
+
+    def load_marked(place: Place, data: bytes, how: How) -> Network:
+        if place.device == "cpu":
+            return load(place, data, how)
+        mark = how.cache / f"trying-{name}-{place.key}"
+        if mark.is_file():
+            fatal.add(place)
+            mark.unlink()
+        if place in fatal:
+            raise NotThere("the process that tried it last did not survive that")
+        with suppress(OSError):  # without a cache nobody knows
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        try:
+            return load(place, data, how)
+        finally:
+            with suppress(OSError):
+                mark.unlink()
+
+    return load_marked
 
 
 def _cannot_load(file: Path, place: Place, error: Exception) -> UserError:
@@ -159,7 +201,7 @@ def _cannot_load(file: Path, place: Place, error: Exception) -> UserError:
 
 def _cache_key(data: bytes, *what: object) -> str:
     digest = hashlib.sha256(hashlib.sha256(data).digest())
-    digest.update(repr((what, [_version(name) for name in PACKAGES], _processor(), hardware())).encode())
+    digest.update(repr((what, [_version(name) for name in PACKAGES], cpu_name(), os.cpu_count(), hardware())).encode())
     return digest.hexdigest()[:24]
 
 
@@ -168,13 +210,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.processor()} x{os.cpu_count()}"
 
 
 def _recall(path: Path) -> Decision | None:

@@ -82,6 +82,10 @@ class Network(msgspec.Struct, frozen=True):
         return f"{self.backend} {self.version} on {self.device}"
 
 
+Loader = Callable[[Place, bytes, How], Network]
+"""As `load`."""
+
+
 class NotThere(Exception):
     """The place can't be used, or the runtime computed elsewhere; the text says why."""
 
@@ -143,7 +147,8 @@ def _proven_session(place: Place, data: bytes, options: Any, how: How) -> tuple[
     import onnxruntime
 
     _prepare(place, options)
-    with tempfile.TemporaryDirectory(prefix="arnis-profile-") as folder:
+    # A session that fails may keep its profile open, and Windows does not delete open files.
+    with tempfile.TemporaryDirectory(prefix="arnis-profile-", ignore_cleanup_errors=True) as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "trial")
         # With its own fallback it would print about the failure to standard output, and go on with the CPU.

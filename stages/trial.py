@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import IO
@@ -76,8 +76,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _locks(stream: IO[bytes]) -> bool:
-    """Whether the file could be locked; closing it lets go."""
-    with suppress(OSError):
+    """False while another holds the file's lock; closing the file lets go. Where files can't be locked nobody waits."""
+    try:
         if sys.platform == "win32":
             import msvcrt
 
@@ -87,8 +87,11 @@ def _locks(stream: IO[bytes]) -> bool:
             import fcntl
 
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # as Linux and macOS say it, and as Windows does
+        return False
+    except OSError:
         return True
-    return False
+    return True
 
 
 def _is_enough(times: Mapping[str, Sequence[float]]) -> bool:

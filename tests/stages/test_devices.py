@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_a_discrete_gpu_comes_before_the_integrated_one() -> None:
 
 def test_what_computes_in_16_bits_is_not_taken_for_32() -> None:
     (npu,) = Bench({}, PLAIN, ["CPU", "NPU"]).candidates("openvino-npu")
-    assert "16-bit" in npu.why() and npu.mend == 'set precision = "f16"'
+    assert "16-bit" in npu.why() and npu.mend == 'set precision = "f16", which only [detect] has'
 
 
 def test_a_runtime_that_is_not_asked_for_is_not_asked() -> None:
@@ -170,3 +171,10 @@ def test_a_file_that_only_one_runtime_loads_runs_there() -> None:
 
 def test_the_hardware_reads_the_same_twice() -> None:
     assert hardware() == hardware()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the folder of the drivers tells")
+def test_devices_that_are_hidden_are_other_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = hardware()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert hardware() != before

@@ -138,6 +138,23 @@ def test_a_device_that_fails_is_tried_anew_at_each_start(
     assert not memories(cache)
 
 
+def test_a_device_that_crashes_the_process_is_left_out_at_the_restart(
+    doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = (
+        "import os, pathlib; from stages.devices import Machine; from stages.sessions import load\n"
+        "from stages.runtime import load_network\n"
+        "machine = Machine(providers=lambda: ['CUDAExecutionProvider', 'CPUExecutionProvider'],\n"
+        "    load=lambda place, *rest: os._exit(9) if place.device == 'cuda' else load(place, *rest))\n"
+        f"print(load_network(pathlib.Path({str(doubling)!r}), device='auto', threads=1, machine=machine).device)"
+    )
+    for died in (True, False, True):  # the start after that tries it again: it may have been mended
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == (9 if died else 0), done.stderr
+        assert died or "CPU" in done.stdout and 'did not survive that; device = "cpu"' in done.stderr
+    assert not memories(cache)
+
+
 def test_a_remembered_device_that_fails_is_chosen_anew(
     doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -264,6 +281,21 @@ def test_a_named_device_that_falls_back_to_the_cpu_is_an_error(doubling: Path) -
         pytest.raises(UserError, match="computed on CPUExecutionProvider instead"),
     ):
         load_network(doubling, device="cuda", machine=machine)
+
+
+def test_a_named_device_whose_runtime_is_not_installed_says_what_to_install(doubling: Path) -> None:
+    with pytest.raises(UserError, match="openvino is not installed; run `pip install openvino`"):
+        load_network(doubling, device="openvino-gpu", machine=Machine(installed=lambda: ["onnxruntime"]))
+
+
+def test_a_runtime_that_fails_on_the_cpu_can_be_left_untried(doubling: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail_in_openvino(place: Place, data: bytes, how: How) -> Network:
+        if place.runtime == "openvino":
+            raise RuntimeError("libtbb is missing")
+        return load(place, data, how)
+
+    load_network(doubling, machine=Machine(load=fail_in_openvino))
+    assert 'libtbb is missing; backend = "onnxruntime" leaves it untried' in caplog.text
 
 
 def test_a_device_of_the_other_runtime_is_an_error(doubling: Path) -> None:

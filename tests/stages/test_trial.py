@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Callable, Iterator
 from itertools import chain, cycle, repeat
 from pathlib import Path
@@ -71,21 +73,29 @@ def test_one_lucky_run_or_many_disturbed_ones_are_not_steady(milliseconds: list[
 
 
 def test_trials_wait_for_each_other(tmp_path: Path) -> None:
-    order: list[str] = []
-    waits = Event()
+    entered = Event()
 
     def other() -> None:
-        waits.set()
         with alone(tmp_path):
-            order.append("second")
+            entered.set()
 
     thread = Thread(target=other)
     with alone(tmp_path):
         thread.start()
-        waits.wait()
-        order.append("first")
+        assert not entered.wait(0.3)
     thread.join()
-    assert order == ["first", "second"]
+    assert entered.is_set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks otherwise")
+def test_on_a_file_system_without_locks_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited"))
+    with alone(tmp_path):
+        pass
 
 
 def test_where_nothing_can_be_locked_nobody_waits(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,11 +15,12 @@ pytest.importorskip("torch")
 import torch
 
 from engine.errors import UserError
-from stages.cards import load_card, sha256_of
+from stages.cards import load_card, model_folder, sha256_of
 from stages.classes import ClassFile, load_classes
 from stages.graph import DIRECTED_EDGES
 from stages.skeleton import GRIP, NODE_COUNT, TIP
 from training import app
+from training.backbone import efficientnet_lite0
 from training.classifiers import network_model
 from training.classifiers.crops import backbone
 from training.classifiers.geopose import build
@@ -27,7 +29,7 @@ from training.geopose import measure
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture, mix_within_views, swap_sticks, training_batches
 from training.geopose.data import keypoint_table
-from training.geopose.fit import WEIGHTS_FILE, begin_with, fit, load_weights, read_checkpoint
+from training.geopose.fit import WEIGHTS_FILE, begin_with, fit, load_weights, read_checkpoint, weights_file
 from training.geopose.loop import dropped_edges, rate_at
 from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
 from training.geopose.pose_statistics import PoseStatistics
@@ -177,7 +179,14 @@ def test_a_training_may_begin_with_the_weights_of_other_classes(tmp_path: Path) 
     assert read_checkpoint(again)["loss"] < read_checkpoint(best)["loss"]
 
 
-def test_a_training_may_begin_with_the_shipped_model(tmp_path: Path) -> None:
+def test_a_training_may_begin_with_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrained: list[bool] = []
+
+    def build_backbone(asked: bool) -> torch.nn.Module:
+        pretrained.append(asked)
+        return efficientnet_lite0(asked)
+
+    monkeypatch.setattr("training.classifiers.crops.efficientnet_lite0", build_backbone)
     card, file = load_card("geopose")
     assert sha256_of(file.with_name(WEIGHTS_FILE)) == card.made_with["pt_sha256"]
     table = keypoint_table(*drawn(120))
@@ -188,8 +197,21 @@ def test_a_training_may_begin_with_the_shipped_model(tmp_path: Path) -> None:
         losses.append(read_checkpoint(best)["loss"])
     assert losses[1] < losses[0] - 0.5
     assert read_checkpoint(best)["settings"]["backbone"] == "efficientnet_lite0"
+    assert pretrained == [False], "ImageNet's weights are not fetched, as others take their place"
     with pytest.raises(UserError, match="weights nowhere do not exist"):
         fit(CLASSES, Mixture(table), table, replace(settings, start="nowhere"), tmp_path / "none")
+
+
+def test_weights_to_begin_with_are_those_of_the_card_or_refused(tmp_path: Path) -> None:
+    model = shutil.copytree(model_folder("geopose"), tmp_path / "mine")
+    assert weights_file(str(model)) == model / WEIGHTS_FILE
+    (model / WEIGHTS_FILE).write_bytes(b"others")
+    with pytest.raises(UserError, match="do not match the SHA-256"):
+        weights_file(str(model))
+    with pytest.raises(UserError, match="cannot be read; give the best.pt"):
+        read_checkpoint(model / WEIGHTS_FILE)
+    with pytest.raises(UserError, match="has no weights.pt to begin with"):
+        weights_file("stick_heatmap")
 
 
 def test_a_declaration_overrides_what_is_asked_for() -> None:

@@ -16,7 +16,7 @@ from stages.cards import load_card, sha256_of
 from stages.classes import models_folder
 from training import app
 from training.stick.clips import body_detector, frames_with_person
-from training.stick.evaluate import Answer, StickModel
+from training.stick.evaluate import Answer, StickModel, is_somebody_else
 
 HERE = Path(__file__).parent
 CARD, FILE = load_card("stick_heatmap")
@@ -93,6 +93,12 @@ def test_several_crops_at_once_give_the_same_answers_as_one_by_one(model: StickM
     for i in range(3):
         for batch, single in zip(together, model.network(crops[i : i + 1]), strict=True):
             assert np.allclose(batch[i], single[0], atol=1e-3)
+
+
+def test_whose_torso_is_unknown_is_nobody_else() -> None:
+    truth = np.full((19, 3), np.nan)
+    truth[0] = 100, 100, 1
+    assert not is_somebody_else(truth[:17] + 1, truth)
 
 
 def test_a_table_is_judged_where_the_labelled_person_was_looked_at(tmp_path: Path) -> None:

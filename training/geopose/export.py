@@ -154,6 +154,8 @@ def write_card(
     """
     settings = trained["settings"]
     begun = f"ImageNet weights of {settings['backbone']}" if settings["pretrained"] else "random weights"
+    if settings.get("start"):
+        begun += f" by way of {settings['start']}"
     made_with = {name: version(name) for name in ("torch", "torchvision", "onnx")} | {"revision": git_revision()}
     made_with["data_sha256"] = trained["data_sha256"]
     for weights in ((folder / file).with_suffix(".bin"), folder / WEIGHTS_FILE):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import UserError
-from stages.cards import model_folder
+from stages.cards import load_card, model_folder, sha256_of
 from stages.classes import ClassFile
 from training.classifiers import network_model
 from training.classifiers.protocol import seen_shape
@@ -60,7 +61,8 @@ def fit(
         return best
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    network = declared.build(len(classes.classes), settings)
+    # Where weights are here, none need be fetched.
+    network = declared.build(len(classes.classes), replace(settings, pretrained=False) if settings.start else settings)
     if settings.start:
         begin_with(network, weights_file(settings.start), classes.names)
     else:
@@ -84,9 +86,19 @@ def load_weights(file: Path, class_count: int) -> nn.Module:
 
 
 def weights_file(model: str) -> Path:
-    """A `best.pt`, or the weights in a model folder, for which a shipped model's name may stand."""
-    folder = model_folder(model)
-    return folder / WEIGHTS_FILE if folder.is_dir() else Path(model)
+    """A `best.pt`, or the weights in a model folder, for which a shipped model's name may stand.
+
+    Raises UserError when those in a model folder are missing or others than its card says.
+    """
+    if not model_folder(model).is_dir():
+        return Path(model)
+    card, exported = load_card(model)
+    file = exported.with_name(WEIGHTS_FILE)
+    if not file.is_file():
+        raise UserError(f"model {model} has no {WEIGHTS_FILE}; export it anew, or give a best.pt")
+    if sha256_of(file) != card.made_with.get("pt_sha256"):
+        raise UserError(f"weights {file} do not match the SHA-256 in the model's card; export the model anew")
+    return file
 
 
 def with_start(settings: FitSettings) -> FitSettings:
@@ -110,11 +122,11 @@ def begin_with(network: nn.Module, file: Path, class_names: Sequence[str]) -> No
     state = read_checkpoint(file)
     new = [row for row, name in enumerate(class_names) if name in state["classes"]]
     old = [state["classes"].index(class_names[row]) for row in new]
-    own, given = network.state_dict(), state["weights"]
+    own, given, last = network.state_dict(), state["weights"], _last_layer(network)
     if own.keys() != given.keys():
         raise UserError(f"weights {file} are of the network {state['network']}; choose --model {state['network']}")
     for name, tensor in own.items():
-        if name in _last_layer(network):
+        if name in last:
             tensor[new] = given[name][old]
         elif tensor.shape != given[name].shape:
             raise UserError(f"weights {file} do not fit at {name}; train them anew with this version and its settings")
@@ -130,10 +142,13 @@ def _last_layer(network: nn.Module) -> tuple[str, str]:
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """What a `best.pt` holds: network, classes, settings, data_sha256, revision, epoch, loss, weights and, where it was
-    calibrated, temperature and threshold. Raises UserError when there is none."""
+    calibrated, temperature and threshold. Raises UserError when there is none or it is something else."""
     if not file.is_file():
         raise UserError(f"weights {file} do not exist; train them with `arnis-train fit`")
-    state: dict[str, Any] = torch.load(file, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise UserError(f"weights {file} cannot be read; give the best.pt of a run of `arnis-train fit`") from None
     if "weights" not in state:
         raise UserError(f"weights {file} come from an older version of this program; train them anew")
     return state

@@ -55,8 +55,8 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=defaults.batch, help=f"samples a step (default {defaults.batch})")
     parser.add_argument("--rate", type=float, default=defaults.learning_rate, help="learning rate")
     parser.add_argument("--start", default=defaults.start, metavar="MODEL",
-                        help="weights to begin with: a shipped model's name (geopose), a model folder, or best.pt of a "
-                             "run; its classes may be others")  # fmt: skip
+                        help="weights to begin with, and their backbone: a shipped model's name (geopose), a model "
+                             "folder, or best.pt of a run; its classes may be others")  # fmt: skip
     parser.add_argument("--pretrained", action="store_true", help="begin with ImageNet weights in the crop stream")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the same seed trains the same network")
     parser.add_argument("--threads", type=int, default=defaults.threads, help=f"of torch (default {defaults.threads})")

@@ -104,10 +104,10 @@ def seen_rows(table: Path, split: str = "", limit: int = 0) -> list[Seen]:
 
 def is_somebody_else(keypoints: np.ndarray, truth: np.ndarray) -> bool:
     """Whether a body detector looked at another than the labelled person: half of what it found (17, 3) is more than
-    `_STRANGE_TORSOS` from its place in the truth (19, 3)."""
+    `_STRANGE_TORSOS` from its place in the truth (19, 3). Without a torso in the truth nothing tells, so False."""
     gaps = np.linalg.norm(keypoints[:BODY_COUNT, :2] - truth[:BODY_COUNT, :2], axis=1)
-    known = np.isfinite(gaps)
-    return bool(known.any() and np.median(gaps[known]) > _STRANGE_TORSOS * torso_px(truth))
+    known, torso = np.isfinite(gaps), torso_px(truth)
+    return bool(torso > 0 and known.any() and np.median(gaps[known]) > _STRANGE_TORSOS * torso)
 
 
 def outcomes(model: Any, seen: Sequence[Seen]) -> list[Outcome]:
