@@ -210,7 +210,7 @@ def test_weights_to_begin_with_are_those_of_the_card_or_refused(tmp_path: Path) 
         weights_file(str(model))
     with pytest.raises(UserError, match="cannot be read; give the best.pt"):
         read_checkpoint(model / WEIGHTS_FILE)
-    with pytest.raises(UserError, match="has no weights.pt to begin with"):
+    with pytest.raises(UserError, match="has no weights.pt; export it anew"):
         weights_file("stick_heatmap")
 
 
