@@ -27,7 +27,7 @@ from training.geopose import export, fit_command, measure
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
 from training.geopose.batches import Mixture, training_batches
 from training.geopose.data import PoseTable, keypoint_table, load_table, split_table
-from training.geopose.fit import fit, load_weights, predict
+from training.geopose.fit import fit, load_weights, predict, weights_file
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 
@@ -240,8 +240,9 @@ def test_the_export_is_what_the_classifier_takes_and_equals_torch(seen: Path, ru
     assert card.temperature > 0 and card.threshold is not None and 0.5 <= card.threshold <= 1
     assert max(card.metrics["parity_200"].values()) <= export.PARITY_BOUND
     assert [spec.name for spec in card.inputs] == list(INPUTS)
-    # One file: weights beside it would not be covered by the card's hash.
-    assert sorted(path.name for path in file.parent.iterdir()) == ["card.toml", "model.onnx"]
+    # The card tells the hash of each: external data of the ONNX file would not be covered.
+    assert sorted(path.name for path in file.parent.iterdir()) == ["card.toml", "model.onnx", "weights.pt"]
+    assert weights_file(str(file.parent)).read_bytes() == (run / "best.pt").read_bytes()
 
 
 def test_temperature_brings_confidence_to_accuracy() -> None:

@@ -203,6 +203,8 @@ def _is_finished(best: Path, facts: dict[str, Any]) -> bool:
     if not best.is_file():
         return False
     state = read_checkpoint(best)
+    # A setting that came later has the default that does what was done before.
+    state["settings"] = _plain(asdict(FitSettings())) | state["settings"]
     for name in ("network", "classes", "settings", "data_sha256"):
         if state[name] != facts[name]:
             raise UserError(f"{best.parent} holds a training with another {name.removesuffix('_sha256')}; "
