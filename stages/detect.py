@@ -230,6 +230,8 @@ def make_body_detector(model: str, runtime: Runtime, fused: bool = False) -> Bod
     if Path(model).suffix == ".task":
         if fused:
             raise UserError(f"detect.fused = {model!r} gives no stick; set it as detect.body")
+        if runtime.device not in ("auto", "cpu"):
+            raise UserError(f'detect.body = {model!r} runs on the CPU, not on {runtime.device}; set device = "auto"')
         return MediaPipePose(Path(model))
     card, network = open_model(model, runtime, ["fused"] if fused else ["body"])
     if card.architecture == "movenet":

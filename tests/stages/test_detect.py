@@ -335,6 +335,8 @@ def test_a_missing_mediapipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pose\.task does not exist"):
         Runner(DetectSettings(body=str(tmp_path / "pose.task"), stick=""))
     (tmp_path / "pose.task").write_bytes(b"x")
+    with pytest.raises(UserError, match="runs on the CPU, not on cuda"):
+        Runner(DetectSettings(body=str(tmp_path / "pose.task"), stick="", device="cuda"))
     wanted = "cannot load" if importlib.util.find_spec("mediapipe") else r"pip install arnis-stream\[mediapipe\]"
     with pytest.raises(UserError, match=wanted):
         Runner(DetectSettings(body=str(tmp_path / "pose.task"), stick=""))
