@@ -118,6 +118,12 @@ def test_folds_of_trees_give_a_report_with_every_figure(table: Path, tmp_path: P
     assert np.sum(report["confusion"]) == report["samples"]
 
 
+def test_trees_have_no_weights_to_begin_with(capsys: pytest.CaptureFixture[str], table: Path, tmp_path: Path) -> None:
+    words = ["fit", "--table", str(table), "--model", "angles_rf", "--folds", "3", "--start", "geopose"]
+    assert app.main([*words, "--run", str(tmp_path)]) == 2
+    assert "angles_rf is none; leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "pairs_trees"])
 def test_every_classifier_learns_and_answers_a_bare_table(name: str, table: Path, tmp_path: Path) -> None:
     samples = load_table(table, CLASSES.names).select(np.arange(130))

@@ -27,6 +27,13 @@ def make_classifier(name: str, classes: ClassFile) -> Classifier:
     return _declared(name).classifier(classes)
 
 
+def is_network(name: str) -> bool:
+    """Whether the classifier of that name is a network, which has weights; raises UserError when there is none."""
+    from training.classifiers.neural import NetworkModel
+
+    return isinstance(_declared(name), NetworkModel)
+
+
 def network_model(name: str) -> NetworkModel:
     """The declaration of a network; raises UserError for another name."""
     from training.classifiers.neural import NetworkModel

@@ -15,7 +15,7 @@ import torch
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages.classes import ClassFile, load_classes
-from training.classifiers import NAMES, network_model
+from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
 from training.geopose.fit import data_hash, fit, load_weights, read_checkpoint
@@ -127,6 +127,8 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
 def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """Figures of a cross-validation; every fold keeps its network in the run's folder."""
     if args.start:
+        if not is_network(args.model):
+            raise UserError(f"--start gives a network its weights, and {args.model} is none; leave it out")
         log.warning("every fold begins with %s: what that has seen of the people here flatters the figures", args.start)
     table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
     table = table.mirrored(table.wrong_hand)
