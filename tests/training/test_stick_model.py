@@ -119,6 +119,6 @@ def test_a_table_is_judged_where_the_labelled_person_was_looked_at(tmp_path: Pat
     with (tmp_path / "table.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     command = ["detector", "--judge", "--model", "stick_heatmap", "--table", str(tmp_path / "table.csv")]
-    assert app.main([*command, "--json", str(tmp_path / "judged.json")]) == 0
-    figures = json.loads((tmp_path / "judged.json").read_text())["views"]["all"]
+    assert app.main([*command, "--json", str(tmp_path / "new" / "judged.json")]) == 0
+    figures = json.loads((tmp_path / "new" / "judged.json").read_text())["views"]["all"]
     assert figures["pictures_with_stick"] == 2 and figures["grip_found_rate"] == 1

@@ -137,5 +137,6 @@ def report(model: str, distances: Mapping[str, np.ndarray], file: Path | None = 
     lines.append(f"least agreement: {keypoint} ({share:.3f}); {NEEDED:.0%} {'is' if reached else 'is not'} reached")
     if file is not None:
         summary = {"model": model, "reference": REFERENCE, "clips": rows, "reached": reached, "worst": keypoint}
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(summary, indent=1) + "\n")
     return "\n".join(lines)

@@ -128,6 +128,7 @@ def run_judge(args: argparse.Namespace, model: str) -> int:
     text = json.dumps({"model": model, "threshold": threshold, "views": figures}, indent=1)
     sys.stdout.write(text + "\n")
     if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(text + "\n")
     return 0
 
