@@ -144,6 +144,28 @@ def test_a_slow_drift_is_noticed_because_frames_are_compared_with_the_last_detec
     assert 2 <= sum(detected) < 20
 
 
+def looks(rig: Rig, picture: np.ndarray, angles: list[float], step_s: float) -> str:
+    """D for each frame that is detected, m and s for those skipped as moving and as still."""
+    gates = [rig.motion.process(rig.packet(with_stick(picture, angle), step_s=step_s)).gate for angle in angles]
+    return "".join("D" if gate.detect else gate.reason[0] for gate in gates)
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(30, "DDmDmDmD"), (60, "DDmmDmmD"), (20, "DDDDDDDD")])
+def test_of_a_picture_that_keeps_moving_fifteen_to_twenty_frames_a_second_are_detected(
+    picture: np.ndarray, fps: int, expected: str
+) -> None:
+    assert looks(Rig(), picture, [12.0 * n for n in range(8)], 1 / fps) == expected
+
+
+def test_the_first_frame_that_moves_is_detected_at_once_and_so_is_the_one_that_ends_a_move(picture: np.ndarray) -> None:
+    assert looks(Rig(), picture, [0, 0, 20, 40, 60, 60, 60, 80], 1 / 30) == "DsDmDssD"
+    assert looks(Rig(), picture, [0, 20, 40, 40, 40], 1 / 30) == "DDmDs"
+
+
+def test_no_moving_frame_is_skipped_without_a_rest(picture: np.ndarray) -> None:
+    assert looks(Rig(moving_rest_s=0), picture, [12.0 * n for n in range(6)], 1 / 30) == "DDDDDD"
+
+
 def test_streams_do_not_disturb_each_other(picture: np.ndarray) -> None:
     rig = Rig()
     mirrored = np.ascontiguousarray(picture[:, ::-1])
