@@ -10,7 +10,7 @@ from engine.clock import now_ns
 from stages.capture import DEMO, make_reader
 from stages.sources import CaptureSettings
 
-OPEN_GATE = ("--set", "gate.motion_threshold=0")
+OPEN_GATE = ("--set", "gate.motion_threshold=0", "--set", "gate.moving_rest_s=0")
 
 
 def measure(session: Session) -> Part:

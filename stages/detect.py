@@ -244,7 +244,8 @@ def make_body_detector(model: str, runtime: Runtime, fused: bool = False) -> Bod
 def make_stick_detector(model: str, runtime: Runtime) -> StickDetector:
     """Detector of a shipped model's name or a model folder; raises UserError when it can't be made."""
     card, network = open_model(model, runtime, ["stick"])
-    kind = YoloStick if card.architecture.startswith("yolo") else StickHeatmap
+    whole = card.architecture.startswith("yolo") and "presence" not in {output.name for output in network.outputs}
+    kind = YoloStick if whole else StickHeatmap  # a YOLO may have been trained on crops too
     return kind(model, card, network)
 
 

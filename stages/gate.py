@@ -32,10 +32,9 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Skip detection on frames that hardly differ from the last detected one."""
     motion_threshold: Annotated[float, msgspec.Meta(ge=0.0, le=255.0)] = 12.0
     """Grey levels by which the most changed spot must differ, beyond noise and exposure, to count as motion."""
-    moving_rest_s: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.045
-    """While the picture keeps moving, for how long after a detection the next frames are skipped: a little under a 20th
-    of a second, so that every second frame of 30 a second is detected, and every one of 20. The first frame that moves
-    is always detected at once."""
+    moving_rest_s: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.038
+    """While the picture keeps moving, for how long after a detection the next frames are skipped: of 30 frames a second
+    every second is detected, of 60 every third, of 25 and fewer every one. The first that moves is detected at once."""
     hold_frames: Annotated[int, msgspec.Meta(ge=0, le=300)] = 5
     """For how many frames the last result may stand in, before detection runs again or the pose is given up."""
     hold_s: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 1.0
@@ -302,11 +301,13 @@ class StandIn:
         return seen
 
     def _repeat(self, packet: ArnisPacket, seen: _Seen | None) -> None:
-        """The picture has not changed, so what was seen in it has not either."""
+        """The picture has not changed, or the next look is near: what was seen last is said again."""
         if seen is None:
             packet.status, packet.reason = "unsure", "nothing_seen_yet"
             return
-        packet.person, packet.stick, packet.reason = seen.person, seen.stick, seen.reason
+        packet.stick, packet.reason = seen.stick, seen.reason
+        if seen.person is not None:
+            packet.person = msgspec.structs.replace(seen.person, age_frames=packet.sequence - seen.sequence)
         packet.feedback = seen.feedback
         packet.status = "no_person" if seen.status == "no_person" else "unsure"
         if seen.pose is not None:
@@ -324,8 +325,9 @@ class StandIn:
         packet.status, packet.reason = "held", packet.gate.reason if packet.gate else None
         packet.pose = msgspec.structs.replace(accepted.pose, age_frames=packet.sequence - accepted.sequence)
         packet.feedback = accepted.feedback
-        if packet.person is None:
-            packet.person, packet.stick = accepted.person, accepted.stick
+        if packet.person is None and accepted.person is not None:
+            packet.stick = accepted.stick
+            packet.person = msgspec.structs.replace(accepted.person, age_frames=packet.pose.age_frames)
 
 
 def _recent(settings: GateSettings, packet: ArnisPacket, sequence: int, pts: float) -> bool:

@@ -128,14 +128,19 @@ def pose_text(packet: ArnisPacket, neutral: str = "neutral") -> str:
         return "no person"
     pose = packet.pose
     if pose is None:
-        reason = packet.gate.reason if packet.gate else None
+        reason = packet.reason or (packet.gate.reason if packet.gate else None)
         return f"unsure ({reason.replace('_', ' ')})" if reason else "unsure"
     text = f"{pose.label.replace('_', ' ')} {100 * pose.confidence:.0f} %"
     if not pose.accepted and pose.label != neutral:
         text = f"unsure: {text}"
-    if packet.status == "held":
+    if is_remembered(packet):
         text += f" (held {pose.age_frames})"
     return text
+
+
+def is_remembered(packet: ArnisPacket) -> bool:
+    """Whether an older pose stands in and should look like it. Between two looks at a movement that would flicker."""
+    return packet.status == "held" and not (packet.gate and packet.gate.reason == "moving")
 
 
 def figures_text(fps: float | None, age_ms: float | None) -> str:
@@ -239,7 +244,7 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
     if pose is not None and packet.status != "no_person":
         right = left + max(1, round(width * min(1.0, pose.confidence)))
         # A result that stands in is shown hollow: it is remembered, not seen.
-        thick = 1 if packet.status == "held" else cv2.FILLED
+        thick = 1 if is_remembered(packet) else cv2.FILLED
         cv2.rectangle(canvas, (left, top + height + 2), (right, top + height + round(0.4 * em)), colour, thick)
 
 

@@ -24,6 +24,8 @@ class Person(msgspec.Struct, kw_only=True):
     score: float
     keypoints: np.ndarray
     """float32 (17, 3): x, y in pixels and confidence 0..1, COCO order; missing: confidence 0, x = y = NaN."""
+    age_frames: int = 0
+    """How many frames ago this was seen; the stick is as old."""
 
 
 class Stick(msgspec.Struct, kw_only=True):

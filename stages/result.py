@@ -36,6 +36,8 @@ class PersonResult(msgspec.Struct, kw_only=True, frozen=True):
     score: Share
     keypoints: Annotated[list[Keypoint | None], msgspec.Meta(min_length=17, max_length=17)]
     """COCO order; null where a keypoint was not found."""
+    age_frames: int
+    """How many frames ago body and stick were seen: 0, or more where a frame was skipped."""
 
 
 class StickResult(msgspec.Struct, kw_only=True, frozen=True):
@@ -157,6 +159,7 @@ def _person(person: Person) -> PersonResult:
         box=(x0, y0, x1, y1),
         score=_share(person.score),
         keypoints=[_keypoint(point) for point in person.keypoints],
+        age_frames=person.age_frames,
     )
 
 

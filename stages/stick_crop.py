@@ -121,6 +121,20 @@ def extract_crop(image_bgr: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
     return cv2.warpAffine(part, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
+def stick_inputs(image_bgr: np.ndarray, keypoints: np.ndarray, crop: Crop, size_px: int) -> list[np.ndarray]:
+    """What a stick network is given of a picture: `image`, uint8 (1, size_px, size_px, 3) RGB, and `body`, float32
+    (1, 17, 3), the keypoints (17, 3) as x, y in 0..1 of the crop and confidence."""
+    cut = extract_crop(image_bgr, crop, size_px)
+    body = np.column_stack([to_crop(keypoints[:, :2], crop), keypoints[:, 2]])
+    return [np.ascontiguousarray(cut[None, ..., ::-1]), known_points(body)[None]]
+
+
+def known_points(points: np.ndarray) -> np.ndarray:
+    """float32 (N, 3) in which a point without a place or with confidence 0 is 0, 0, 0."""
+    known = np.isfinite(points).all(1) & (points[:, 2] > 0)
+    return np.where(known[:, None], points, 0.0).astype(np.float32)
+
+
 def to_crop(points: np.ndarray, crop: Crop) -> np.ndarray:
     """Pixels of the picture (..., 2) to 0..1 of the crop."""
     corner = np.array([crop[0] - crop[2] / 2, crop[1] - crop[2] / 2])

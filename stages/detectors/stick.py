@@ -10,17 +10,20 @@ from engine.errors import UserError
 from stages.cards import Card
 from stages.detectors import MISSING_BELOW, StickCandidate, mark_missing
 from stages.runtime import Network
-from stages.stick_crop import extract_crop, from_crop, stick_crop
+from stages.stick_crop import from_crop, stick_crop, stick_inputs
 
 
 class StickHeatmap:
-    """Runs a stick network: uint8 RGB crop (1, size, size, 3) in; `points` (1, 2, 3) and `presence` (1,) out."""
+    """Runs a stick network: `stick_inputs` in, or the picture alone; `points` (1, 2, 3) and `presence` (1,) out."""
 
     def __init__(self, model: str, card: Card, network: Network) -> None:
         self._network = network
         names = [output.name for output in self._network.outputs]
         if not {"points", "presence"} <= set(names):
             raise UserError(f"model {model} gives {', '.join(names)}, not points and presence; choose another as stick")
+        asked = [item.name for item in network.inputs]
+        if len(asked) > 1 and asked != ["image", "body"]:
+            raise UserError(f"model {model} asks for {', '.join(asked)}, not image and body; choose another as stick")
         self._points, self._presence = names.index("points"), names.index("presence")
         self._threshold = 0.5 if card.threshold is None else card.threshold
         self._size = self._network.inputs[0].shape[1] or card.inputs[0].shape[1]
@@ -28,8 +31,8 @@ class StickHeatmap:
     def detect(self, image: np.ndarray, keypoints: np.ndarray) -> Sequence[StickCandidate]:
         height, width = image.shape[:2]
         crop = stick_crop(keypoints, width, height)
-        cut = extract_crop(image, crop, self._size)
-        outputs = self._network(np.ascontiguousarray(cut[None, ..., ::-1]))
+        inputs = stick_inputs(image, keypoints, crop, self._size)
+        outputs = self._network(*inputs[: len(self._network.inputs)])
         presence = float(outputs[self._presence].reshape(-1)[0])
         if presence < self._threshold:
             return []

@@ -271,36 +271,45 @@ def test_somebody_else_begins_a_new_vote_and_streams_vote_apart() -> None:
 # --- other networks -------------------------------------------------------------------------------------------------
 
 
-def write_card(folder: Path, task: str, architecture: str, shape: list[int], threshold: float) -> str:
+def write_card(
+    folder: Path, task: str, architecture: str, shape: list[int], threshold: float, outputs: tuple[str, ...] = ()
+) -> str:
     """A card for `folder/model.onnx`; returns the folder."""
     (folder / "card.toml").write_text(
         f'task = "{task}"\narchitecture = "{architecture}"\nfile = "model.onnx"\n'
-        f'sha256 = "{sha256_of(folder / "model.onnx")}"\noutputs = []\nlicence = "-"\nsource = "-"\ndata = "-"\n'
+        f'sha256 = "{sha256_of(folder / "model.onnx")}"\noutputs = {list(outputs)}\n'
+        f'licence = "-"\nsource = "-"\ndata = "-"\n'
         f'threshold = {threshold}\n[[inputs]]\nname = "images"\ndtype = "float32"\nshape = {shape}\n'
     )
     return str(folder)
 
 
-def make_stick_network(folder: Path, size: int = 64) -> str:
-    """A network that sees the grip at the crop's centre and the tip left of it, when the picture is bright."""
+def make_stick_network(folder: Path, size: int = 64, told: bool = False) -> str:
+    """A network that sees the grip at the crop's centre and the tip left of it, when the picture is bright; or one that
+    is told of the body and puts grip and tip to its wrists."""
     helper = pytest.importorskip("onnx.helper")
     points = helper.make_tensor("points_value", 1, [1, 2, 3], [0.5, 0.5, 0.9, 0.25, 0.5, 0.8])
+    wrists = helper.make_tensor("wrists_value", 7, [2], [9, 10])
+    inputs = [helper.make_tensor_value_info("image", 2, [1, size, size, 3])]
     nodes = [
-        helper.make_node("Constant", [], ["points"], value=points),
         helper.make_node("Cast", ["image"], ["bright"], to=1),
         helper.make_node("ReduceMean", ["bright"], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Constant", [], ["white"], value=helper.make_tensor("w", 1, [1], [255.0])),
         helper.make_node("Div", ["mean", "white"], ["presence"]),
     ]
+    if told:
+        inputs.append(helper.make_tensor_value_info("body", 1, [1, 17, 3]))
+        nodes.append(helper.make_node("Constant", [], ["wrists"], value=wrists))
+        nodes.append(helper.make_node("Gather", ["body", "wrists"], ["points"], axis=1))
+    else:
+        nodes.append(helper.make_node("Constant", [], ["points"], value=points))
+    outputs = {"points": [1, 2, 3], "presence": [1]}
     graph = helper.make_graph(
-        nodes,
-        "stick",
-        [helper.make_tensor_value_info("image", 2, [1, size, size, 3])],
-        [helper.make_tensor_value_info("points", 1, [1, 2, 3]), helper.make_tensor_value_info("presence", 1, [1])],
+        nodes, "stick", inputs, [helper.make_tensor_value_info(name, 1, shape) for name, shape in outputs.items()]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    return write_card(folder, "stick", "stick_heatmap", [1, size, size, 3], 0.4)
+    return write_card(folder, "stick", "stick_heatmap", [1, size, size, 3], 0.4, tuple(outputs))
 
 
 @pytest.mark.parametrize("brightness", [250, 10])
@@ -318,6 +327,18 @@ def test_the_sticks_places_come_back_into_the_picture(tmp_path: Path, brightness
     grip, tip = found[0].points
     assert grip == pytest.approx([x, y, 0.9], abs=0.01)
     assert tip == pytest.approx([x - side / 4, y, 0.8], abs=0.01)
+
+
+def test_the_stick_network_is_told_where_the_wrists_are(tmp_path: Path) -> None:
+    from stages.detect import make_stick_detector
+
+    detector = make_stick_detector(make_stick_network(tmp_path, told=True), Runtime("onnxruntime", 1))
+    body = standing_person(100, (400, 200))
+    body[9, 2], body[10] = 0.7, np.nan
+    (found,) = detector.detect(np.full((800, 800, 3), 250, np.uint8), body)
+    grip, tip = found.points
+    assert grip == pytest.approx(body[9], abs=0.01)
+    assert tip[2] == 0, "a wrist that was not found has no place"
 
 
 def test_a_missing_model_is_named() -> None:

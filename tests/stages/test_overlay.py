@@ -122,6 +122,16 @@ def test_the_neutral_class_of_ones_own_classes_is_shown_without_emphasis(tmp_pat
     assert [len(coloured(corner, (110, 230, 110))) > 100 for corner in corners] == [True, False]
 
 
+def test_a_frame_between_two_looks_at_a_movement_reads_like_the_look() -> None:
+    pose = packet().pose
+    assert pose is not None
+    between = packet(status="held", gate=GateDecision(detect=False, reason="moving"))
+    between.pose = msgspec.structs.replace(pose, age_frames=1)
+    assert pose_text(between) == pose_text(packet())
+    unsure = packet(status="unsure", pose=None, reason="no_stick", gate=GateDecision(detect=False, reason="moving"))
+    assert pose_text(unsure) == "unsure (no stick)"
+
+
 def test_a_held_result_says_how_old_it_is() -> None:
     pose = packet().pose
     assert pose is not None

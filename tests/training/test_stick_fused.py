@@ -166,11 +166,10 @@ def test_a_stick_with_one_unsure_end_is_given_no_score_at_all() -> None:
 
 
 def test_the_exported_folder_is_served(tmp_path: Path) -> None:
-    form = export.whole_pictures(96)
-    export.export_onnx(fused.ServedFused(Rows(rows_of(0.3)), 0.5).eval(), tmp_path / "model.onnx", form)
     kind = fused_judge.kind_of(fused.FusedSettings(size=96, init="mine.pt"))
+    export.export_onnx(fused.ServedFused(Rows(rows_of(0.3)), 0.5).eval(), tmp_path / "model.onnx", kind.form)
     assert "mine.pt" in kind.source
-    export.write_card(tmp_path, kind, form, 0.25, {"test": {"found_rate": 0.5}})
+    export.write_card(tmp_path, kind, 0.25, {"test": {"found_rate": 0.5}})
     card, network = open_model(str(tmp_path), Runtime("onnxruntime", 1), ["fused"])
     body = Yolo("model", card, network).detect(np.zeros((192, 192, 3), np.uint8), None, "", 0.0)[0]
     assert body.keypoints[0, :2] == pytest.approx(2 * someone(0.5, (48, 48))[0, :2], abs=0.1)

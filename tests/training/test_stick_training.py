@@ -17,7 +17,7 @@ from stages.cards import Card, CardInput, load_card, sha256_of
 from stages.skeleton import GRIP, TIP
 from training import app
 from training.stick import evaluate, fit
-from training.stick.augment import Warp, random_warp
+from training.stick.augment import Warp, noisy_body, random_warp
 from training.stick.composite import add_distractors, add_stick
 from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, load_samples, read_table, save_samples, target_of
 from training.stick.export import toml_text
@@ -44,7 +44,7 @@ def net() -> StickNet:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     images = [np.full((CACHE_PX, CACHE_PX, 3), 40 * k, np.uint8) for k in range(4)]
-    save_samples(tmp_path, "clips", images, [someone()] * 4)
+    save_samples(tmp_path, "clips", images, [someone()] * 4, [someone()[:17]] * 4)
     return tmp_path
 
 
@@ -125,10 +125,30 @@ def test_the_same_seed_gives_the_same_batches_and_another_epoch_gives_others(cac
     assert not np.array_equal(first.images, other.images)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_warped_body_has_its_left_wrist_where_the_picture_shows_it(mirrored: bool) -> None:
+    warp, body = Warp((180.0, 150.0), 200.0, 0.4, mirrored), someone()[:17]
+    body[10, 2] = 0  # the right wrist is not known
+    told = warp.body(body)
+    left, right = (10, 9) if mirrored else (9, 10)
+    assert np.allclose(told[left, :2], warp.points(body[9:10, :2])[0], atol=1e-6)
+    assert (told[right] == 0).all() and np.isfinite(told).all()
+
+
+def test_each_joint_map_is_highest_where_its_joint_is(net: StickNet) -> None:
+    body = torch.zeros(1, 17, 3)
+    body[0, 9], body[0, 10] = torch.tensor([0.25, 0.75, 0.8]), torch.tensor([0.5, 0.1, 0.3])
+    wrists, elbows, shoulders = net._joint_maps(body)[0]
+    assert divmod(int(wrists.argmax()), MAP_SIZE) == (int(0.75 * MAP_SIZE) - 1, int(0.25 * MAP_SIZE) - 1)
+    assert float(wrists.max()) == pytest.approx(0.8 * np.exp(-(0.5**2 + 0.5**2) / (2 * 1.5**2)), abs=1e-3)
+    assert not elbows.any() and not shoulders.any()
+
+
 def test_the_crop_of_a_noisy_detection_stays_near_the_person() -> None:
     keypoints, rng = someone(), np.random.default_rng(0)
     for _ in range(50):
-        middle = random_warp(keypoints, CACHE_PX, rng).points(keypoints[[5, 6], :2]).mean(0)
+        body = noisy_body(keypoints[:17], 60.0, rng)
+        middle = random_warp(body, CACHE_PX, rng).points(keypoints[[5, 6], :2]).mean(0)
         assert (np.abs(middle - 0.5) < 0.4).all()
 
 
@@ -156,6 +176,24 @@ def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
 def test_resuming_without_a_checkpoint_says_what_to_do(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave out --resume"):
         fit.fit(cache, tmp_path / "nowhere", fit.FitSettings(), resume=True)
+
+
+@pytest.mark.parametrize("content", ["other", "nothing", "missing"])
+def test_weights_of_another_network_are_refused(cache: Path, tmp_path: Path, content: str) -> None:
+    weights = tmp_path / "weights.pt"
+    if content == "other":
+        torch.save({"lateral4.weight": torch.zeros(1)}, weights)
+    elif content == "nothing":
+        weights.write_bytes(b"")
+    with pytest.raises(UserError, match=r"weights\.pt"):
+        fit.fit(cache, tmp_path / "run", fit.FitSettings(threads=1), init=weights)
+
+
+def test_a_cache_of_an_earlier_version_is_to_be_deleted(cache: Path) -> None:
+    (meta,) = cache.glob("clips_*.npz")
+    np.savez(meta, keypoints=np.load(meta)["keypoints"])
+    with pytest.raises(UserError, match="delete it"):
+        load_samples(cache, "clips")
 
 
 def test_a_missing_table_says_how_to_make_one(tmp_path: Path) -> None:

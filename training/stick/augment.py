@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from stages.skeleton import BODY_COUNT, LEFT_WRIST, RIGHT_WRIST
-from stages.stick_crop import stick_crop
-from training.stick.composite import torso_px
+from stages.skeleton import BODY_COUNT, LEFT_WRIST, MIRROR, RIGHT_WRIST
+from stages.stick_crop import known_points, stick_crop
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,11 @@ class Warp:
         """(N, 2) pixels of the cached crop to 0..1 of the square."""
         return np.asarray((points - np.array(self.centre)) @ self._linear().T + 0.5)
 
+    def body(self, body: np.ndarray) -> np.ndarray:
+        """Keypoints (17, 3) in pixels of the cached crop as the network is given them: float32, 0..1 of the square."""
+        placed = np.column_stack([self.points(body[:, :2]), body[:, 2]])
+        return known_points(placed[MIRROR[:BODY_COUNT]] if self.mirrored else placed)
+
     def apply(self, image: np.ndarray, size_px: int) -> np.ndarray:
         """uint8 (size_px, size_px, 3); beyond the cached crop it is black."""
         linear = self._linear() * size_px
@@ -44,20 +48,29 @@ class Warp:
         return np.asarray(cv2.warpAffine(image, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR))
 
 
-def random_warp(keypoints: np.ndarray, cache_px: int, rng: np.random.Generator) -> Warp:
-    """The square that serving would cut from keypoints as noisy as MoveNet's, further zoomed, turned and mirrored.
-
-    MoveNet is usually right to some hundredths of the torso, and now and then a wrist is far off.
-    """
-    noisy = keypoints[:BODY_COUNT].copy()
-    torso = torso_px(keypoints) or cache_px / 6
-    noisy[:, :2] += rng.normal(0, 0.04 * torso, (BODY_COUNT, 2)).astype(np.float32)
+def noisy_body(body: np.ndarray, torso_px: float, rng: np.random.Generator) -> np.ndarray:
+    """A detected body (17, 3) in which each point is moved a little, now and then a wrist far, and some are missed; and
+    as sure or unsure as other detectors are."""
+    noisy = body.copy()
+    noisy[:, 2] = np.minimum(noisy[:, 2] * rng.uniform(0.6, 2.0), 1.0)
+    noisy[:, :2] += rng.normal(0, 0.02 * torso_px, (BODY_COUNT, 2)).astype(np.float32)
     for wrist in (LEFT_WRIST, RIGHT_WRIST):
-        if rng.random() < 0.15:
-            noisy[wrist, :2] += rng.normal(0, 0.4 * torso, 2).astype(np.float32)
-        if rng.random() < 0.05:
+        if rng.random() < 0.08:
+            noisy[wrist, :2] += rng.normal(0, 0.4 * torso_px, 2).astype(np.float32)
+        if rng.random() < 0.04:
             noisy[wrist, 2] = 0.0
-    x, y, side = stick_crop(noisy, cache_px, cache_px)
+    return noisy
+
+
+def hide_points(body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A body (17, 3) of which the network is told less: it must not believe the points more than the picture."""
+    hidden = rng.random(BODY_COUNT) < (1.0 if rng.random() < 0.06 else 0.06)
+    return np.where(hidden[:, None], np.float32(0), body)
+
+
+def random_warp(body: np.ndarray, cache_px: int, rng: np.random.Generator) -> Warp:
+    """The square that serving would cut for a body (17, 3), further zoomed, shifted, turned and mirrored."""
+    x, y, side = stick_crop(body, cache_px, cache_px)
     side *= rng.uniform(0.82, 1.22)
     shift = rng.normal(0, 0.03 * side, 2)
     turn = float(np.radians(rng.normal(0, 8)))

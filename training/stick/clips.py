@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from engine.errors import UserError
-from stages.detect import choose_person
+from stages.detect import DetectSettings, choose_person, make_body_detector
 from stages.detectors import BodyCandidate, BodyDetector, Runtime, open_model
 from stages.detectors.movenet import MoveNet
-from training.stick.data import cache_sample, save_samples
+from training.stick.data import Find, cache_sample, save_samples
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,22 @@ def body_detector(threads: int = 1) -> MoveNet:
     """The shipped MoveNet Thunder on ONNX Runtime."""
     card, network = open_model(REFERENCE, Runtime(backend="onnxruntime", threads=threads), ["body"])
     return MoveNet(REFERENCE, card, network)
+
+
+def served_detector(threads: int = 1) -> BodyDetector:
+    """The body detector that the program uses unless it is told otherwise, on ONNX Runtime."""
+    return make_body_detector(DetectSettings().body, Runtime(backend="onnxruntime", threads=threads))
+
+
+def keypoints_finder(detector: BodyDetector) -> Find:
+    """Keypoints of the person in a picture as in a video of it, where the second look knows of the first."""
+
+    def find(image: np.ndarray, name: str) -> np.ndarray | None:
+        found = detector.detect(image, None, name, 0.0)
+        again = detector.detect(image, found[0], name, 1 / 30) if found else []
+        return (again or found)[0].keypoints if found else None
+
+    return find
 
 
 def clip_frames(clip: Path, step: int = 1) -> Iterator[tuple[int, np.ndarray]]:
@@ -81,22 +97,29 @@ def frames_with_person(
 
 
 def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
-    """Cache crops of people in clips (without those held out) as the shard `clips`; returns how many."""
+    """Cache crops of people in clips (without those held out) as the shard `clips`; returns how many.
+
+    Thunder's body counts as true, and a stick is drawn into its hand; the network is told what the program would see.
+    """
     images: list[np.ndarray] = []
     keypoints: list[np.ndarray] = []
-    finder = body_detector()
+    bodies: list[np.ndarray] = []
+    reference, served = body_detector(), served_detector()
     for clip in clips:
         if clip.stem in HELD_OUT:
             continue
-        before = len(images)
-        for frame, points in frames_with_person(clip, finder, step_for(clip, frames_per_clip)):
-            if points is not None:
-                crop, moved = cache_sample(frame, points)
-                images.append(crop)
-                keypoints.append(moved)
+        before, true, seen = len(images), Follower(reference), Follower(served)
+        for index, frame in clip_frames(clip, step_for(clip, frames_per_clip)):
+            person = true.look(index, frame)
+            told = seen.look(index, frame, beside=person)
+            if person is not None and told is not None:
+                for kept, made in zip(
+                    (images, keypoints, bodies), cache_sample(frame, person.keypoints, told.keypoints), strict=True
+                ):
+                    kept.append(made)
         log.info("clip %s: %d frames with a person", clip.stem, len(images) - before)
     if images:
-        save_samples(cache, "clips", images, keypoints)
+        save_samples(cache, "clips", images, keypoints, bodies)
     return len(images)
 
 

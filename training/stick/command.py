@@ -18,9 +18,9 @@ from engine.clock import now_ns
 from engine.errors import UserError
 from stages.cards import load_card
 from training.stick import agree, evaluate
-from training.stick.clips import cache_clips
+from training.stick.clips import cache_clips, keypoints_finder, served_detector
 from training.stick.data import extend_cache, load_samples
-from training.stick.export import CROPS, KINDS, export_onnx, load_weights, write_card
+from training.stick.export import KINDS, export_onnx, load_weights, write_card
 from training.stick.fit import FitSettings, fit
 from training.stick.fused import FusedSettings, fit_fused
 from training.stick.network import Served
@@ -91,7 +91,7 @@ def run_crops(args: argparse.Namespace, output: Path) -> int:
     threshold, metrics = judge(file, args.table, args.clips, work, args.limit)
     if not args.evaluate_only:
         metrics["training_minutes"] = round(minutes, 1)
-    write_card(output, KINDS[args.kind], CROPS, threshold, metrics)
+    write_card(output, KINDS[args.kind], threshold, metrics)
     log.info("model written to %s", output)
     return 0
 
@@ -150,7 +150,7 @@ def fill_cache(table: Path | None, clips: Path | None, cache: Path) -> None:
     """Cache what is new in the table, and the clips once."""
     if table is not None:
         for split in ("train", "val"):
-            extend_cache(table, cache, split)
+            extend_cache(table, cache, split, keypoints_finder(served_detector()))
     if clips is not None and not load_samples(cache, "clips"):
         found = video_files(clips)
         log.info("%d crops from %d clips", cache_clips(found, cache, _FRAMES_PER_CLIP), len(found))
@@ -181,12 +181,10 @@ def train(args: argparse.Namespace, work: Path) -> None:
 
 def export(kind: str, work: Path, output: Path) -> Path:
     """Write `model.onnx` of the last weights."""
-    file = output / "model.onnx"
-    if kind == "yolo":
-        export_onnx(load_yolo(work / "yolo" / "weights" / "last.pt"), file)
-    else:
-        export_onnx(Served(load_weights(work / "weights.pt")).eval(), file)
-    return file
+    yolo = work / "yolo" / "weights" / "last.pt"
+    served = load_yolo(yolo) if kind == "yolo" else Served(load_weights(work / "weights.pt")).eval()
+    export_onnx(served, output / "model.onnx", KINDS[kind].form)
+    return output / "model.onnx"
 
 
 def judge(

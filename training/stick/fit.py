@@ -17,6 +17,7 @@ from tqdm import tqdm
 from engine.clock import now_ns
 from engine.errors import UserError
 from training.stick.data import Batch, Loader, load_samples
+from training.stick.export import load_weights
 from training.stick.network import MAP_SIZE, Maps, StickNet
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,7 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     run.mkdir(parents=True, exist_ok=True)
-    net = StickNet().to(memory_format=torch.channels_last)
-    if init is not None:
-        net.load_state_dict(torch.load(init, weights_only=True))
+    net = (StickNet() if init is None else load_weights(init)).to(memory_format=torch.channels_last)
     average = copy.deepcopy(net)
     run_depthwise_in_float32(net)
     optimiser = torch.optim.AdamW(
@@ -139,7 +138,7 @@ def batch_losses(net: StickNet, batch: Batch) -> Losses:
     images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
     targets = torch.from_numpy(batch.targets)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_BFLOAT16):
-        maps = net(images.to(memory_format=torch.channels_last))
+        maps = net(images.to(memory_format=torch.channels_last), torch.from_numpy(batch.bodies))
     wanted, shaft_weight, vectors = target_maps(targets)
     # With an end outside the crop the stick cannot be drawn in the target, so such a picture does not count.
     counted = targets[:, 4] * targets[:, 5]
@@ -221,7 +220,10 @@ def _resume(
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; leave out --resume to start anew")
     state = torch.load(path, weights_only=True)
-    net.load_state_dict(state["net"])
+    try:
+        net.load_state_dict(state["net"])
+    except RuntimeError:
+        raise UserError(f"checkpoint {path} is of an earlier network; leave out --resume to start anew") from None
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
     if state["schedule"]["total_steps"] != schedule.total_steps:

@@ -80,14 +80,13 @@ def finish(
     The threshold comes from the val people, the figures from the test people and the clips; returns the figures.
     """
     weights = work / "narrow" / "weights" / "last.pt"
-    settings, kind = read_settings(work), kind_of(read_settings(work))
-    form = whole_pictures(settings.size)
-    export_onnx(load_fused(weights), output / "model.onnx", form)
-    write_card(output, kind, form, PERSON_THRESHOLD, {})
+    kind = kind_of(read_settings(work))
+    export_onnx(load_fused(weights), output / "model.onnx", kind.form)
+    write_card(output, kind, PERSON_THRESHOLD, {})
     stick, metrics = judge(output, work, table, clips, limit, threads)
-    export_onnx(load_fused(weights, stick), output / "model.onnx", form)
+    export_onnx(load_fused(weights, stick), output / "model.onnx", kind.form)
     kind = kind._replace(notes=_NOTES.format(stick=stick))
-    write_card(output, kind, form, PERSON_THRESHOLD, metrics)
+    write_card(output, kind, PERSON_THRESHOLD, metrics)
     return metrics
 
 
@@ -97,7 +96,8 @@ def kind_of(settings: FusedSettings) -> Kind:
     name = (settings.init or settings.model).removesuffix(".pt").removesuffix(".yaml").replace("-", "_")
     architecture = name if name.startswith("yolo") else f"yolo_{name}"
     source = f"training/stick: ultralytics {name}, person and stick as one instance of 19 keypoints, {begun}"
-    return Kind("fused", architecture, "AGPL-3.0-or-later", source, _NOTES.format(stick=0))
+    form = whole_pictures(settings.size)
+    return Kind("fused", architecture, "AGPL-3.0-or-later", source, _NOTES.format(stick=0), form)
 
 
 def judge(

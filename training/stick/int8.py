@@ -23,7 +23,7 @@ from stages.detect import make_body_detector, make_stick_detector
 from stages.detectors import BodyCandidate, Runtime, StickCandidate
 from stages.runtime import RUNTIMES, Network, load_network
 from training.stick import agree, evaluate
-from training.stick.clips import HELD_OUT, body_detector, frames_with_person, step_for
+from training.stick.clips import HELD_OUT, frames_with_person, served_detector, step_for
 from training.stick.data import read_picture
 from training.stick.evaluate import Answer, Seen
 from training.stick.export import toml_text
@@ -105,12 +105,12 @@ def open_detector(model: str, card: Card, runtime: Runtime) -> Look:
 
 
 def calibration_pictures(table: Path, clips: Sequence[Path], count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """About `count` val renders and frames that training saw, with the keypoints (17, 3) that Thunder finds."""
+    """About `count` val renders and frames that training saw, with the keypoints (17, 3) that are found."""
     used = [clip for clip in clips if clip.stem not in HELD_OUT]
     from_clips = count // 2 if used else 0
     for seen in evaluate.seen_rows(table, "val", count - from_clips):
         yield read_picture(seen.row.path), seen.keypoints
-    finder = body_detector()
+    finder = served_detector()
     for clip in used:
         for frame, keypoints in frames_with_person(clip, finder, step_for(clip, max(1, from_clips // len(used)))):
             if keypoints is not None:

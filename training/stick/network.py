@@ -1,5 +1,8 @@
 """The heatmap detector: truncated EfficientNet-lite0, a small pyramid, and the decoding, all in one graph.
 
+It is told where the person's wrists, elbows and shoulders are: a pole in the background, a bystander's stick or the
+edge of a sleeve may look like a stick too, but starts in no hand.
+
 Maps at a quarter of the input: where grip and tip are (a softmax over all cells: there is one of each), which cells are
 shaft, and from every shaft cell the vectors to both ends. Two maxima alone confuse the ends; here the tip is looked for
 where the grip's own vector points.
@@ -13,12 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.skeleton import LEFT_ELBOW, LEFT_SHOULDER, LEFT_WRIST, RIGHT_ELBOW, RIGHT_SHOULDER, RIGHT_WRIST
 from training.backbone import CHANNELS, FROZEN_BLOCKS, MEAN, STD, efficientnet_lite0
 
 SIZE_PX = 224
 STRIDE = 4
 MAP_SIZE = SIZE_PX // STRIDE
 
+_JOINTS = ((LEFT_WRIST, RIGHT_WRIST), (LEFT_ELBOW, RIGHT_ELBOW), (LEFT_SHOULDER, RIGHT_SHOULDER))
+"""A map each; left and right in one, for detectors mix them up."""
+_JOINT_SIGMA = 1.5  # cells
 _PEAK_RADIUS = 3
 _TIP_WINDOW = 12.0  # cells; a narrower one holds the tip back when the grip's vector is too short
 _SHAFT_SAMPLES = 9
@@ -66,7 +73,9 @@ class StickNet(nn.Module):
         super().__init__()
         self.backbone: Any = efficientnet_lite0(pretrained)
         sizes = ((24, 32), (40, 64), (CHANNELS, 64))
-        self.lateral4, self.lateral8, self.lateral16 = (nn.Conv2d(inputs, outputs, 1) for inputs, outputs in sizes)
+        self.lateral4, self.lateral8, self.lateral16 = (
+            nn.Conv2d(inputs + len(_JOINTS), outputs, 1) for inputs, outputs in sizes
+        )
         self.merge16 = nn.Sequential(_separable(64, 64), _separable(64, 64))
         self.merge8 = nn.Sequential(_separable(64, 64), _separable(64, 32))
         self.merge4 = nn.Sequential(_separable(32, 32), _separable(32, 32))
@@ -80,13 +89,23 @@ class StickNet(nn.Module):
         grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy")).flatten(1)
         self.register_buffer("grid", grid, persistent=False)  # (2, M * M): x, y of the cells' centres
 
-    def forward(self, image: Tensor) -> Maps:
-        """image: (B, 3, SIZE_PX, SIZE_PX) RGB 0..255."""
+    def forward(self, image: Tensor, body: Tensor) -> Maps:
+        """image: (B, 3, SIZE_PX, SIZE_PX) RGB 0..255; body: float (B, 17, 3) x, y in 0..1 of it and confidence."""
         at4, at8, at16 = self._features((image.float() - self.mean) / self.std)
-        deep = self.merge16(self.lateral16(at16))
-        middle = self.merge8(self.lateral8(at8) + F.interpolate(deep, scale_factor=2.0))
-        fine = self.merge4(self.lateral4(at4) + F.interpolate(middle, scale_factor=2.0))
+        joints4 = self._joint_maps(body)
+        joints8 = F.max_pool2d(joints4, 2)
+        joints16 = F.max_pool2d(joints8, 2)
+        deep = self.merge16(self.lateral16(torch.cat([at16, joints16], 1)))
+        middle = self.merge8(self.lateral8(torch.cat([at8, joints8], 1)) + F.interpolate(deep, scale_factor=2.0))
+        fine = self.merge4(self.lateral4(torch.cat([at4, joints4], 1)) + F.interpolate(middle, scale_factor=2.0))
         return Maps(self.heat(fine).float(), self.ends(fine).float(), deep.float())
+
+    def _joint_maps(self, body: Tensor) -> Tensor:
+        """(B, 3, M, M): a bump as high as the confidence at both wrists, at both elbows, and at both shoulders."""
+        points = body[:, [joint for pair in _JOINTS for joint in pair]]
+        distance2 = ((points[:, :, :2, None] - self.grid) * MAP_SIZE).square().sum(2)
+        bumps = points[:, :, 2, None] * torch.exp(-distance2 / (2 * _JOINT_SIGMA**2))
+        return bumps.unflatten(1, (len(_JOINTS), 2)).amax(2).unflatten(2, (MAP_SIZE, MAP_SIZE))
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         net, kept = self.backbone, {}
@@ -142,13 +161,13 @@ class StickNet(nn.Module):
 
 
 class Served(nn.Module):
-    """What is exported: uint8 NHWC RGB (B, S, S, 3) to points (B, 2, 3) and presence probability (B,)."""
+    """What is exported: image and body to points (B, 2, 3) and presence probability (B,)."""
 
     def __init__(self, net: StickNet) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image: uint8 (B, SIZE_PX, SIZE_PX, 3)."""
-        decoded = self.net.decode(self.net(image.permute(0, 3, 1, 2)))
+    def forward(self, image: Tensor, body: Tensor) -> tuple[Tensor, Tensor]:
+        """image: uint8 (B, SIZE_PX, SIZE_PX, 3) RGB; body: float32 (B, 17, 3) x, y in 0..1 of it and confidence."""
+        decoded = self.net.decode(self.net(image.permute(0, 3, 1, 2), body))
         return decoded.points, torch.sigmoid(decoded.presence)

@@ -80,7 +80,7 @@ def _write_split(shards: list[Samples], folder: Path, split: str, prefix: str, c
     for k in chosen:
         shard, i = places[int(k) % len(places)]
         rng = np.random.default_rng((seed, int(k)))
-        image, target = make_sample(shard, i, rng, augment=False)
+        image, _, target = make_sample(shard, i, rng, augment=False)
         cv2.imwrite(str(images / f"{prefix}_{k:06d}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
         (labels / f"{prefix}_{k:06d}.txt").write_text(label_line(target))
 
