@@ -57,8 +57,8 @@ def test_the_card_names_the_file_that_is_there() -> None:
 
 
 def test_the_card_describes_the_input_of_the_network(model: StickModel) -> None:
-    spec, described = model.network.inputs[0], CARD.inputs[0]
-    assert (spec.name, str(spec.dtype), spec.shape[1:]) == (described.name, described.dtype, described.shape[1:])
+    for spec, described in zip(model.network.inputs, CARD.inputs, strict=True):
+        assert (spec.name, str(spec.dtype), spec.shape[1:]) == (described.name, described.dtype, described.shape[1:])
     assert tuple(output.name for output in model.network.outputs) == CARD.outputs
 
 
@@ -89,9 +89,10 @@ def test_someone_without_a_stick_is_given_none(model: StickModel, clip: str) -> 
 
 def test_several_crops_at_once_give_the_same_answers_as_one_by_one(model: StickModel) -> None:
     crops = np.random.default_rng(0).integers(0, 255, (3, model.size_px, model.size_px, 3), np.uint8)
-    together = model.network(crops)
+    bodies = np.random.default_rng(1).random((3, 17, 3)).astype(np.float32)
+    together = model.network(crops, bodies)
     for i in range(3):
-        for batch, single in zip(together, model.network(crops[i : i + 1]), strict=True):
+        for batch, single in zip(together, model.network(crops[i : i + 1], bodies[i : i + 1]), strict=True):
             assert np.allclose(batch[i], single[0], atol=1e-3)
 
 
