@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from engine.stage import Context
-from stages.packets import ArnisPacket, Cue, GateDecision, Hand, Person, Pose, Stick
+from stages.packets import ArnisPacket, Cue, End, GateDecision, Hand, Person, Pose, Stick
 
 GREY_SIZE = (96, 54)
 """Width and height of the small picture in which motion is looked for."""
@@ -258,6 +258,39 @@ class _Seen(msgspec.Struct):
     feedback: list[Cue]
 
 
+_NEAR_LOOKS_S = 0.1
+"""Two looks further apart than this say nothing of the speed now."""
+
+
+def carry_on(seen: _Seen, before: _Seen | None, pts: float) -> tuple[Person | None, Stick | None]:
+    """Body and stick of the last look, moved on to time `pts` at their speed between the last two looks.
+
+    As they are where the looks were too far apart or showed different people, hands or points.
+    """
+    person, stick = seen.person, seen.stick
+    if person is None or before is None or before.person is None or before.person.track != person.track:
+        return person, stick
+    apart_s = seen.pts - before.pts
+    if not 0 < apart_s <= _NEAR_LOOKS_S:
+        return person, stick
+    share = (pts - seen.pts) / apart_s
+
+    def moved(now: np.ndarray, then: np.ndarray) -> np.ndarray:
+        return np.where(np.isfinite(then), now + share * (now - then), now)
+
+    def moved_end(now: End, then: End) -> End:
+        x, y = moved(np.array(now[:2]), np.array(then[:2])).tolist()
+        return x, y, now[2]
+
+    keypoints = person.keypoints.copy()
+    keypoints[:, :2] = moved(keypoints[:, :2], before.person.keypoints[:, :2])
+    person = msgspec.structs.replace(person, keypoints=keypoints)
+    if stick is not None and before.stick is not None and before.stick.hand == stick.hand:
+        grip, tip = moved_end(stick.grip, before.stick.grip), moved_end(stick.tip, before.stick.tip)
+        stick = msgspec.structs.replace(stick, grip=grip, tip=tip, detected_tip=None)
+    return person, stick
+
+
 class StandIn:
     """Fills in the last result where detection or classification was skipped."""
 
@@ -267,6 +300,7 @@ class StandIn:
     def __init__(self, settings: GateSettings) -> None:
         self._settings = settings
         self._last: dict[str, _Seen] = {}
+        self._before: dict[str, _Seen | None] = {}
         self._last_ok: dict[str, _Seen] = {}
 
     def open(self, context: Context) -> None:
@@ -288,6 +322,7 @@ class StandIn:
 
     def close(self) -> None:
         self._last.clear()
+        self._before.clear()
         self._last_ok.clear()
 
     def _remember(self, packet: ArnisPacket) -> _Seen:
@@ -295,6 +330,7 @@ class StandIn:
             packet.sequence, packet.pts, packet.status, packet.reason, packet.person, packet.stick, packet.pose,
             packet.feedback,
         )  # fmt: skip
+        self._before[packet.stream] = self._last.get(packet.stream)
         self._last[packet.stream] = seen
         if packet.status == "ok" and packet.pose is not None:
             self._last_ok[packet.stream] = seen
@@ -305,9 +341,11 @@ class StandIn:
         if seen is None:
             packet.status, packet.reason = "unsure", "nothing_seen_yet"
             return
-        packet.stick, packet.reason = seen.stick, seen.reason
-        if seen.person is not None:
-            packet.person = msgspec.structs.replace(seen.person, age_frames=packet.sequence - seen.sequence)
+        packet.person, packet.stick, packet.reason = seen.person, seen.stick, seen.reason
+        if packet.gate is not None and packet.gate.reason == "moving":
+            packet.person, packet.stick = carry_on(seen, self._before.get(packet.stream), packet.pts)
+        if packet.person is not None:
+            packet.person = msgspec.structs.replace(packet.person, age_frames=packet.sequence - seen.sequence)
         packet.feedback = seen.feedback
         packet.status = "no_person" if seen.status == "no_person" else "unsure"
         if seen.pose is not None:

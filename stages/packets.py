@@ -28,13 +28,17 @@ class Person(msgspec.Struct, kw_only=True):
     """How many frames ago this was seen; the stick is as old."""
 
 
+End = tuple[float, float, float]
+"""One end of the stick: x, y in pixels of the source frame and confidence 0..1."""
+
+
 class Stick(msgspec.Struct, kw_only=True):
     """The stick in pixels of the source frame; a missing end has confidence 0 and x = y = NaN."""
 
     hand: Hand
     """The hand whose wrist is at the grip."""
-    grip: tuple[float, float, float]
-    tip: tuple[float, float, float]
+    grip: End
+    tip: End
     method: StickMethod = "detected"
     detected_tip: tuple[float, float] | None = None
     """The tip before smoothing and correction."""
@@ -44,7 +48,7 @@ class GateDecision(msgspec.Struct, kw_only=True):
     """Whether detection and classification are worth their time on this frame."""
 
     detect: bool = True
-    """False: the picture has hardly changed, the last result stands in."""
+    """False: the picture has hardly changed or was looked at just now; the last result stands in."""
     classify: bool = True
     """False: too little was seen with confidence; `reason` names what."""
     reason: str | None = None

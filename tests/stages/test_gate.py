@@ -166,6 +166,33 @@ def test_no_moving_frame_is_skipped_without_a_rest(picture: np.ndarray) -> None:
     assert looks(Rig(moving_rest_s=0), picture, [12.0 * n for n in range(6)], 1 / 30) == "DDDDDD"
 
 
+def shifted(by_px: float) -> tuple[Person, Stick]:
+    body, held = person(), stick()
+    body.keypoints[:, 0] += by_px
+    body.keypoints[3] = np.nan, np.nan, 0
+    held.grip, held.tip = (100.0 + by_px, 100.0, 0.9), (150.0 + by_px, 60.0 - by_px, 0.8)
+    return body, held
+
+
+@pytest.mark.parametrize(("track", "expected_px"), [(1, 30.0), (2, 20.0)])
+def test_between_two_looks_at_a_movement_body_and_stick_go_on_at_their_speed(
+    picture: np.ndarray, track: int, expected_px: float
+) -> None:
+    rig, looks_at = Rig(), []
+    for n, by_px in enumerate([0.0, 0.0, 0.0, 20.0, 0.0]):  # frames 1 and 3 are looked at, the last is in between
+        packet = rig.motion.process(rig.packet(with_stick(picture, 12.0 * n)))
+        looks_at.append(packet.gate.detect)
+        if packet.gate.detect:
+            packet.person, packet.stick = shifted(by_px)
+            packet.person.track = track if n == 3 else 1
+            packet.pose, packet.status = pose(), "ok"
+        between = rig.stand_in.process(packet)
+    assert looks_at == [True, True, False, True, False]
+    assert between.person.keypoints[5, 0] == pytest.approx(100 + expected_px)
+    assert np.isnan(between.person.keypoints[3, 0]) and between.person.age_frames == 1
+    assert between.stick.tip == pytest.approx((150 + expected_px, 60 - expected_px, 0.8))
+
+
 def test_streams_do_not_disturb_each_other(picture: np.ndarray) -> None:
     rig = Rig()
     mirrored = np.ascontiguousarray(picture[:, ::-1])
