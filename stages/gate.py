@@ -260,6 +260,8 @@ class _Seen(msgspec.Struct):
 
 _NEAR_LOOKS_S = 0.1
 """Two looks further apart than this say nothing of the speed now."""
+_LONGEST_SHARE = 2.0
+"""Of the way between two looks that is gone on: of 60 frames a second, two follow the first two looks at a movement."""
 
 
 def carry_on(seen: _Seen, before: _Seen | None, pts: float) -> tuple[Person | None, Stick | None]:
@@ -273,7 +275,7 @@ def carry_on(seen: _Seen, before: _Seen | None, pts: float) -> tuple[Person | No
     apart_s = seen.pts - before.pts
     if not 0 < apart_s <= _NEAR_LOOKS_S:
         return person, stick
-    share = (pts - seen.pts) / apart_s
+    share = min((pts - seen.pts) / apart_s, _LONGEST_SHARE)
 
     def moved(now: np.ndarray, then: np.ndarray) -> np.ndarray:
         return np.where(np.isfinite(then), now + share * (now - then), now)

@@ -193,6 +193,18 @@ def test_between_two_looks_at_a_movement_body_and_stick_go_on_at_their_speed(
     assert between.stick.tip == pytest.approx((150 + expected_px, 60 - expected_px, 0.8))
 
 
+def test_two_looks_at_almost_the_same_time_throw_nobody_out_of_the_picture(picture: np.ndarray) -> None:
+    rig = Rig()
+    for n, (pts, by_px) in enumerate([(0.1, 0.0), (0.101, 20.0), (0.13, 0.0)]):
+        packet = rig.packet(picture)
+        packet.pts, packet.gate = pts, GateDecision(detect=n < 2, classify=n < 2, reason="moving" if n == 2 else None)
+        if n < 2:
+            packet.person, packet.stick = shifted(by_px)
+            packet.pose, packet.status = pose(), "ok"
+        packet = rig.stand_in.process(packet)
+    assert packet.person.keypoints[5, 0] == pytest.approx(100 + 20 + 2 * 20)
+
+
 def test_streams_do_not_disturb_each_other(picture: np.ndarray) -> None:
     rig = Rig()
     mirrored = np.ascontiguousarray(picture[:, ::-1])

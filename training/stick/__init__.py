@@ -3,6 +3,6 @@
 The shipped weights come from runs of `arnis-train detector`, each beginning with the weights of the one before
 (`--init`): 750, 1,000 and 4,000 steps of 16 crops without the body, then 6,000 and 1,500 with it, on 9,576 renders (a
 quarter of them at 1280x720; new input channels began as zeros). The last two took 80 minutes on two cores. Told of
-wrists, elbows and shoulders, and trained longer, it finds both ends of 1 to 6 sticks in 100 more of unseen people.
+wrists, elbows and shoulders, and trained longer, it finds both ends of 1 to 3 sticks in 100 more of unseen people.
 What it still misses points nearly at the lens, has its grip behind the body, or is as dark as what is behind it.
 """

@@ -149,8 +149,9 @@ def run_int8(args: argparse.Namespace, model: str) -> int:
 def fill_cache(table: Path | None, clips: Path | None, cache: Path) -> None:
     """Cache what is new in the table, and the clips once."""
     if table is not None:
+        find = keypoints_finder(served_detector())
         for split in ("train", "val"):
-            extend_cache(table, cache, split, keypoints_finder(served_detector()))
+            extend_cache(table, cache, split, find)
     if clips is not None and not load_samples(cache, "clips"):
         found = video_files(clips)
         log.info("%d crops from %d clips", cache_clips(found, cache, _FRAMES_PER_CLIP), len(found))
