@@ -33,6 +33,7 @@ QUANTITIES = (
 )  # fmt: skip
 """Everything that `measure` gives."""
 
+_JOINT_NODES = np.array(list(JOINTS.values())).T
 _SIDE_ON = 0.2
 _MIN_STICK = 0.3
 """Torsos; a stick that looks shorter than this points at the camera, and its angle in the picture says nothing."""
@@ -48,11 +49,12 @@ def measure(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) -
     points, unit = _points(keypoints, min_confidence)
     shoulders = (points[..., sk.LEFT_SHOULDER, :] + points[..., sk.RIGHT_SHOULDER, :]) / 2
     hips = (points[..., sk.LEFT_HIP, :] + points[..., sk.RIGHT_HIP, :]) / 2
-    values = {name: joint_angle_deg(*(points[..., n, :] for n in nodes)) for name, nodes in JOINTS.items()}
+    angles = joint_angle_deg(*(points[..., nodes, :] for nodes in _JOINT_NODES))
+    values = {name: angles[..., i] for i, name in enumerate(JOINTS)}
     spine = shoulders - hips
     values["torso_lean_deg"] = _degrees(np.abs(spine[..., 0]), -spine[..., 1])
     stick = points[..., sk.TIP, :] - points[..., sk.GRIP, :]
-    stick = np.where((np.linalg.norm(stick, axis=-1) >= _MIN_STICK * unit)[..., None], stick, np.nan)
+    stick = np.where((np.hypot(stick[..., 0], stick[..., 1]) >= _MIN_STICK * unit)[..., None], stick, np.nan)
     values["stick_deg"] = _degrees(-stick[..., 1], np.abs(stick[..., 0]))
     forearm = points[..., sk.RIGHT_WRIST, :] - points[..., sk.RIGHT_ELBOW, :]
     values["wrist_deg"] = angle_between_deg(forearm, stick)
@@ -111,7 +113,8 @@ def _points(keypoints: np.ndarray, min_confidence: float) -> tuple[np.ndarray, n
 
 
 def _distance(points: np.ndarray, a: int, b: int) -> np.ndarray:
-    return np.asarray(np.linalg.norm(points[..., a, :] - points[..., b, :], axis=-1))
+    away = points[..., a, :] - points[..., b, :]
+    return np.asarray(np.hypot(away[..., 0], away[..., 1]))
 
 
 def _degrees(up: np.ndarray, along: np.ndarray) -> np.ndarray:

@@ -146,7 +146,8 @@ def _rod_contrast(strip: np.ndarray) -> np.ndarray:
             beside = smooth[3][outward + way * outward : rows - outward + way * outward]
             differences.append(_mean_channel(cv2.absdiff(inside, beside)))
         best[centre] = cv2.max(best[centre], cv2.min(*differences))
-    sure = np.clip(_CONTRAST_PER_SPREAD * float(strip.std()), *_SURE_CONTRAST)
+    spread = float(cv2.meanStdDev(strip.reshape(rows, -1))[1][0, 0])
+    sure = np.clip(_CONTRAST_PER_SPREAD * spread, *_SURE_CONTRAST)
     return np.asarray(np.minimum(best / np.float32(sure), 1.0))
 
 
@@ -156,19 +157,21 @@ def _mean_channel(image: np.ndarray) -> np.ndarray:
 
 _SLOPES = np.tan(np.radians(_ANGLES_DEG)) * _COLUMN / _ROW
 _LINE_ROWS = np.clip(
-    np.rint(_HALF_ROWS + _OFFSETS[None, :, None] + _SLOPES[:, None, None] * np.arange(_COLUMNS)).astype(np.int32),
+    np.rint(_HALF_ROWS + _OFFSETS[None, :, None] + _SLOPES[:, None, None] * np.arange(_COLUMNS)).astype(np.intp),
     0,
     2 * _HALF_ROWS,
 )
-"""Row of each hypothesis (angle, offset) in each column."""
+_LINES = np.ascontiguousarray((_LINE_ROWS * _COLUMNS + np.arange(_COLUMNS)).transpose(2, 0, 1))
+"""(columns, angles, offsets): where in a flattened strip each hypothesis crosses each column."""
 _DOUBT = 0.1 * (_ANGLES_DEG[:, None] / _ANGLES_DEG[-1]) ** 2 + 0.05 * (_OFFSETS / _OFFSETS[-1]) ** 2
 """Contrast by which a line must be better the farther it lies from the detected one."""
 
 
 def _best_line(contrast: np.ndarray, length: float) -> tuple[float, float, float, float]:
     """Angle (radians), offset (rows), mean contrast and its margin over the typical line."""
-    columns = np.arange(int(_HAND / _COLUMN), max(int(0.85 * length / _COLUMN), int(_HAND / _COLUMN) + 8))
-    scores = contrast[_LINE_ROWS[:, :, columns], columns].mean(axis=2)
+    first = int(_HAND / _COLUMN)
+    last = max(int(0.85 * length / _COLUMN), first + 8)
+    scores = contrast.ravel().take(_LINES[first:last]).mean(axis=0)
     a, o = np.unravel_index(int((scores - _DOUBT).argmax()), scores.shape)
     best = float(scores[a, o])
     angle = _ANGLES_DEG[a] + _vertex(scores[:, o], int(a)) * (_ANGLES_DEG[1] - _ANGLES_DEG[0])

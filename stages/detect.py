@@ -68,23 +68,24 @@ def choose_person(candidates: Sequence[BodyCandidate], previous: BodyCandidate |
     return max(candidates, key=_prominence, default=None)
 
 
-def wrist_distances(grip: np.ndarray, keypoints: np.ndarray) -> tuple[float, float]:
+def wrist_distances(grip: np.ndarray, keypoints: np.ndarray, torso_px: float) -> tuple[float, float]:
     """Distance of the grip to the left and to the right wrist, in torso lengths; infinite where it isn't known."""
-    torso_px = float(torso_length(keypoints))
     if torso_px <= 0:
         return math.inf, math.inf
-    gaps = np.linalg.norm(keypoints[[LEFT_WRIST, RIGHT_WRIST], :2] - grip[:2], axis=1) / torso_px
-    left, right = np.where(np.isfinite(gaps), gaps, np.inf).tolist()
-    return left, right
+    at = grip[:2].tolist()
+    left, right = (math.dist(keypoints[wrist, :2].tolist(), at) / torso_px for wrist in (LEFT_WRIST, RIGHT_WRIST))
+    return (left if left < math.inf else math.inf), (right if right < math.inf else math.inf)
 
 
-def is_plausible(stick: StickCandidate, keypoints: np.ndarray, grip_within: float, longest: float) -> bool:
+def is_plausible(
+    stick: StickCandidate, keypoints: np.ndarray, torso_px: float, grip_within: float, longest: float
+) -> bool:
     """Whether the grip is near a wrist and the stick no longer than a stick can be; both limits in torso lengths."""
     grip, tip = stick.points
-    if min(wrist_distances(grip, keypoints)) > grip_within:
+    if min(wrist_distances(grip, keypoints, torso_px)) > grip_within:
         return False
-    length = float(np.linalg.norm(tip[:2] - grip[:2]))
-    return math.isnan(length) or length <= longest * float(torso_length(keypoints))
+    length_px = math.dist(grip[:2].tolist(), tip[:2].tolist())
+    return math.isnan(length_px) or length_px <= longest * torso_px
 
 
 class HandVote:
@@ -96,7 +97,7 @@ class HandVote:
 
     def cast(self, left: float, right: float, confidence: float) -> Hand:
         """Distances of the grip to both wrists in torso lengths, at least one of them finite; returns the verdict."""
-        evidence = confidence * float(np.clip((left - right + RIGHT_HEAD_START) / CLEAR_GAP, -1.0, 1.0))
+        evidence = confidence * min(1.0, max(-1.0, (left - right + RIGHT_HEAD_START) / CLEAR_GAP))
         self._sightings += 1
         # At first a plain mean, so that the very first frame does not weigh like a long history.
         self._rightness += max(VOTE_WEIGHT, 1 / self._sightings) * (evidence - self._rightness)
@@ -112,7 +113,8 @@ class StickChoice:
 
     def choose(self, stream: str, person: Person, candidates: Sequence[StickCandidate]) -> Stick | None:
         """The likeliest of those that the person can hold; None of none. A new track starts a new vote."""
-        plausible = [c for c in candidates if is_plausible(c, person.keypoints, *self._limits)]
+        torso_px = float(torso_length(person.keypoints))
+        plausible = [c for c in candidates if is_plausible(c, person.keypoints, torso_px, *self._limits)]
         if not plausible:
             return None
         grip, tip = max(plausible, key=lambda c: c.score).points
@@ -120,7 +122,7 @@ class StickChoice:
         if track != person.track:
             vote = HandVote()
         self._votes[stream] = person.track, vote
-        left, right = wrist_distances(grip, person.keypoints)
+        left, right = wrist_distances(grip, person.keypoints, torso_px)
         hand = vote.cast(left, right, float(grip[2]))
         return Stick(hand=hand, grip=_end(grip), tip=_end(tip), detected_tip=None if tip[2] == 0 else _end(tip)[:2])
 

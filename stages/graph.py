@@ -6,8 +6,9 @@ Missing nodes are told by the mask, never by a coordinate: their features are ze
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import cv2
 import msgspec
 import numpy as np
 
@@ -36,7 +37,7 @@ from stages.skeleton import (
     TIP,
     Layout,
 )  # fmt: skip
-from stages.stick_crop import extract_crop
+from stages.stick_crop import rgb_crop
 
 NODE_FEATURES = (
     "x", "y", "confidence", "present", "bone_x", "bone_y", "above_eyes", "above_shoulders", "above_knees",
@@ -70,7 +71,14 @@ _HAND_PER_FOREARM = 0.35
 """From the wrist to the middle of the fist, in forearms (8 to 9 cm of 23 to 26 cm)."""
 _GRIP_CONFIDENCE = 0.3
 
-_HEAD = (NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR)
+_HEAD = np.array([NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR])
+_SHOULDERS = np.array([LEFT_SHOULDER, RIGHT_SHOULDER])
+_HIPS = np.array([LEFT_HIP, RIGHT_HIP])
+_KNEES = np.array([LEFT_KNEE, RIGHT_KNEE])
+_WRISTS = np.array([LEFT_WRIST, RIGHT_WRIST])
+_STICK = np.array(STICK_EDGE)
+_RULERS = np.array([_SHOULDERS, (LEFT_HIP, LEFT_KNEE), (RIGHT_HIP, RIGHT_KNEE)])
+_TORSO_PER_RULER = np.array([1.0, _TORSO_PER_SHOULDER_WIDTH, _TORSO_PER_THIGH, _TORSO_PER_THIGH], np.float32)
 _MISSING = (float("nan"), float("nan"), 0.0)
 
 
@@ -99,8 +107,8 @@ def weapon_hand(keypoints: np.ndarray) -> np.ndarray:
     False where the grip or both wrists are missing; a missing wrist is infinitely far.
     """
     points, present = _split(keypoints)
-    distance = np.linalg.norm(points[..., [LEFT_WRIST, RIGHT_WRIST], :] - points[..., [GRIP], :], axis=-1)
-    distance = np.where(present[..., [LEFT_WRIST, RIGHT_WRIST]], distance, np.inf)
+    distance = _length(points[..., _WRISTS, :] - points[..., [GRIP], :])
+    distance = np.where(present[..., _WRISTS], distance, np.inf)
     left: np.ndarray = present[..., GRIP] & (distance[..., 0] < distance[..., 1])
     return left
 
@@ -111,16 +119,7 @@ def torso_length(keypoints: np.ndarray) -> np.ndarray:
     The largest of torso, 1.25 shoulder widths and a thigh, so that leaning towards the camera does not shrink it.
     """
     points, present = _split(keypoints)
-    shoulders = _middle(points, present, LEFT_SHOULDER, RIGHT_SHOULDER)
-    hips = _middle(points, present, LEFT_HIP, RIGHT_HIP)
-    candidates = [
-        np.where(shoulders[1] & hips[1], np.linalg.norm(shoulders[0] - hips[0], axis=-1), 0),
-        _TORSO_PER_SHOULDER_WIDTH * _distance(points, present, LEFT_SHOULDER, RIGHT_SHOULDER),
-        _TORSO_PER_THIGH * _distance(points, present, LEFT_HIP, LEFT_KNEE),
-        _TORSO_PER_THIGH * _distance(points, present, RIGHT_HIP, RIGHT_KNEE),
-    ]
-    unit: np.ndarray = np.max(candidates, axis=0).astype(np.float32)
-    return unit
+    return _unit(points, present, _torso(points, present, COCO19.coco), COCO19.coco)
 
 
 def build_graph(keypoints: np.ndarray, layout: Layout = COCO19) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,24 +129,23 @@ def build_graph(keypoints: np.ndarray, layout: Layout = COCO19) -> tuple[np.ndar
     another layout. Where neither hips nor shoulders give an origin and a unit, everything is masked.
     """
     at = layout.coco
-    points, present = _normalise(*_split(keypoints), torso_length(keypoints[..., at, :]), at)
-    shoulders = _middle(points, present, at[LEFT_SHOULDER], at[RIGHT_SHOULDER])
-    hips = _middle(points, present, at[LEFT_HIP], at[RIGHT_HIP])
-    confidence = np.where(present, keypoints[..., 2], 0)
-    parts = [points, confidence[..., None], present[..., None]]
-    every = np.concatenate([points, shoulders[0][..., None, :], hips[0][..., None, :]], -2)
-    every_present = np.concatenate([present, shoulders[1][..., None], hips[1][..., None]], -1)
-    parents = layout.parents
-    parts.append(np.where(every_present[..., parents, None], points - every[..., parents, :], 0))
-    knees = _middle(points, present, at[LEFT_KNEE], at[RIGHT_KNEE])
-    for reference in (_middle(points, present, *at[list(_HEAD)]), shoulders, knees):
-        height = reference[0][..., None, 1] - points[..., 1]
-        parts.append(np.where(reference[1][..., None], height, 0)[..., None])
-    for end in at[list(STICK_EDGE)]:
-        parts.append(np.where(present[..., [end], None], points - points[..., [end], :], 0))
-    parts.append(_against_stick(points, present, at))
-    nodes = np.where(present[..., None], np.concatenate(parts, -1), 0).astype(np.float32)
-    return nodes, _edge_features(points, present, layout), present.astype(np.float32)
+    points, present = _normalise(*_split(keypoints), at)
+    torso = _torso(points, present, at)
+    there = present[..., None]
+    nodes = np.concatenate(
+        [
+            points,
+            np.where(there, keypoints[..., 2:3], 0),
+            there,
+            _bones(points, present, torso, layout),
+            _heights(points, present, torso, at),
+            _from_ends(points, present, at),
+            _against_stick(points, present, at),
+        ],
+        -1,
+    )
+    edges = _edge_features(points, present, torso, layout)
+    return np.where(there, nodes, 0).astype(np.float32), edges, present.astype(np.float32)
 
 
 def hand_crop(image: np.ndarray, keypoints: np.ndarray, hand: Hand) -> np.ndarray | None:
@@ -169,8 +167,8 @@ def hand_crop(image: np.ndarray, keypoints: np.ndarray, hand: Hand) -> np.ndarra
     height, width = image.shape[:2]
     if side < 4 or not (0 <= centre[0] < width and 0 <= centre[1] < height):
         return None
-    crop = extract_crop(image, (float(centre[0]), float(centre[1]), side), CROP_SIZE_PX)[:, :, ::-1]
-    return np.ascontiguousarray(crop[:, ::-1] if hand == "left" else crop)
+    crop = rgb_crop(image, (float(centre[0]), float(centre[1]), side), CROP_SIZE_PX)
+    return np.asarray(cv2.flip(crop, 1)) if hand == "left" else crop
 
 
 class GraphSettings(msgspec.Struct, forbid_unknown_fields=True):
@@ -217,39 +215,87 @@ def _split(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(present[..., None], xy, 0).astype(np.float32), present
 
 
-def _middle(points: np.ndarray, present: np.ndarray, *nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (..., 2) of those of the nodes that are present, and whether there is any."""
-    weights = present[..., list(nodes)].astype(np.float32)
-    total = weights.sum(-1)
-    mean = (points[..., list(nodes), :] * weights[..., None]).sum(-2) / np.maximum(total, 1)[..., None]
-    return mean, total > 0
+class _Torso(NamedTuple):
+    """Middles (..., 2) of shoulders and hips, and whether there are any."""
+
+    shoulders: np.ndarray
+    hips: np.ndarray
+    any_shoulder: np.ndarray
+    any_hip: np.ndarray
 
 
-def _distance(points: np.ndarray, present: np.ndarray, a: int, b: int) -> np.ndarray:
-    distance: np.ndarray = np.linalg.norm(points[..., a, :] - points[..., b, :], axis=-1)
-    return np.where(present[..., a] & present[..., b], distance, 0)
+def _torso(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> _Torso:
+    shoulders, any_shoulder = _middle(points, present, at[_SHOULDERS])
+    hips, any_hip = _middle(points, present, at[_HIPS])
+    return _Torso(shoulders, hips, any_shoulder, any_hip)
 
 
-def _normalise(
-    points: np.ndarray, present: np.ndarray, unit: np.ndarray, at: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _middle(points: np.ndarray, present: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (..., 2) of those of the nodes that are present, and whether there is any; missing points must be zero."""
+    count = present[..., nodes].sum(-1, dtype=np.float32)
+    return points[..., nodes, :].sum(-2) / np.maximum(count, 1)[..., None], count > 0
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    """Of (..., 2)."""
+    return np.asarray(np.hypot(vectors[..., 0], vectors[..., 1]))
+
+
+def _unit(points: np.ndarray, present: np.ndarray, torso: _Torso, at: np.ndarray) -> np.ndarray:
+    """See `torso_length`."""
+    rulers = at[_RULERS]
+    ends = points[..., rulers, :]
+    spine = torso.shoulders - torso.hips
+    lengths = _length(np.concatenate([spine[..., None, :], ends[..., 0, :] - ends[..., 1, :]], -2))
+    whole = (torso.any_shoulder & torso.any_hip)[..., None]
+    known = np.concatenate([whole, present[..., rulers].all(-1)], -1)
+    unit: np.ndarray = np.where(known, lengths * _TORSO_PER_RULER, 0).max(-1)
+    return unit
+
+
+def _normalise(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Origin to mid-hip (a torso below mid-shoulder when no hip is seen), unit to one torso."""
-    shoulders, any_shoulder = _middle(points, present, at[LEFT_SHOULDER], at[RIGHT_SHOULDER])
-    hips, any_hip = _middle(points, present, at[LEFT_HIP], at[RIGHT_HIP])
-    below = shoulders + np.stack([np.zeros_like(unit), unit], -1)
-    origin = np.where(any_hip[..., None], hips, below)
-    usable = (unit > 0) & (any_hip | any_shoulder)
+    torso = _torso(points, present, at)
+    unit = _unit(points, present, torso, at)
+    below = torso.shoulders + unit[..., None] * np.array([0, 1], np.float32)
+    origin = np.where(torso.any_hip[..., None], torso.hips, below)
+    usable = (unit > 0) & (torso.any_hip | torso.any_shoulder)
     scale = np.where(usable, unit, 1)[..., None, None]
     present = present & usable[..., None]
     centred = np.clip((points - origin[..., None, :]) / scale, -_FARTHEST, _FARTHEST)
     return np.where(present[..., None], centred, 0), present
 
 
+def _bones(points: np.ndarray, present: np.ndarray, torso: _Torso, layout: Layout) -> np.ndarray:
+    """(..., K, 2): from each node's parent to the node; zero without a parent."""
+    parents = layout.parents
+    every = np.concatenate([points, torso.shoulders[..., None, :], torso.hips[..., None, :]], -2)
+    every_present = np.concatenate([present, torso.any_shoulder[..., None], torso.any_hip[..., None]], -1)
+    return np.where(every_present[..., parents, None], points - every[..., parents, :], 0)
+
+
+def _heights(points: np.ndarray, present: np.ndarray, torso: _Torso, at: np.ndarray) -> np.ndarray:
+    """(..., K, 3): above eyes, shoulders and knees; zero where these are missing."""
+    head, any_head = _middle(points, present, at[_HEAD])
+    knees, any_knee = _middle(points, present, at[_KNEES])
+    levels = np.stack([head[..., 1], torso.shoulders[..., 1], knees[..., 1]], -1)
+    known = np.stack([any_head, torso.any_shoulder, any_knee], -1)
+    return np.where(known[..., None, :], levels[..., None, :] - points[..., 1:2], 0)
+
+
+def _from_ends(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(..., K, 4): from grip and from tip to each node; zero where the end is missing."""
+    ends = at[_STICK]
+    away = points[..., :, None, :] - points[..., None, ends, :]
+    away = np.where(present[..., None, ends, None], away, 0)
+    return away.reshape(*away.shape[:-2], 4)
+
+
 def _against_stick(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> np.ndarray:
     """(..., K, 2): position along the stick and distance off its line; zero without a stick to measure against."""
     grip, tip = at[GRIP], at[TIP]
     shaft = points[..., tip, :] - points[..., grip, :]
-    length = np.linalg.norm(shaft, axis=-1)
+    length = _length(shaft)
     known = present[..., grip] & present[..., tip] & (length >= _MIN_STICK)
     length = np.where(known, length, 1)[..., None]
     along_axis = (shaft / length)[..., None, :]
@@ -260,26 +306,24 @@ def _against_stick(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> n
     return np.where(known[..., None, None], features, 0)
 
 
-def _edge_features(points: np.ndarray, present: np.ndarray, layout: Layout) -> np.ndarray:
+def _edge_features(points: np.ndarray, present: np.ndarray, torso: _Torso, layout: Layout) -> np.ndarray:
     """float32 (..., E, 8); an edge with a missing end is zero, so is a self-loop."""
     at, (source, target) = layout.coco, layout.directed_edges.T
     there = (present[..., source] & present[..., target])[..., None]
     length, direction = _direction(points[..., target, :] - points[..., source, :])
-    shoulders = _middle(points, present, at[LEFT_SHOULDER], at[RIGHT_SHOULDER])
-    hips = _middle(points, present, at[LEFT_HIP], at[RIGHT_HIP])
     elbow, wrist = at[RIGHT_ELBOW], at[RIGHT_WRIST]
     forearm = np.where(
         (present[..., elbow] & present[..., wrist])[..., None], points[..., wrist, :] - points[..., elbow, :], 0
     )
-    torso = np.where((shoulders[1] & hips[1])[..., None], shoulders[0] - hips[0], 0)
-    rigid = np.broadcast_to((np.sort(layout.directed_edges) == at[list(STICK_EDGE)]).all(1)[:, None], length.shape)
-    parts = [length, direction[..., [1, 0]], rigid, _turn(forearm, direction), _turn(torso, direction)]
+    spine = np.where((torso.any_shoulder & torso.any_hip)[..., None], torso.shoulders - torso.hips, 0)
+    rigid = np.broadcast_to(layout.rigid[:, None], length.shape)
+    parts = [length, direction[..., ::-1], rigid, _turn(forearm, direction), _turn(spine, direction)]
     return np.where(there, np.concatenate(parts, -1), 0).astype(np.float32)
 
 
 def _direction(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Length (..., 1) and unit vector (..., 2); zero for no length."""
-    length: np.ndarray = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    length = _length(vectors)[..., None]
     return length, np.where(length > 1e-6, vectors / np.maximum(length, 1e-6), 0)
 
 

@@ -131,9 +131,7 @@ class Publish:
         url = results_url(self._settings)
         if url:
             retry_s = REBIND_S if context.restarts else 0.0
-            self._publisher = Publisher(
-                url, "publish.url", self._settings, queue=self._settings.queue, retry_s=retry_s
-            )
+            self._publisher = Publisher(url, "publish.url", self._settings, queue=self._settings.queue, retry_s=retry_s)
             log.info("results are published at %s", url)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:

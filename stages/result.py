@@ -195,7 +195,6 @@ def _share(value: float) -> float:
     return round(min(1.0, max(0.0, float(value))), 4)
 
 
-
 if __name__ == "__main__":
     SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
     sys.stdout.write(f"wrote {SCHEMA_FILE.name}\n")

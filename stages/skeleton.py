@@ -72,6 +72,8 @@ class Layout:
     """int64 (K,): the other end of each node's bone; K is the middle of the shoulders, K + 1 that of the hips."""
     coco: np.ndarray
     """int64 (19,): node that stands at each place of COCO19."""
+    rigid: np.ndarray
+    """bool (E,): which edges are the stick, the one part that keeps its length."""
 
     @property
     def count(self) -> int:
@@ -88,6 +90,7 @@ def make_layout(name: str, names: Sequence[str], edges: Sequence[tuple[str, str]
     return Layout(
         name, tuple(names), np.array(mirror), np.array(directed), np.array([place[node] for node in parents]),
         np.array([place[node] for node in KEYPOINT_NAMES]),
+        np.array([{a, b} == {place["grip"], place["tip"]} for a, b in directed]),
     )  # fmt: skip
 
 

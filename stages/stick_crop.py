@@ -121,12 +121,18 @@ def extract_crop(image_bgr: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
     return cv2.warpAffine(part, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
+def rgb_crop(image_bgr: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
+    """As `extract_crop`, but RGB, as networks want it."""
+    # By a copy with reversed strides this would take longer than the cut itself.
+    return np.asarray(cv2.cvtColor(extract_crop(image_bgr, crop, size_px), cv2.COLOR_BGR2RGB))
+
+
 def stick_inputs(image_bgr: np.ndarray, keypoints: np.ndarray, crop: Crop, size_px: int) -> list[np.ndarray]:
     """What a stick network is given of a picture: `image`, uint8 (1, size_px, size_px, 3) RGB, and `body`, float32
     (1, 17, 3), the keypoints (17, 3) as x, y in 0..1 of the crop and confidence."""
-    cut = extract_crop(image_bgr, crop, size_px)
+    cut = rgb_crop(image_bgr, crop, size_px)
     body = np.column_stack([to_crop(keypoints[:, :2], crop), keypoints[:, 2]])
-    return [np.ascontiguousarray(cut[None, ..., ::-1]), known_points(body)[None]]
+    return [cut[None], known_points(body)[None]]
 
 
 def known_points(points: np.ndarray) -> np.ndarray:

@@ -213,25 +213,25 @@ def test_overlap_is_a_share() -> None:
 def test_a_grip_far_from_both_wrists_is_no_grip() -> None:
     body = standing_person(100)
     x, y = body[RIGHT_WRIST, :2].tolist()
-    assert is_plausible(stick_at((x + 10, y), (x - 100, y)), body, 0.5, 1.6)
-    assert not is_plausible(stick_at((x - 60, y), (x - 160, y)), body, 0.5, 1.6)
+    assert is_plausible(stick_at((x + 10, y), (x - 100, y)), body, 100, 0.5, 1.6)
+    assert not is_plausible(stick_at((x - 60, y), (x - 160, y)), body, 100, 0.5, 1.6)
 
 
 def test_a_stick_longer_than_any_is_none_and_one_without_a_tip_is_one() -> None:
     body = standing_person(100)
     x, y = body[RIGHT_WRIST, :2].tolist()
-    assert not is_plausible(stick_at((x, y), (x - 165, y)), body, 0.5, 1.6)
+    assert not is_plausible(stick_at((x, y), (x - 165, y)), body, 100, 0.5, 1.6)
     tipless = StickCandidate(np.array([(x, y, 0.9), MISSING], np.float32), 0.9)
-    assert is_plausible(tipless, body, 0.5, 1.6)
+    assert is_plausible(tipless, body, 100, 0.5, 1.6)
 
 
 def test_without_wrists_or_grip_nothing_is_believed() -> None:
     body = standing_person(100)
     x, y = body[RIGHT_WRIST, :2].tolist()
-    assert not is_plausible(StickCandidate(np.array([MISSING, (x, y, 0.9)], np.float32), 0.9), body, 0.5, 1.6)
+    assert not is_plausible(StickCandidate(np.array([MISSING, (x, y, 0.9)], np.float32), 0.9), body, 100, 0.5, 1.6)
     body[[LEFT_WRIST, RIGHT_WRIST]] = MISSING
-    assert wrist_distances(np.array([x, y, 1.0]), body) == (math.inf, math.inf)
-    assert not is_plausible(stick_at((x, y), (x - 100, y)), body, 0.5, 1.6)
+    assert wrist_distances(np.array([x, y, 1.0]), body, 100) == (math.inf, math.inf)
+    assert not is_plausible(stick_at((x, y), (x - 100, y)), body, 100, 0.5, 1.6)
 
 
 def test_the_hand_is_voted_over_time() -> None:

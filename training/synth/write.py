@@ -152,7 +152,6 @@ _state: dict[str, object] = {}
 
 
 def _start_worker(order: Order) -> None:
-    cv2.setNumThreads(1)
     _state["renderer"] = renderer = Renderer()
     _state["bystanders"] = picture.make_bystanders(renderer, order.seed)
     _state["order"] = order
