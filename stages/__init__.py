@@ -1,6 +1,6 @@
 """What happens to a frame: one file a stage, pure functions on arrays first, then a thin class that holds state."""
 
-import os
+import cv2
 
-# OpenCV's helper threads spin for a while after each call, and the networks need the cores. Read when cv2 is imported.
-os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+# OpenCV's helper threads spin for a while after each call, and the networks need the cores.
+cv2.setNumThreads(1)

@@ -34,6 +34,7 @@ QUANTITIES = (
 """Everything that `measure` gives."""
 
 _JOINT_NODES = np.array(list(JOINTS.values())).T
+"""(3, 8): of each of `JOINTS` one end, the joint, the other end."""
 _SIDE_ON = 0.2
 _MIN_STICK = 0.3
 """Torsos; a stick that looks shorter than this points at the camera, and its angle in the picture says nothing."""
@@ -54,7 +55,7 @@ def measure(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) -
     spine = shoulders - hips
     values["torso_lean_deg"] = _degrees(np.abs(spine[..., 0]), -spine[..., 1])
     stick = points[..., sk.TIP, :] - points[..., sk.GRIP, :]
-    stick = np.where((np.hypot(stick[..., 0], stick[..., 1]) >= _MIN_STICK * unit)[..., None], stick, np.nan)
+    stick = np.where((_length(stick) >= _MIN_STICK * unit)[..., None], stick, np.nan)
     values["stick_deg"] = _degrees(-stick[..., 1], np.abs(stick[..., 0]))
     forearm = points[..., sk.RIGHT_WRIST, :] - points[..., sk.RIGHT_ELBOW, :]
     values["wrist_deg"] = angle_between_deg(forearm, stick)
@@ -113,8 +114,11 @@ def _points(keypoints: np.ndarray, min_confidence: float) -> tuple[np.ndarray, n
 
 
 def _distance(points: np.ndarray, a: int, b: int) -> np.ndarray:
-    away = points[..., a, :] - points[..., b, :]
-    return np.asarray(np.hypot(away[..., 0], away[..., 1]))
+    return _length(points[..., a, :] - points[..., b, :])
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(np.hypot(vectors[..., 0], vectors[..., 1]))
 
 
 def _degrees(up: np.ndarray, along: np.ndarray) -> np.ndarray:

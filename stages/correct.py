@@ -146,6 +146,7 @@ def _rod_contrast(strip: np.ndarray) -> np.ndarray:
             beside = smooth[3][outward + way * outward : rows - outward + way * outward]
             differences.append(_mean_channel(cv2.absdiff(inside, beside)))
         best[centre] = cv2.max(best[centre], cv2.min(*differences))
+    # As one channel, for one spread over all colours.
     spread = float(cv2.meanStdDev(strip.reshape(rows, -1))[1][0, 0])
     sure = np.clip(_CONTRAST_PER_SPREAD * spread, *_SURE_CONTRAST)
     return np.asarray(np.minimum(best / np.float32(sure), 1.0))
@@ -161,8 +162,9 @@ _LINE_ROWS = np.clip(
     0,
     2 * _HALF_ROWS,
 )
+"""Row of each hypothesis (angle, offset) in each column."""
 _LINES = np.ascontiguousarray((_LINE_ROWS * _COLUMNS + np.arange(_COLUMNS)).transpose(2, 0, 1))
-"""(columns, angles, offsets): where in a flattened strip each hypothesis crosses each column."""
+"""(columns, angles, offsets): where each hypothesis crosses each column of a flattened strip of `_COLUMNS` columns."""
 _DOUBT = 0.1 * (_ANGLES_DEG[:, None] / _ANGLES_DEG[-1]) ** 2 + 0.05 * (_OFFSETS / _OFFSETS[-1]) ** 2
 """Contrast by which a line must be better the farther it lies from the detected one."""
 

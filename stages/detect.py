@@ -72,9 +72,10 @@ def wrist_distances(grip: np.ndarray, keypoints: np.ndarray, torso_px: float) ->
     """Distance of the grip to the left and to the right wrist, in torso lengths; infinite where it isn't known."""
     if torso_px <= 0:
         return math.inf, math.inf
-    at = grip[:2].tolist()
-    left, right = (math.dist(keypoints[wrist, :2].tolist(), at) / torso_px for wrist in (LEFT_WRIST, RIGHT_WRIST))
-    return (left if left < math.inf else math.inf), (right if right < math.inf else math.inf)
+    grip_px = grip[:2].tolist()
+    gaps = (math.dist(keypoints[wrist, :2].tolist(), grip_px) / torso_px for wrist in (LEFT_WRIST, RIGHT_WRIST))
+    left, right = (math.inf if math.isnan(gap) else gap for gap in gaps)
+    return left, right
 
 
 def is_plausible(

@@ -77,8 +77,10 @@ _HIPS = np.array([LEFT_HIP, RIGHT_HIP])
 _KNEES = np.array([LEFT_KNEE, RIGHT_KNEE])
 _WRISTS = np.array([LEFT_WRIST, RIGHT_WRIST])
 _STICK = np.array(STICK_EDGE)
-_RULERS = np.array([_SHOULDERS, (LEFT_HIP, LEFT_KNEE), (RIGHT_HIP, RIGHT_KNEE)])
-_TORSO_PER_RULER = np.array([1.0, _TORSO_PER_SHOULDER_WIDTH, _TORSO_PER_THIGH, _TORSO_PER_THIGH], np.float32)
+_RULERS = np.array([(LEFT_SHOULDER, RIGHT_SHOULDER), (LEFT_HIP, LEFT_KNEE), (RIGHT_HIP, RIGHT_KNEE)])
+"""Pairs of nodes whose distance tells the torso."""
+_TORSO_PER_LENGTH = np.array([1.0, _TORSO_PER_SHOULDER_WIDTH, _TORSO_PER_THIGH, _TORSO_PER_THIGH], np.float32)
+"""Of the spine, then of each of `_RULERS`."""
 _MISSING = (float("nan"), float("nan"), 0.0)
 
 
@@ -237,19 +239,19 @@ def _middle(points: np.ndarray, present: np.ndarray, nodes: np.ndarray) -> tuple
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
-    """Of (..., 2)."""
+    """Euclidean length (...) of vectors (..., 2)."""
     return np.asarray(np.hypot(vectors[..., 0], vectors[..., 1]))
 
 
 def _unit(points: np.ndarray, present: np.ndarray, torso: _Torso, at: np.ndarray) -> np.ndarray:
-    """See `torso_length`."""
+    """Length (...) of the torso by the longest of the spine and the rulers that are present; 0 where none is."""
     rulers = at[_RULERS]
     ends = points[..., rulers, :]
     spine = torso.shoulders - torso.hips
     lengths = _length(np.concatenate([spine[..., None, :], ends[..., 0, :] - ends[..., 1, :]], -2))
     whole = (torso.any_shoulder & torso.any_hip)[..., None]
     known = np.concatenate([whole, present[..., rulers].all(-1)], -1)
-    unit: np.ndarray = np.where(known, lengths * _TORSO_PER_RULER, 0).max(-1)
+    unit: np.ndarray = np.where(known, lengths * _TORSO_PER_LENGTH, 0).max(-1)
     return unit
 
 

@@ -86,13 +86,9 @@ def load_network(
 
 
 def default_threads() -> int:
-    """Threads for one network: half the cores that this process may use, but two at least (if there are) and four at
-    most.
-
-    The networks of body and stick work at the same time, on frames that follow one another. On two cores, two threads
-    instead of one take a seventh off p95 of the latency, and cost 2 % more of the processor.
-    """
-    return min(usable_cores(), max(2, min(4, usable_cores() // 2)))
+    """Threads for one network: half the cores that this process may use, at least two if there are, at most four."""
+    cores = usable_cores()
+    return min(cores, max(2, min(4, cores // 2)))
 
 
 def usable_cores() -> int:

@@ -85,12 +85,13 @@ def make_layout(name: str, names: Sequence[str], edges: Sequence[tuple[str, str]
     place = {node: i for i, node in enumerate((*names, "mid_shoulder", "mid_hip"))}
     pairs = [(place[a], place[b]) for a, b in edges]
     directed = [*pairs, *((b, a) for a, b in pairs), *((i, i) for i in range(len(names)))]
+    stick = {KEYPOINT_NAMES[node] for node in STICK_EDGE}
     other_side = {"left": "right", "right": "left"}
     mirror = [place["_".join(other_side.get(word, word) for word in node.split("_"))] for node in names]
     return Layout(
         name, tuple(names), np.array(mirror), np.array(directed), np.array([place[node] for node in parents]),
         np.array([place[node] for node in KEYPOINT_NAMES]),
-        np.array([{a, b} == {place["grip"], place["tip"]} for a, b in directed]),
+        np.array([{names[a], names[b]} == stick for a, b in directed]),
     )  # fmt: skip
 
 

@@ -123,7 +123,7 @@ def extract_crop(image_bgr: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
 
 def rgb_crop(image_bgr: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
     """As `extract_crop`, but RGB, as networks want it."""
-    # By a copy with reversed strides this would take longer than the cut itself.
+    # A copy with reversed strides would take longer.
     return np.asarray(cv2.cvtColor(extract_crop(image_bgr, crop, size_px), cv2.COLOR_BGR2RGB))
 
 

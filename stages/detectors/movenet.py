@@ -117,6 +117,7 @@ class MoveNet:
         shift = (self._size - 1 + scale) / 2  # pixels are squares: their centres, not their corners, fall together
         matrix = np.array([[scale, 0, shift - x * scale], [0, scale, shift - y * scale]])
         cv2.warpAffine(image, matrix, (self._size, self._size), dst=self._square_pixels, flags=cv2.INTER_LINEAR)
+        # A copy with reversed strides would take longer.
         self._tensor[0] = cv2.cvtColor(self._square_pixels, cv2.COLOR_BGR2RGB)
         answer = self._network(self._tensor)[0].reshape(BODY_COUNT, 3)
         points = np.empty((BODY_COUNT, 3), np.float32)

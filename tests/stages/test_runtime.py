@@ -303,7 +303,7 @@ def test_a_device_of_the_other_runtime_is_an_error(doubling: Path) -> None:
         load_network(doubling, "openvino", device="cuda")
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (4, 2), (8, 4), (64, 4)])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (3, 2), (8, 4), (64, 4)])
 def test_threads_are_limited_by_default(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
     monkeypatch.setattr("stages.runtime.usable_cores", lambda: cores)
     assert default_threads() == threads
