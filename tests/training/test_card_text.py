@@ -17,7 +17,7 @@ def table(names: list[str], groups: list[str]) -> Table:
     return make_table(Path(), names, ["crown_thrust"] * count, sizes, keypoints, rows, groups=groups)
 
 
-RENDERS = table(["../people/images/p0000_00.jpg", "../people/images/p0001_08.jpg"], ["p0000", "p0001"])
+RENDERS = table(["../people/images/s1p0000_00.jpg", "../camera/images/s3p0000_08.jpg"], ["s1p0000", "s3p0000"])
 PHOTOS = table(["photos/crown_thrust/anna_01.jpg", "photos/crown_thrust/ben/2.jpg"], ["anna", "ben"])
 
 

@@ -258,6 +258,25 @@ def test_the_threshold_is_never_below_one_half_so_that_family_and_chamber_agree_
     assert measure.fit_threshold(probabilities, np.zeros(50, int)) == 0.5
 
 
+def test_the_threshold_keeps_its_promise_to_people_whom_it_was_not_chosen_by() -> None:
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(200):
+        confidence = rng.uniform(0.5, 1.0, 1300)
+        right = rng.random(1300) < confidence  # calibrated: confidence is the share that is right
+        chosen_by, others = slice(0, 300), slice(300, None)
+        probabilities = np.column_stack([confidence, 1 - confidence])
+        threshold = measure.fit_threshold(probabilities[chosen_by], (~right[chosen_by]).astype(int))
+        kept.append(right[others][confidence[others] >= threshold].mean() >= 0.9)
+    assert np.mean(kept) > 0.85
+
+
+def test_with_too_few_people_to_be_certain_the_surest_threshold_is_taken() -> None:
+    confidence = np.array([0.55, 0.6, 0.65, 0.9, 0.91, 0.92])
+    probabilities = np.column_stack([confidence, 1 - confidence])
+    assert 0.65 <= measure.fit_threshold(probabilities, np.array([1, 1, 1, 0, 0, 0])) <= 0.9
+
+
 def test_mistakes_end_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["fit", "--seen", str(tmp_path), "--run", str(tmp_path)]) == 2
     assert "arnis-train see" in capsys.readouterr().err

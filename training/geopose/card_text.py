@@ -9,12 +9,12 @@ import numpy as np
 
 from training.data.table import Table
 
-_RENDER = re.compile(r"images/(p\d{4,})_\d{2,}\.jpg$")
+_RENDER = re.compile(r"images/(s\d+p\d{4,})_\d{2,}\.jpg$")
 """How `training.synth.write` names its pictures; the group is the person."""
 _RENDERED_DATA = "Renders of synthetic people, samples of aggregate pose statistics"
 _CONFIDENCE = (
-    "Confidence is softmax(logits / temperature); temperature and threshold (nine of ten accepted answers right) come "
-    "from validation people."
+    "Confidence is softmax(logits / temperature); temperature and threshold (nine of ten accepted answers right, with "
+    "95 % certainty) come from validation people."
 )
 _HAND = "top1 knows the weapon hand, as votes over a video do."
 _TRANSFER = (
