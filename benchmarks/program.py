@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
@@ -13,11 +14,13 @@ from benchmarks.clips import at_twice_the_rate, every_third_frame
 from benchmarks.demo import GATE_OFF, load_truth, named_holds, published
 from benchmarks.figures import Chart, Part, Row, Session, ratio
 from benchmarks.running import Run, run_program
+from engine.config import EngineSettings
 from stages.capture import DEMO
 from stages.runtime import usable_cores
 
 STREAMS = (1, 2, 4, 8)
 STREAMS_S = 20
+WARM_UP_FRAMES = EngineSettings().warm_up_frames
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -78,6 +81,8 @@ def program_row(name: str, run: Run) -> Row:
         "way": name,
         "fps": run.stats["fps_out"],
         **{f"{key}_ms": latency.get(key) for key in ("p50", "p95", "p99", "max")},
+        "skipped_p50_ms": median_latency_ms(run, skipped=True),
+        "detected_p50_ms": median_latency_ms(run, skipped=False),
         "dropped": sum(run.stats["dropped"].values()),
         "named": named_holds(run.results) if run.frames >= load_truth().frames else None,
         "cpu_ms_per_frame": run.cpu_ms_per_frame,
@@ -97,6 +102,13 @@ def bare_note(bare: Bare) -> str:
     """What an average frame asks of the networks."""
     calls = (f"{model} {count} x {bare.ms_per_call[model]} ms" for model, count in bare.calls_per_frame.items())
     return f"Networks alone, threads {bare.threads}, an average frame: {', '.join(calls)}."
+
+
+def median_latency_ms(run: Run, skipped: bool) -> float | None:
+    """Of the frames that the gate kept from the networks, which is our own share alone, or of the others."""
+    done = [r for r in run.results[WARM_UP_FRAMES:] if r["latency_ms"] is not None]
+    times = [r["latency_ms"] for r in done if (r["reason"] in ("still", "moving")) == skipped]
+    return round(median(times), 2) if times else None
 
 
 def slowest_share(run: Run) -> float | None:

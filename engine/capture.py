@@ -62,6 +62,7 @@ class _Capture:
         self._beat_at_ns = 0
         self._served = 0
         self._context: zmq.Context[Any] = zmq.Context()
+        self._server = EntryServer(self._context, spec.entry_endpoints[spec.stream])
         # The reading thread wakes the main loop through a pair of sockets, because a poll cannot wait for a lock.
         self._bell = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://bell")
@@ -83,16 +84,15 @@ class _Capture:
         )
 
     def run(self) -> None:
-        server = EntryServer(self._context, self._spec.entry_endpoints[self._spec.stream])
         poller = zmq.Poller()
-        poller.register(server.socket, zmq.POLLIN)
+        poller.register(self._server.socket, zmq.POLLIN)
         poller.register(self._bell, zmq.POLLIN)
         self._line.send(Ready())
         while not (self._intake.ended or self._line.orphaned):
             self._handle_messages()
             poller.poll(_POLL_MS)
             self._quiet_bell()
-            self._serve(server)
+            self._serve()
         if self._intake.ended:
             self._line.send(StreamEnded())
 
@@ -101,18 +101,23 @@ class _Capture:
         self._intake.stop()
         self._intake.close()
 
-    def _serve(self, server: EntryServer) -> None:
-        for peer in server.requests():
-            notices, packet = self._intake.take()
-            for notice in notices:
-                server.note(peer, self._parcel.pack(notice)[0])
-            server.answer(peer, self._parcel.pack(packet) if packet else None)
-            self._served += 1
+    def _serve(self) -> None:
+        for peer in self._server.requests():
+            self._answer(peer)
         self._intake.tick()
         if self._intake.error is not None:
             raise self._intake.error
+        while self._intake.ready() and (waiting := self._server.next_waiting()) is not None:
+            self._answer(waiting)
         if self._intake.ready():
-            server.announce()
+            self._server.announce()
+
+    def _answer(self, peer: bytes) -> None:
+        notices, packet = self._intake.take()
+        for notice in notices:
+            self._server.note(peer, self._parcel.pack(notice)[0])
+        self._server.answer(peer, self._parcel.pack(packet) if packet else None)
+        self._served += 1
 
     def _handle_messages(self) -> None:
         while (message := self._line.poll()) is not None:
@@ -121,6 +126,7 @@ class _Capture:
             elif isinstance(message, Stop):
                 self._intake.stop()
             elif isinstance(message, WorkerLost):
+                self._server.forget(message.worker)
                 self._intake.worker_lost()
         now = now_ns()
         if now >= self._beat_at_ns:

@@ -80,6 +80,8 @@ class GrantRing(msgspec.Struct, tag=True, frozen=True):
 class WorkerLost(msgspec.Struct, tag=True, frozen=True):
     """To capture: a worker died, perhaps with frames."""
 
+    worker: str
+
 
 class Stop(msgspec.Struct, tag=True, frozen=True):
     """Finish what was begun, close and end."""

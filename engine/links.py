@@ -4,6 +4,7 @@ Entry: capture binds a ROUTER; the first workers and the last one connect a DEAL
 
     capture -> first  READY                   there is a frame and room for it
     first -> capture  TAKE                    the worker is free
+    first -> capture  WAIT                    the same, and kept until there is a frame: from who has one stream only
     capture -> first  NOTE packet             a frame that was dropped, any number of them
     capture -> first  FRAME packet [pixels]   the newest frame at that moment, or NONE
     last -> capture   DONE                    look at the stream's state: more has left the pipeline
@@ -32,7 +33,8 @@ _FENCE = 256
 _TAKE_EXPIRES_NS = 1000 * NS_PER_MS
 _SEND_SLICE_MS = 50
 FIRST, LAST = b"first", b"last"
-READY, TAKE, NOTE, FRAME, NONE, DONE = b"READY", b"TAKE", b"NOTE", b"FRAME", b"NONE", b"DONE"
+READY, TAKE, WAIT, DONE = b"READY", b"TAKE", b"WAIT", b"DONE"
+NOTE, FRAME, NONE = b"NOTE", b"FRAME", b"NONE"
 
 
 def make_socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
@@ -55,6 +57,7 @@ class EntryServer:
         self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted worker comes under the same name
         self.socket.bind(endpoint)
         self._announced: dict[bytes, bool] = {}
+        self._waiting: dict[bytes, None] = {}
 
     def announce(self) -> None:
         """Tell every first worker that does not know yet that there is something to take."""
@@ -64,7 +67,7 @@ class EntryServer:
                 self._send([peer, READY])
 
     def requests(self) -> list[bytes]:
-        """The first workers that asked for a frame since the last call."""
+        """The first workers that asked since the last call and want an answer now."""
         asked: list[bytes] = []
         while True:
             try:
@@ -73,9 +76,24 @@ class EntryServer:
                 return asked
             if kind == b"" and peer.startswith(FIRST):  # the probe that a (re)connected DEALER sends
                 self._announced[peer] = False
+                self._waiting.pop(peer, None)
             elif kind == TAKE:
                 self._announced[peer] = False
                 asked.append(peer)
+            elif kind == WAIT:
+                self._announced[peer] = True
+                self._waiting[peer] = None
+
+    def next_waiting(self) -> bytes | None:
+        """The first worker that has waited longest, which then waits no more."""
+        peer = next(iter(self._waiting), None)
+        if peer is not None:
+            del self._waiting[peer]
+        return peer
+
+    def forget(self, worker: str) -> None:
+        """That worker died: what it waits for must not be sent into the void."""
+        self._waiting.pop(_first(worker), None)
 
     def note(self, peer: bytes, packet: bytes) -> None:
         self._send([peer, NOTE, packet])
@@ -124,7 +142,11 @@ class Parcel:
 
 
 class TakeInlet:
-    """A first worker's end of the entry links: asks the stream that has waited longest."""
+    """A first worker's end of the entry links: asks the stream that has waited longest.
+
+    With one stream there is nothing to choose, so a free worker lets its request stand: a frame that comes is on its
+    way at once, two messages earlier.
+    """
 
     def __init__(self, context: zmq.Context[Any], endpoints: dict[str, str], peer: str, parcel: Parcel) -> None:
         self._parcel = parcel
@@ -133,7 +155,7 @@ class TakeInlet:
         self._ready: dict[Any, None] = {}
         self._asked: dict[Any, int] = {}
         for stream, endpoint in endpoints.items():
-            socket = _dealer(context, endpoint, FIRST + b"/" + peer.encode())
+            socket = _dealer(context, endpoint, _first(peer))
             self._sockets[socket] = stream
             self._poller.register(socket, zmq.POLLIN)
 
@@ -156,10 +178,11 @@ class TakeInlet:
     def _ask(self, limit: int) -> None:
         now = now_ns()
         self._asked = {socket: at for socket, at in self._asked.items() if now - at < _TAKE_EXPIRES_NS}
-        for socket in list(self._ready)[: max(0, limit - len(self._asked))]:
-            del self._ready[socket]
+        stands = len(self._sockets) == limit == 1
+        for socket in list(self._sockets if stands else self._ready)[: max(0, limit - len(self._asked))]:
+            self._ready.pop(socket, None)
             try:
-                socket.send(TAKE, zmq.NOBLOCK)
+                socket.send(WAIT if stands else TAKE, zmq.NOBLOCK)
             except zmq.Again:
                 continue  # that capture is down; it says READY again when it is back
             self._asked[socket] = now
@@ -245,6 +268,11 @@ class DoneOutlet:
     def close(self) -> None:
         for socket in self._sockets.values():
             socket.close()
+
+
+def _first(worker: str) -> bytes:
+    """What a first worker is called on the entry links."""
+    return FIRST + b"/" + worker.encode()
 
 
 def _dealer(context: zmq.Context[Any], endpoint: str, identity: bytes) -> zmq.Socket[Any]:

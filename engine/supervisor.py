@@ -200,7 +200,7 @@ class Supervisor:
         _log.error("worker %s ended: %s", handle.spec.name, reason)
         if handle.spec.kind == "stages":
             for capture in self._captures:
-                capture.send(WorkerLost())
+                capture.send(WorkerLost(handle.spec.name))
         handle.restart_at_ns = handle.budget.spend(now)
         if handle.restart_at_ns is None:
             self._failure = (
