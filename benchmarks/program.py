@@ -105,8 +105,11 @@ def bare_note(bare: Bare) -> str:
 
 
 def median_latency_ms(run: Run, skipped: bool) -> float | None:
-    """Of the frames that the gate kept from the networks, which is our own share alone, or of the others."""
-    done = [r for r in run.results[WARM_UP_FRAMES:] if r["latency_ms"] is not None]
+    """Of the frames that the gate kept from the networks, or of the others.
+
+    The former is our own share alone, as long as they don't have to wait for one that the networks still look at.
+    """
+    done = [r for r in run.results if r["latency_ms"] is not None and r["sequence"] >= WARM_UP_FRAMES]
     times = [r["latency_ms"] for r in done if (r["reason"] in ("still", "moving")) == skipped]
     return round(median(times), 2) if times else None
 

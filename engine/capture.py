@@ -89,10 +89,12 @@ class _Capture:
         poller.register(self._bell, zmq.POLLIN)
         self._line.send(Ready())
         while not (self._intake.ended or self._line.orphaned):
-            self._handle_messages()
             poller.poll(_POLL_MS)
             self._quiet_bell()
-            self._serve()
+            asked = self._server.requests()
+            # Between asking and answering: who has died meanwhile must not be sent a frame.
+            self._handle_messages()
+            self._serve(asked)
         if self._intake.ended:
             self._line.send(StreamEnded())
 
@@ -101,8 +103,8 @@ class _Capture:
         self._intake.stop()
         self._intake.close()
 
-    def _serve(self) -> None:
-        for peer in self._server.requests():
+    def _serve(self, asked: list[bytes]) -> None:
+        for peer in asked:
             self._answer(peer)
         self._intake.tick()
         if self._intake.error is not None:

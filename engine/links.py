@@ -4,7 +4,7 @@ Entry: capture binds a ROUTER; the first workers and the last one connect a DEAL
 
     capture -> first  READY                   there is a frame and room for it
     first -> capture  TAKE                    the worker is free
-    first -> capture  WAIT                    the same, and kept until there is a frame: from who has one stream only
+    first -> capture  WAIT                    the same, and kept until there is something: from who has one stream only
     capture -> first  NOTE packet             a frame that was dropped, any number of them
     capture -> first  FRAME packet [pixels]   the newest frame at that moment, or NONE
     last -> capture   DONE                    look at the stream's state: more has left the pipeline
@@ -30,7 +30,7 @@ from engine.stage import FrameOverrun
 _log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _FENCE = 256
-_TAKE_EXPIRES_NS = 1000 * NS_PER_MS
+_ASK_AGAIN_NS = 1000 * NS_PER_MS  # in case a request was lost; one that still stands is not counted twice
 _SEND_SLICE_MS = 50
 FIRST, LAST = b"first", b"last"
 READY, TAKE, WAIT, DONE = b"READY", b"TAKE", b"WAIT", b"DONE"
@@ -81,7 +81,7 @@ class EntryServer:
                 self._announced[peer] = False
                 asked.append(peer)
             elif kind == WAIT:
-                self._announced[peer] = True
+                self._announced[peer] = True  # it needs no READY: it asks by itself whenever it is free
                 self._waiting[peer] = None
 
     def next_waiting(self) -> bytes | None:
@@ -92,8 +92,12 @@ class EntryServer:
         return peer
 
     def forget(self, worker: str) -> None:
-        """That worker died: what it waits for must not be sent into the void."""
-        self._waiting.pop(_first(worker), None)
+        """That worker died: what it waits for would be sent into the void. Its successor, if it asked already, is told
+        to ask again."""
+        peer = _first(worker)
+        self._waiting.pop(peer, None)
+        if peer in self._announced:
+            self._announced[peer] = False
 
     def note(self, peer: bytes, packet: bytes) -> None:
         self._send([peer, NOTE, packet])
@@ -163,6 +167,11 @@ class TakeInlet:
         """Packets that came within the timeout; asks for at most `max_batch` frames."""
         packets: list[Packet] = []
         until = now_ns() + int(timeout_ms * NS_PER_MS)
+        # What has come already goes first: to ask before would keep the worker one frame behind from then on.
+        for socket, _ in self._poller.poll(0):
+            self._drain(socket, packets)
+        if packets and max_batch == 1:
+            return packets
         while True:
             self._ask(max_batch)
             left_ms = max(0, -((now_ns() - until) // NS_PER_MS))  # rounded up: a poll of 0 ms would spin
@@ -177,14 +186,14 @@ class TakeInlet:
 
     def _ask(self, limit: int) -> None:
         now = now_ns()
-        self._asked = {socket: at for socket, at in self._asked.items() if now - at < _TAKE_EXPIRES_NS}
+        self._asked = {socket: at for socket, at in self._asked.items() if now - at < _ASK_AGAIN_NS}
         stands = len(self._sockets) == limit == 1
         for socket in list(self._sockets if stands else self._ready)[: max(0, limit - len(self._asked))]:
             self._ready.pop(socket, None)
             try:
                 socket.send(WAIT if stands else TAKE, zmq.NOBLOCK)
             except zmq.Again:
-                continue  # that capture is down; it says READY again when it is back
+                continue  # that capture is down; asked again in the next turn, or when it says READY
             self._asked[socket] = now
 
     def _drain(self, socket: Any, packets: list[Packet]) -> None:
@@ -195,6 +204,8 @@ class TakeInlet:
                 return
             if kind == READY:
                 self._ready[socket] = None
+                if len(self._sockets) == 1:  # said to who does not wait there: our request died with that capture
+                    self._asked.pop(socket, None)
                 continue
             if kind in (FRAME, NONE):
                 self._asked.pop(socket, None)

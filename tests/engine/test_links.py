@@ -1,0 +1,85 @@
+"""The entry links, both ends in one process over real sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from engine.links import EntryServer, Parcel, TakeInlet
+from engine.packet import Packet, PacketCodec
+
+PARCEL = Parcel(PacketCodec(Packet), None)
+
+
+class Link:
+    """A capture with a pile of frames, and a worker."""
+
+    def __init__(self, context: zmq.Context[Any], folder: Path) -> None:
+        endpoint = f"ipc://{folder / 'entry'}"
+        self.server = EntryServer(context, endpoint)
+        self.inlet = TakeInlet(context, {"0": endpoint}, "worker", PARCEL)
+
+    def serve(self, sequence: int) -> bool:
+        """Hand one frame to who waits; whether anybody did."""
+        assert self.server.requests() == []
+        peer = self.server.next_waiting()
+        if peer is not None:
+            packet = Packet(stream="0", sequence=sequence, pts=0.0, captured_at_ns=0)
+            self.server.answer(peer, PARCEL.pack(packet))
+        return peer is not None
+
+    def serve_soon(self, sequence: int) -> None:
+        until = time.monotonic() + 5
+        while not self.serve(sequence):
+            assert time.monotonic() < until, "nobody asked"
+            self.receive(10)
+
+    def receive(self, timeout_ms: float = 2000) -> list[int]:
+        return [packet.sequence for packet in self.inlet.receive(timeout_ms, 1, 0)]
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> Iterator[Link]:
+    with zmq.Context() as context:
+        made = Link(context, tmp_path)
+        yield made
+        made.inlet.close()
+        made.server.close()
+
+
+def test_a_request_stands_until_there_is_a_frame_and_a_busy_worker_gets_none(link: Link) -> None:
+    assert link.receive(50) == []
+    link.serve_soon(7)
+    assert link.receive() == [7]
+    time.sleep(0.05)  # it works on 7
+    assert not link.serve(8)
+
+
+def test_a_frame_that_has_come_is_taken_before_another_is_asked_for(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.links._ASK_AGAIN_NS", 0)
+    link.receive(10)
+    link.serve_soon(1)
+    time.sleep(0.05)  # the frame has come, and the request counts as lost
+    assert link.receive() == [1]
+    time.sleep(0.05)  # it works on 1
+    assert not link.serve(2)
+
+
+def test_a_worker_that_died_is_sent_nothing_and_its_successor_asks_again(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.links._ASK_AGAIN_NS", 3_600_000_000_000)
+    link.receive(50)
+    assert link.server.requests() == []
+    link.server.forget("worker")
+    assert not link.serve(1)
+    link.server.announce()
+    link.serve_soon(2)
+    assert link.receive() == [2]
