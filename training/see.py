@@ -161,6 +161,7 @@ _look: Look | None = None
 def _open(truth: bool, body: str | None) -> None:
     """Start of a process: load the detectors once."""
     global _look
+    cv2.setNumThreads(1)  # there may be several processes
     _look = None if truth else detected_keypoints(body)
 
 

@@ -152,6 +152,7 @@ _state: dict[str, object] = {}
 
 
 def _start_worker(order: Order) -> None:
+    cv2.setNumThreads(1)  # there are several processes
     _state["renderer"] = renderer = Renderer()
     _state["bystanders"] = picture.make_bystanders(renderer, order.seed)
     _state["order"] = order
