@@ -16,6 +16,7 @@ from benchmarks.figures import Chart, Part, Row, Session, ratio
 from benchmarks.running import Run, run_program
 from engine.config import EngineSettings
 from stages.capture import DEMO
+from stages.gate import MOVING, STILL
 from stages.runtime import usable_cores
 
 STREAMS = (1, 2, 4, 8)
@@ -110,7 +111,7 @@ def median_latency_ms(run: Run, skipped: bool) -> float | None:
     The former is our own share alone, as long as they don't have to wait for one that the networks still look at.
     """
     done = [r for r in run.results if r["latency_ms"] is not None and r["sequence"] >= WARM_UP_FRAMES]
-    times = [r["latency_ms"] for r in done if (r["reason"] in ("still", "moving")) == skipped]
+    times = [r["latency_ms"] for r in done if (r["reason"] in (STILL, MOVING)) == skipped]
     return round(median(times), 2) if times else None
 
 

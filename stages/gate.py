@@ -20,6 +20,9 @@ from stages.packets import ArnisPacket, Cue, End, GateDecision, Hand, Person, Po
 GREY_SIZE = (96, 54)
 """Width and height of the small picture in which motion is looked for."""
 
+STILL, MOVING = "still", "moving"
+"""Why a frame is not detected: it hardly differs from the last one that was, or that one is only just past."""
+
 _TOP_CELLS = 5
 # Cells of a still picture hardly ever differ by more than this many robust standard deviations of all cells.
 _NOISE_SIGMAS = 4.0
@@ -148,9 +151,9 @@ class MotionGate:
         if not _recent(self._settings, packet, reference.sequence, reference.pts):
             return None
         if not moved:
-            return "still"
+            return STILL
         resting = packet.pts - reference.pts < self._settings.moving_rest_s
-        return "moving" if resting and reference.moving else None
+        return MOVING if resting and reference.moving else None
 
     def close(self) -> None:
         self._references.clear()
@@ -344,7 +347,7 @@ class StandIn:
             packet.status, packet.reason = "unsure", "nothing_seen_yet"
             return
         packet.person, packet.stick, packet.reason = seen.person, seen.stick, seen.reason
-        if packet.gate is not None and packet.gate.reason == "moving":
+        if packet.gate is not None and packet.gate.reason == MOVING:
             packet.person, packet.stick = carry_on(seen, self._before.get(packet.stream), packet.pts)
         if packet.person is not None:
             packet.person = msgspec.structs.replace(packet.person, age_frames=packet.sequence - seen.sequence)

@@ -15,6 +15,7 @@ import numpy as np
 from engine.clock import NS_PER_MS, now_ns
 from engine.stage import Context, FrameOverrun
 from stages.classify import classes_of
+from stages.gate import MOVING
 from stages.packets import ArnisPacket, Cue, Person, Stick
 from stages.skeleton import DRAWN_EDGES, KEYPOINT_NAMES
 from stages.view import CANVAS_DEMAND, LiveLine, Rate, Window
@@ -140,7 +141,7 @@ def pose_text(packet: ArnisPacket, neutral: str = "neutral") -> str:
 
 def is_remembered(packet: ArnisPacket) -> bool:
     """Whether an older pose stands in and should look like it. Between two looks at a movement that would flicker."""
-    return packet.status == "held" and not (packet.gate and packet.gate.reason == "moving")
+    return packet.status == "held" and not (packet.gate and packet.gate.reason == MOVING)
 
 
 def figures_text(fps: float | None, age_ms: float | None) -> str:

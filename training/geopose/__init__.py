@@ -9,6 +9,6 @@ quarters of an hour. It took the place of one that had taken seven rounds from w
     900 hard renders, as seen                0.627           0.631
     real keypoints, 12 poses (1,690)         0.679           0.664
 
-The answers of which it is surest are right as often or oftener on all three tables: of the surer half of the plain
-renders 10.6 % are wrong instead of 11.5, of the hard ones 12.4 instead of 12.9, of the real ones 13.2 instead of 13.7.
+Of the surer half of its answers fewer are wrong on all three tables: of plain renders 10.6 % instead of 11.5, of hard
+ones 12.4 instead of 12.9, of real keypoints 13.2 instead of 13.7. Of the surest quarter that holds for plain ones only.
 """
