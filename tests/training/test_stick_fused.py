@@ -71,6 +71,26 @@ def test_a_run_goes_on_in_the_phase_in_which_it_was_stopped(tmp_path: Path) -> N
     assert actions(tmp_path / "d", resume=False) == ["start", "start"]
 
 
+def head(keypoints: int) -> torch.nn.Sequential:
+    """The head of a pose network in small: its width follows the number of keypoints."""
+    width = 3 * keypoints
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(8, width, 3), torch.nn.BatchNorm2d(width), torch.nn.Conv2d(width, width, 1)
+    ).eval()
+
+
+def test_weights_for_fewer_keypoints_are_kept_to_the_letter_in_a_larger_head() -> None:
+    small, large, image = head(17), head(19), torch.rand(1, 8, 9, 9)
+    for parameter in small.parameters():
+        torch.nn.init.normal_(parameter)
+    with torch.no_grad():
+        before = large(image)
+        assert fused.graft(large, small.state_dict()) == 8
+        torch.testing.assert_close(large(image)[:, :51], small(image))
+        assert not torch.equal(large(image), before)
+    assert large[2].weight[51:].any(), "the new keypoints have something to begin with"
+
+
 def test_with_nothing_to_resume_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave out --resume"):
         fused.plan(tmp_path, True, lambda file: 0)
@@ -91,6 +111,8 @@ def test_the_description_of_the_data_widens_the_sigmas(tmp_path: Path) -> None:
     assert narrow["kpt_oks_sigmas"][GRIP] == 0.04 and narrow["kpt_oks_sigmas"][TIP] == 0.03
     assert np.allclose(wide["kpt_oks_sigmas"], 4 * np.array(narrow["kpt_oks_sigmas"]))
     assert wide["train"] == ["train.txt"]
+    ends = json.loads(fused_data.write_yaml(tmp_path, 4.0, ends_only=True).read_text())["kpt_oks_sigmas"]
+    assert ends == [*narrow["kpt_oks_sigmas"][:GRIP], *wide["kpt_oks_sigmas"][GRIP:]]
 
 
 def test_real_frames_get_a_stick_at_the_hand_and_a_label_inside_the_picture() -> None:
@@ -285,7 +307,7 @@ def test_a_run_can_begin_anew_with_its_own_weights(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(fused, "yolo_class", lambda: None)
     monkeypatch.setattr(fused, "write_data", lambda *args: None)
-    monkeypatch.setattr(fused, "write_yaml", lambda folder, widen: folder)
+    monkeypatch.setattr(fused, "write_yaml", lambda folder, widen, ends_only: folder)
     monkeypatch.setattr(fused, "_start", start)
     fused.fit_fused(None, [], tmp_path, fused.FusedSettings(epochs=2), init=own)
     assert begun == [b"learnt", b"wide"]

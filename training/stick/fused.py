@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +37,9 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 PHASES = (Phase("wide", 0.6, 4.0, 1e-3), Phase("narrow", 0.4, 1.0, 5e-4))
+
+FINE_TUNING = 0.4
+"""Factor on the learning rates where weights are given: what they know of bodies is to be kept."""
 
 
 class FusedSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +134,8 @@ def fit_fused(
         elif step.action == "start":
             for later in steps[steps.index(step) :]:  # of an earlier run, which must not be taken for this one's
                 later.weights.unlink(missing_ok=True)
-            _start(step.phase, epochs, write_yaml(data, step.phase.widen), run, settings, before)
+            sigmas = write_yaml(data, step.phase.widen, ends_only=bool(settings.init))
+            _start(step.phase, epochs, sigmas, run, settings, before)
         before = step.weights
     return steps[-1].weights
 
@@ -155,11 +159,16 @@ def read_settings(run: Path) -> FusedSettings:
 
 
 def _start(phase: Phase, epochs: int, data: Path, run: Path, settings: FusedSettings, weights: Path | None) -> None:
-    """Train a phase from its beginning, from `weights` where their shapes match."""
-    _with_threads(_network(weights, settings.model), settings.threads).train(
+    """Train a phase from its beginning; `weights` of fewer keypoints are grafted into the larger network."""
+    network = _with_threads(_network(weights, settings.model), settings.threads)
+    if weights is not None:
+        given = {name: values.clone() for name, values in network.model.state_dict().items()}
+        network.add_callback("on_pretrain_routine_end", lambda trainer: _graft_trainer(trainer, given))
+    rate = phase.rate * (FINE_TUNING if settings.init else 1.0)
+    network.train(
         data=str(data), epochs=epochs, imgsz=settings.size, batch=settings.batch, seed=settings.seed, device="cpu",
         workers=0, amp=False, mosaic=0.0, degrees=8.0, scale=0.4, translate=0.1, fliplr=0.5, optimizer="AdamW",
-        lr0=phase.rate, warmup_epochs=min(1.0, epochs / 3), cos_lr=True, pose=12.0, kobj=2.0, plots=False, val=False,
+        lr0=rate, warmup_epochs=min(1.0, epochs / 3), cos_lr=True, pose=12.0, kobj=2.0, plots=False, val=False,
         project=str(run.resolve()), name=phase.name, exist_ok=True, deterministic=True,
     )  # fmt: skip
 
@@ -173,6 +182,33 @@ def _network(weights: Path | None, description: str) -> Any:
         raise UserError(f"weights {weights} do not exist; give a .pt file of ultralytics")
     network = YOLO(str(weights))
     return network if network.task == "pose" else YOLO(description, task="pose").load(str(weights))
+
+
+def graft(network: nn.Module, given: Mapping[str, Tensor]) -> int:
+    """Write weights of fewer keypoints into the layers of `network` that are larger; returns how many layers that were.
+
+    The first keypoints then are exactly as before: they take nothing from the new channels, which stay as they are.
+    ultralytics itself leaves out whatever differs in shape, so that the whole head for keypoints would start anew.
+    """
+    own, grafted = network.state_dict(), 0
+    for name, old in given.items():
+        new = own.get(name)
+        if new is None or new.shape == old.shape or new.dim() != old.dim():
+            continue
+        if any(n < o for n, o in zip(new.shape, old.shape, strict=True)):
+            continue
+        new[: old.shape[0]] = 0  # of a convolution, also the columns of the new channels
+        new[tuple(slice(n) for n in old.shape)] = old
+        grafted += 1
+    return grafted
+
+
+def _graft_trainer(trainer: Any, given: Mapping[str, Tensor]) -> None:
+    """Into the network that is trained and its running average, which ultralytics has just made."""
+    with torch.no_grad():
+        graft(trainer.ema.ema, given)
+        if count := graft(trainer.model, given):
+            log.info("%d tensors of the weights were grafted into larger ones", count)
 
 
 def _with_threads(network: Any, threads: int) -> Any:

@@ -122,10 +122,11 @@ def _labelled(keypoints: np.ndarray, width: int, height: int) -> np.ndarray:
     return marked
 
 
-def write_yaml(folder: Path, widen: float) -> Path:
+def write_yaml(folder: Path, widen: float, ends_only: bool = False) -> Path:
     """Write the description of the data for a phase with OKS sigmas `widen` times as wide, and return it.
 
-    Lists `train.txt` and `val.txt` and the pictures of clips are those of `folder`.
+    Lists `train.txt` and `val.txt` and the pictures of clips are those of `folder`. `ends_only` widens the sigmas of grip
+    and tip alone, for a network that knows bodies.
     """
     train = [name for name in ("train.txt", "clips/images") if (folder / name).exists()]
     val = "val.txt" if (folder / "val.txt").exists() else train[0]
@@ -136,7 +137,10 @@ def write_yaml(folder: Path, widen: float) -> Path:
         "names": {0: "person"},
         "kpt_shape": [NODE_COUNT, 3],
         "flip_idx": [int(i) for i in MIRROR],
-        "kpt_oks_sigmas": [round(widen * sigma, 4) for sigma in KEYPOINT_SIGMAS],
+        "kpt_oks_sigmas": [
+            round(sigma if ends_only and point < BODY_COUNT else widen * sigma, 4)
+            for point, sigma in enumerate(KEYPOINT_SIGMAS)
+        ],
     }
     path = folder / f"sigmas_x{widen:g}.yaml"
     path.write_text(json.dumps(data, indent=1))  # JSON is YAML
