@@ -125,7 +125,7 @@ def _labelled(keypoints: np.ndarray, width: int, height: int) -> np.ndarray:
 def write_yaml(folder: Path, widen: float, ends_only: bool = False) -> Path:
     """Write the description of the data for a phase with OKS sigmas `widen` times as wide, and return it.
 
-    Lists `train.txt` and `val.txt` and the pictures of clips are those of `folder`. `ends_only` widens the sigmas of grip
+    Lists `train.txt` and `val.txt` and the pictures of clips are those of `folder`. `ends_only` widens those of grip
     and tip alone, for a network that knows bodies.
     """
     train = [name for name in ("train.txt", "clips/images") if (folder / name).exists()]
