@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from types import ModuleType
 
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(_load(COMMANDS[args.command][0]).run(args) or 0)
     except UserError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return 2
+    except BrokenProcessPool:
+        sys.stderr.write(f"{PROGRAM}: one of the processes died, perhaps for want of memory; repeat the command\n")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,5 +1,8 @@
 """Pose networks exported by Ultralytics: body (17 points), stick (2: grip, tip) or both as one instance (19).
 
+A person who is known is looked at in the square around them, so that a small input is sharp enough; the whole picture
+is searched only to find somebody, or to find them again.
+
 Reads the two forms of output: raw (1, 4 + classes + 3 points, anchors), which needs non-maximum suppression, and
 end-to-end (1, detections, 6 + 3 points), which YOLO26 gives. Coordinates are pixels of the letterboxed input in both.
 """
@@ -7,6 +10,7 @@ end-to-end (1, detections, 6 + 3 points), which YOLO26 gives. Coordinates are pi
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -16,6 +20,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.cards import Card
 from stages.detectors import BodyCandidate, Box, StickCandidate, box_around, mark_missing
+from stages.detectors.square import square_around
 from stages.runtime import Network
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT
 
@@ -28,6 +33,10 @@ MAX_OVERLAP = 0.7
 MAX_CANDIDATES = 20
 PADDING = 114
 """Grey of the letterbox's borders, as in Ultralytics' training."""
+
+
+REACH = 1.4
+"""Factor on the square around a person whose stick is not known: the tip may be farther out than any limb."""
 
 
 class Letterbox(msgspec.Struct, frozen=True):
@@ -101,17 +110,11 @@ class Yolo:
     def detect(
         self, image: np.ndarray, previous: BodyCandidate | None, stream: str, time_s: float
     ) -> Sequence[BodyCandidate]:
-        height, width = image.shape[:2]
-        candidates = []
-        for box, score, points in self._instances(image):
-            keypoints = mark_missing(points[:BODY_COUNT], width, height)
-            if not keypoints[:, 2].any():
-                continue
-            inside = np.clip(box.reshape(2, 2), 0, (width, height)).ravel() if self._points == BODY_COUNT else None
-            around = box_around(keypoints, width, height) if inside is None else _box(inside)
-            stick = self._stick(points[GRIP:], score, width, height) if self._points == NODE_COUNT else None
-            candidates.append(BodyCandidate(keypoints, score, around, stick))
-        return candidates
+        if previous is not None:
+            left, top, part = self._around(image, previous)
+            if found := self._people(image, part, (left, top)):
+                return found
+        return self._people(image, image, (0, 0))
 
     def detect_sticks(self, image: np.ndarray) -> Sequence[StickCandidate]:
         """All the sticks in the picture, best first."""
@@ -124,6 +127,31 @@ class Yolo:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _around(self, image: np.ndarray, person: BodyCandidate) -> tuple[int, int, np.ndarray]:
+        """Left and top of the part of the picture with this person, and the part."""
+        height, width = image.shape[:2]
+        nodes = person.keypoints if person.stick is None else np.concatenate([person.keypoints, person.stick.points])
+        x, y, side = square_around(nodes, width, height)
+        if self._points == NODE_COUNT and person.stick is None:
+            side *= REACH
+        left, top = max(0, int(x - side / 2)), max(0, int(y - side / 2))
+        return left, top, image[top : math.ceil(y + side / 2), left : math.ceil(x + side / 2)]
+
+    def _people(self, image: np.ndarray, part: np.ndarray, start: tuple[int, int]) -> list[BodyCandidate]:
+        """Everybody in a part of the picture that begins at `start`, in pixels of the picture."""
+        height, width = image.shape[:2]
+        candidates = []
+        for box, score, points in self._instances(part):
+            points[:, :2] += start
+            keypoints = mark_missing(points[:BODY_COUNT], width, height)
+            if not keypoints[:, 2].any():
+                continue
+            inside = np.clip(box.reshape(2, 2) + start, 0, (width, height)).ravel()
+            around = _box(inside) if self._points == BODY_COUNT else box_around(keypoints, width, height)
+            stick = self._stick(points[GRIP:], score, width, height) if self._points == NODE_COUNT else None
+            candidates.append(BodyCandidate(keypoints, score, around, stick))
+        return candidates
 
     def _instances(self, image: np.ndarray) -> list[tuple[np.ndarray, float, np.ndarray]]:
         fitted = letterbox(image, self._canvas)

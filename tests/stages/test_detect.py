@@ -27,7 +27,7 @@ from stages.detect import (
     wrist_distances,
 )
 from stages.detectors import BodyCandidate, Runtime, StickCandidate, box_around, mark_missing, open_model, overlap
-from stages.detectors.movenet import parts_of_frame, square_around, whole_frame
+from stages.detectors.square import parts_of_frame, square_around, whole_frame
 from stages.detectors.yolo import Yolo, decode, letterbox
 from stages.packets import ArnisPacket, GateDecision, Person, Stick
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -57,6 +60,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except UserError as error:
         pytest.skip(f"no OpenGL here: {error}")
     return out
+
+
+def test_a_process_that_dies_costs_nobody(data: Path, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    words = ["--out", str(tmp_path), "--people", "5", "--per-person", "1", "--processes", "2"]
+    run = subprocess.Popen([sys.executable, "-m", "training.synth", *words], stderr=subprocess.PIPE, text=True)
+    table, parent = tmp_path / "table.csv", psutil.Process(run.pid)
+    while run.poll() is None and not (table.exists() and len(table.read_text().splitlines()) > 1):
+        time.sleep(0.05)
+    renderers = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
+    renderers[0].kill()
+    _, said = run.communicate()
+    assert run.returncode == 0 and "go on with new ones" in said, said
+    assert sorted(row["group"] for row in rows_of(table)) == [f"s1p{person:04d}" for person in range(5)]
 
 
 def test_every_picture_has_a_row_and_a_label_of_the_right_shape(data: Path) -> None:

@@ -57,10 +57,10 @@ def as_truth(keypoints: np.ndarray) -> np.ndarray:
     return marked
 
 
-def at_person(found: Sequence[BodyCandidate], keypoints: np.ndarray, image: np.ndarray) -> BodyCandidate | None:
-    """Of candidates in a picture the one at a person's keypoints (17, 3), as serving follows a person."""
-    around = box_around(keypoints, image.shape[1], image.shape[0])
-    return choose_person(found, BodyCandidate(keypoints, 1.0, around))
+def at_person(detector: BodyDetector, image: np.ndarray, keypoints: np.ndarray) -> BodyCandidate | None:
+    """The person at these keypoints (17, 3), as the detector sees whom it follows."""
+    person = BodyCandidate(keypoints, 1.0, box_around(keypoints, image.shape[1], image.shape[0]))
+    return choose_person(detector.detect(image, person, "", 0.0), person)
 
 
 def figures(distances: np.ndarray) -> dict[str, float]:

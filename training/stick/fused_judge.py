@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stages.detectors import MISSING_BELOW, Runtime, box_around, open_model, overlap
-from stages.detectors.yolo import decode, letterbox
-from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from stages.detectors import Runtime, open_model
+from stages.detectors.yolo import Yolo
+from stages.skeleton import BODY_COUNT, GRIP, TIP
 from training.stick import agree, evaluate
 from training.stick.data import read_picture
 from training.stick.evaluate import Answer, Outcome, Seen
@@ -36,29 +36,22 @@ class FusedModel:
     """A folder with a fused model behind `(picture, keypoints) -> Answer`, of the person at those keypoints."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        card, self.network = open_model(str(folder), Runtime("onnxruntime", threads), ["fused"])
-        self._threshold = card.threshold or PERSON_THRESHOLD
-        self._canvas = np.zeros((*self.network.inputs[0].shape[2:], 3), np.uint8)
+        self._detector = Yolo(str(folder), *open_model(str(folder), Runtime("onnxruntime", threads), ["fused"]))
 
     def find(self, image_bgr: np.ndarray, keypoints: np.ndarray) -> np.ndarray | None:
-        """Nodes (19, 3) in pixels of the picture, of whom overlaps most with the person of `keypoints` (17, 3)."""
-        fitted = letterbox(image_bgr, self._canvas)
-        blob = cv2.dnn.blobFromImage(self._canvas, 1 / 255, swapRB=True)
-        boxes, _, points = decode(self.network(blob)[0][0], NODE_COUNT, self._threshold)
-        if not len(boxes):
+        """Nodes (19, 3) in pixels of the picture, of the person at `keypoints` (17, 3); missing: score 0, NaN."""
+        found = agree.at_person(self._detector, image_bgr, keypoints)
+        if found is None or found.stick is None:
             return None
-        wanted = box_around(keypoints, image_bgr.shape[1], image_bgr.shape[0])
-        placed = fitted.to_picture(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
-        chosen = points[int(np.argmax([overlap(box, wanted) for box in placed]))].copy()
-        chosen[:, :2] = fitted.to_picture(chosen[:, :2])
-        return chosen
+        return np.concatenate([found.keypoints, found.stick.points])
 
     def __call__(self, image_bgr: np.ndarray, keypoints: np.ndarray) -> Answer:
         """Without a person: ends in the picture's corner and presence 0."""
         nodes = self.find(image_bgr, keypoints)
         if nodes is None:
             return Answer(np.zeros((2, 3), np.float32), 0.0)
-        return Answer(nodes[[GRIP, TIP]], float(nodes[[GRIP, TIP], 2].min()))
+        ends = np.nan_to_num(nodes[[GRIP, TIP]])
+        return Answer(ends, float(ends[:, 2].min()))
 
 
 def body_figures(model: FusedModel, seen: Sequence[Seen]) -> dict[str, float]:
@@ -66,8 +59,6 @@ def body_figures(model: FusedModel, seen: Sequence[Seen]) -> dict[str, float]:
     rows = [np.empty((0, BODY_COUNT))]
     for s in seen:
         nodes = model.find(read_picture(s.row.path), s.keypoints)
-        if nodes is not None:
-            nodes = np.where(nodes[:, 2:] >= MISSING_BELOW, nodes, np.nan)
         rows.append(agree.keypoint_distances(agree.as_truth(s.row.keypoints), nodes)[None])
     return agree.figures(np.concatenate(rows))
 

@@ -98,7 +98,7 @@ def open_detector(model: str, card: Card, runtime: Runtime) -> Look:
     detector = make_body_detector(model, runtime, fused=card.task == "fused")
 
     def see_body(image: np.ndarray, keypoints: np.ndarray) -> tuple[BodyCandidate | None, StickCandidate | None]:
-        body = agree.at_person(detector.detect(image, None, "", 0.0), keypoints, image)
+        body = agree.at_person(detector, image, keypoints)
         return body, body.stick if body else None
 
     return see_body

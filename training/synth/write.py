@@ -6,7 +6,10 @@ import csv
 import logging
 import multiprocessing as mp
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -155,14 +158,14 @@ def _start_worker(order: Order) -> None:
     cv2.setNumThreads(1)  # there are several processes
     _state["renderer"] = renderer = Renderer()
     _state["bystanders"] = picture.make_bystanders(renderer, order.seed)
-    _state["order"] = order
     _state["photos"] = scene.load_backgrounds(order.backgrounds, PHOTOS_PER_PROCESS, np.random.default_rng(order.seed))
 
 
-def _work(person: int) -> tuple[int, list[list[str]]]:
-    renderer, order, photos, bystanders = (_state[name] for name in ("renderer", "order", "photos", "bystanders"))
-    assert isinstance(renderer, Renderer) and isinstance(order, Order)
-    assert isinstance(photos, list) and isinstance(bystanders, list)
+def _work(order: Order, person: int) -> tuple[int, list[list[str]]]:
+    if not _state:  # here and not when the process starts, so that what is wrong is told as any other mistake
+        _start_worker(order)
+    renderer, photos, bystanders = (_state[name] for name in ("renderer", "photos", "bystanders"))
+    assert isinstance(renderer, Renderer) and isinstance(photos, list) and isinstance(bystanders, list)
     return person, write_person(renderer, order, person, photos, bystanders)
 
 
@@ -182,13 +185,32 @@ def finished_people(table: Path, per_person: int) -> set[str]:
     return done
 
 
-def _results(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
+def _drawn(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
     if order.processes <= 1:
         _start_worker(order)
-        yield from map(_work, people)
+        yield from map(partial(_work, order), people)
         return
-    with mp.get_context("spawn").Pool(order.processes, _start_worker, (order,)) as pool:
-        yield from pool.imap_unordered(_work, people)
+    left = set(people)
+    while left:
+        before = len(left)
+        try:
+            for person, rows in _in_parallel(order, sorted(left)):
+                left.discard(person)
+                yield person, rows
+        except BrokenProcessPool:
+            if len(left) == before:
+                raise UserError("the processes that draw die at once; say --processes 1 to see why") from None
+            log.warning("a process that draws died; %d people are left and go on with new ones", len(left))
+
+
+def _in_parallel(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
+    """People as they are finished. Raises BrokenProcessPool when a process dies, where `Pool` would wait for ever."""
+    pool = ProcessPoolExecutor(order.processes, mp.get_context("spawn"))
+    try:
+        for drawn in as_completed([pool.submit(_work, order, person) for person in people]):
+            yield drawn.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def write_dataset(order: Order) -> int:
@@ -207,7 +229,7 @@ def write_dataset(order: Order) -> int:
         writer = csv.writer(file)
         if fresh:
             writer.writerow(TABLE_HEAD)
-        for k, (_, rows) in enumerate(_results(order, people), 1):
+        for k, (_, rows) in enumerate(_drawn(order, people), 1):
             writer.writerows(rows)
             file.flush()
             pictures += len(rows)
