@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from engine.errors import UserError
+from engine.packet import FrameRef
 from engine.stage import Context
 from stages.detectors import (
     BodyCandidate,
@@ -21,6 +22,7 @@ from stages.detectors import (
     open_model,
     overlap,
 )
+from stages.detectors.closer import CloserLook
 from stages.detectors.mediapipe import MediaPipePose
 from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
@@ -50,6 +52,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     body: str = "movenet_lightning"
     stick: str = "stick_heatmap"
     fused: str = ""
+    closer: str = "movenet_thunder"
     backend: Backend = "auto"
     device: Device = "auto"
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
@@ -137,10 +140,12 @@ class _Followed(msgspec.Struct):
     visible: bool = False
     """Whether they were seen in the frame before."""
     seen_at_s: float = -math.inf
+    glanced: bool = False
+    """The last look was a quick one, or its answer a while old: a closer one is due when nothing moves."""
 
 
 class Detect:
-    """Adds `person` to the packet, and `stick` when one network sees both."""
+    """Adds `person` to the packet, and `stick` when one network sees both; looks closer at who holds still."""
 
     name: ClassVar[str] = "detect"
     settings_type: ClassVar[type[DetectSettings]] = DetectSettings
@@ -150,20 +155,30 @@ class Detect:
         self._streams: dict[str, _Followed] = {}
         self._choice = StickChoice(settings)
         self._body: BodyDetector
+        self._closer: CloserLook | None = None
 
     def open(self, context: Context) -> None:
         """Load the network; raises UserError when a model, a runtime or a device is missing."""
         chosen = self._settings
         self._frames = context.frames
         self._body = make_body_detector(chosen.fused or chosen.body, _runtime(chosen), fused=bool(chosen.fused))
+        if chosen.closer not in ("", chosen.body) and not chosen.fused:
+            self._closer = CloserLook(make_body_detector(chosen.closer, _beside(chosen)))
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
-        if packet.frame is None or packet.gate and not packet.gate.detect:
+        if packet.frame is None:
             return packet
         followed = self._streams.setdefault(packet.stream, _Followed())
+        still = packet.gate is not None and packet.gate.still
+        if packet.gate is not None and not packet.gate.detect:
+            if still:
+                self._look_closer(packet.frame, followed, packet)
+            return packet
         with self._frames.read(packet.frame) as image:
             seen = followed.body if followed.visible else None
-            body = choose_person(self._body.detect(image, seen, packet.stream, packet.pts), followed.body)
+            found = self._closer_answer(packet, still) or self._body.detect(image, seen, packet.stream, packet.pts)
+            body = choose_person(found, followed.body)
+        followed.glanced = True
         # Only now, as leaving the `with` raises when the picture was overwritten while it was looked at.
         self._follow(followed, body, packet.pts)
         if body is not None:
@@ -175,11 +190,33 @@ class Detect:
     def close(self) -> None:
         if hasattr(self, "_body"):
             self._body.close()
+        if self._closer is not None:
+            self._closer.close()
 
     def describe(self) -> dict[str, str]:
-        """Runtime and device of the network."""
+        """Runtime and device of the networks."""
         chosen = self._settings
-        return {"fused" if chosen.fused else "body": f"{chosen.fused or chosen.body}: {self._body.describe()}"}
+        used = {"fused" if chosen.fused else "body": f"{chosen.fused or chosen.body}: {self._body.describe()}"}
+        return used | ({"closer": f"{chosen.closer}: {self._closer.describe()}"} if self._closer else {})
+
+    def _look_closer(self, frame: FrameRef, followed: _Followed, packet: ArnisPacket) -> None:
+        """Only on the first still frame after a look, so that the answer is there before the next look."""
+        if self._closer is None or followed.body is None or not followed.visible or not followed.glanced:
+            return
+        followed.glanced = False
+        if self._closer.is_due(packet.stream, packet.pts):
+            with self._frames.read(frame) as image:
+                picture = image.copy()
+            self._closer.begin(picture, followed.body, packet.stream, packet.pts)
+
+    def _closer_answer(self, packet: ArnisPacket, still: bool) -> Sequence[BodyCandidate]:
+        """Who was seen in the closer look, if nothing has moved since; empty when there was none."""
+        if self._closer is None:
+            return []
+        if not still:
+            self._closer.forget(packet.stream)
+            return []
+        return self._closer.answer(packet.stream, packet.pts)
 
     def _follow(self, followed: _Followed, body: BodyCandidate | None, pts: float) -> None:
         """Give a new track to somebody else, or to whom was lost for long."""
@@ -254,6 +291,11 @@ def make_stick_detector(model: str, runtime: Runtime) -> StickDetector:
 
 def _runtime(settings: DetectSettings) -> Runtime:
     return Runtime(settings.backend, settings.threads, settings.precision, settings.device)
+
+
+def _beside(settings: DetectSettings) -> Runtime:
+    """For the closer look: one thread of the CPU, which is enough, without a trial of what is faster."""
+    return Runtime("onnxruntime" if settings.backend == "auto" else settings.backend, 1, "f32", "cpu")
 
 
 def _prominence(candidate: BodyCandidate) -> float:

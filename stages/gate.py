@@ -139,6 +139,7 @@ class MotionGate:
         if reference is not None:
             gate.motion = motion_between(reference.grey, grey)
             moved = gate.motion >= self._settings.motion_threshold
+            gate.still = not moved
             gate.reason = self._why_skipped(packet, reference, moved)
             if gate.reason is not None:
                 gate.detect = gate.classify = False

@@ -53,6 +53,8 @@ class GateDecision(msgspec.Struct, kw_only=True):
     """False: too little was seen with confidence; `reason` names what."""
     reason: str | None = None
     motion: float = 0.0
+    still: bool = False
+    """Nothing has moved since the last frame that was detected."""
 
 
 class GraphInput(msgspec.Struct, kw_only=True):
