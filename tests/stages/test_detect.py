@@ -5,87 +5,27 @@ from __future__ import annotations
 import importlib.util
 import math
 from pathlib import Path
-from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
+from looking import Runner, candidate, frames_of, standing_person, stick_at
 
 from engine.errors import UserError
-from engine.frames import OwnedFrames
-from engine.stage import Context
-from stages.cards import sha256_of
 from stages.detect import (
-    Detect,
     DetectSettings,
-    DetectStick,
     HandVote,
     StickChoice,
     choose_person,
     is_plausible,
     wrist_distances,
 )
-from stages.detectors import BodyCandidate, Runtime, StickCandidate, box_around, mark_missing, open_model, overlap
-from stages.detectors.square import parts_of_frame, square_around, whole_frame
-from stages.detectors.yolo import Yolo, decode, letterbox
-from stages.packets import ArnisPacket, GateDecision, Person, Stick
+from stages.detectors import StickCandidate, mark_missing, overlap
+from stages.packets import GateDecision, Person
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST
 
-CLIPS = Path(__file__).parent.parent / "clips"
 BODY_ONLY = DetectSettings(stick="", threads=1, backend="onnxruntime")
 MISSING = (float("nan"), float("nan"), 0.0)
-
-
-def frames_of(clip: str, every: int = 1) -> list[np.ndarray]:
-    """Frames of a clip, uint8 BGR."""
-    with av.open(str(CLIPS / clip)) as container:
-        return [f.to_ndarray(format="bgr24") for i, f in enumerate(container.decode(video=0)) if i % every == 0]
-
-
-class Runner:
-    """Feeds pictures to the stage as the engine does."""
-
-    def __init__(self, settings: DetectSettings) -> None:
-        self._frames = OwnedFrames()
-        self._sequence = 0
-        self.detect, self.stick = Detect(settings), DetectStick(settings)
-        for stage in (self.detect, self.stick):
-            stage.open(
-                Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
-            )
-
-    def __call__(
-        self, image: np.ndarray, pts: float | None = None, stream: str = "0", gate: GateDecision | None = None
-    ) -> ArnisPacket:
-        self._sequence += 1
-        self._frames.begin(image.shape[0], image.shape[1], busy=())[:] = image
-        packet = ArnisPacket(
-            stream=stream,
-            sequence=self._sequence,
-            pts=self._sequence / 30 if pts is None else pts,
-            captured_at_ns=0,
-            frame=self._frames.commit(self._sequence),
-            gate=gate,
-        )
-        return self.stick.process(self.detect.process(packet))
-
-
-def standing_person(scale: float = 100, at: tuple[float, float] = (300, 200)) -> np.ndarray:
-    """Keypoints (17, 3) of somebody facing the camera, arms hanging; the torso is one `scale` long."""
-    x = [0, 0.1, -0.1, 0.2, -0.2, 0.4, -0.4, 0.5, -0.5, 0.55, -0.55, 0.25, -0.25, 0.25, -0.25, 0.25, -0.25]
-    y = [-0.4, -0.5, -0.5, -0.45, -0.45, 0, 0, 0.5, 0.5, 0.9, 0.9, 1, 1, 1.8, 1.8, 2.6, 2.6]
-    points = np.ones((17, 3), np.float32)
-    points[:, :2] = np.stack([x, y], axis=1) * scale + at
-    return points
-
-
-def candidate(keypoints: np.ndarray, score: float = 0.9) -> BodyCandidate:
-    return BodyCandidate(keypoints, score, box_around(keypoints, 2000, 2000))
-
-
-def stick_at(grip: tuple[float, float], tip: tuple[float, float]) -> StickCandidate:
-    return StickCandidate(np.array([(*grip, 0.9), (*tip, 0.9)], np.float32), 0.9)
 
 
 # --- the person, with the shipped network ---------------------------------------------------------------------------
@@ -159,29 +99,6 @@ def test_small_and_odd_pictures_are_no_obstacle() -> None:
 def test_it_says_what_runs_where() -> None:
     text = Runner(BODY_ONLY).detect.describe()
     assert text["body"].startswith("movenet_lightning: onnxruntime") and "1 thread" in text["body"]
-
-
-# --- where MoveNet looks --------------------------------------------------------------------------------------------
-
-
-def test_the_square_follows_the_person_and_holds_all_of_them() -> None:
-    keypoints = standing_person(scale=60, at=(600, 300))
-    x, y, side = square_around(keypoints, 1280, 720)
-    assert (x, y) == pytest.approx((600, 360))
-    assert (np.abs(keypoints[:, :2] - (x, y)) <= side / 2).all()
-    assert side < 720
-
-
-def test_without_a_sure_torso_the_whole_frame_is_looked_at() -> None:
-    keypoints = standing_person()
-    keypoints[[11, 12], 2] = 0.1
-    assert square_around(keypoints, 1280, 720) == whole_frame(1280, 720) == (640, 360, 1280)
-
-
-def test_the_parts_of_a_long_frame_cover_it() -> None:
-    assert sorted(x - side / 2 for x, _, side in parts_of_frame(1280, 720)) == [0, 280, 560]
-    assert parts_of_frame(600, 600) == []
-    assert [y for _, y, _ in parts_of_frame(720, 1280)] == [640, 360, 920]
 
 
 # --- whom to follow -------------------------------------------------------------------------------------------------
@@ -271,76 +188,6 @@ def test_somebody_else_begins_a_new_vote_and_streams_vote_apart() -> None:
 # --- other networks -------------------------------------------------------------------------------------------------
 
 
-def write_card(
-    folder: Path, task: str, architecture: str, shape: list[int], threshold: float, outputs: tuple[str, ...] = ()
-) -> str:
-    """A card for `folder/model.onnx`; returns the folder."""
-    (folder / "card.toml").write_text(
-        f'task = "{task}"\narchitecture = "{architecture}"\nfile = "model.onnx"\n'
-        f'sha256 = "{sha256_of(folder / "model.onnx")}"\noutputs = {list(outputs)}\n'
-        f'licence = "-"\nsource = "-"\ndata = "-"\n'
-        f'threshold = {threshold}\n[[inputs]]\nname = "images"\ndtype = "float32"\nshape = {shape}\n'
-    )
-    return str(folder)
-
-
-def make_stick_network(folder: Path, size: int = 64, told: bool = False) -> str:
-    """A network that sees the grip at the crop's centre and the tip left of it, when the picture is bright; or one that
-    is told of the body and puts grip and tip to its wrists."""
-    helper = pytest.importorskip("onnx.helper")
-    points = helper.make_tensor("points_value", 1, [1, 2, 3], [0.5, 0.5, 0.9, 0.25, 0.5, 0.8])
-    wrists = helper.make_tensor("wrists_value", 7, [2], [9, 10])
-    inputs = [helper.make_tensor_value_info("image", 2, [1, size, size, 3])]
-    nodes = [
-        helper.make_node("Cast", ["image"], ["bright"], to=1),
-        helper.make_node("ReduceMean", ["bright"], ["mean"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Constant", [], ["white"], value=helper.make_tensor("w", 1, [1], [255.0])),
-        helper.make_node("Div", ["mean", "white"], ["presence"]),
-    ]
-    if told:
-        inputs.append(helper.make_tensor_value_info("body", 1, [1, 17, 3]))
-        nodes.append(helper.make_node("Constant", [], ["wrists"], value=wrists))
-        nodes.append(helper.make_node("Gather", ["body", "wrists"], ["points"], axis=1))
-    else:
-        nodes.append(helper.make_node("Constant", [], ["points"], value=points))
-    outputs = {"points": [1, 2, 3], "presence": [1]}
-    graph = helper.make_graph(
-        nodes, "stick", inputs, [helper.make_tensor_value_info(name, 1, shape) for name, shape in outputs.items()]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-    return write_card(folder, "stick", "stick_heatmap", [1, size, size, 3], 0.4, tuple(outputs))
-
-
-@pytest.mark.parametrize("brightness", [250, 10])
-def test_the_sticks_places_come_back_into_the_picture(tmp_path: Path, brightness: int) -> None:
-    from stages.detect import make_stick_detector
-    from stages.stick_crop import stick_crop
-
-    detector = make_stick_detector(make_stick_network(tmp_path), Runtime("onnxruntime", 1))
-    body = standing_person(100, (400, 200))
-    found = detector.detect(np.full((800, 800, 3), brightness, np.uint8), body)
-    if brightness == 10:
-        assert not found, "presence is below the card's threshold"
-        return
-    x, y, side = stick_crop(body, 800, 800)
-    grip, tip = found[0].points
-    assert grip == pytest.approx([x, y, 0.9], abs=0.01)
-    assert tip == pytest.approx([x - side / 4, y, 0.8], abs=0.01)
-
-
-def test_the_stick_network_is_told_where_the_wrists_are(tmp_path: Path) -> None:
-    from stages.detect import make_stick_detector
-
-    detector = make_stick_detector(make_stick_network(tmp_path, told=True), Runtime("onnxruntime", 1))
-    body = standing_person(100, (400, 200))
-    body[9, 2], body[10] = 0.7, np.nan
-    (found,) = detector.detect(np.full((800, 800, 3), 250, np.uint8), body)
-    grip, tip = found.points
-    assert grip == pytest.approx(body[9], abs=0.01)
-    assert tip[2] == 0, "a wrist that was not found has no place"
-
-
 def test_a_missing_model_is_named() -> None:
     for settings in (DetectSettings(body="no_such"), DetectSettings(stick="no_such"), DetectSettings(fused="no_such")):
         with pytest.raises(UserError, match="no_such"):
@@ -361,91 +208,3 @@ def test_a_missing_mediapipe_is_named(tmp_path: Path) -> None:
     wanted = "cannot load" if importlib.util.find_spec("mediapipe") else r"pip install arnis-stream\[mediapipe\]"
     with pytest.raises(UserError, match=wanted):
         Runner(DetectSettings(body=str(tmp_path / "pose.task"), stick=""))
-
-
-def test_letterboxed_places_come_back() -> None:
-    canvas = np.zeros((256, 320, 3), np.uint8)
-    fitted = letterbox(np.full((1080, 810, 3), 200, np.uint8), canvas)
-    assert canvas[0, 160].tolist() == [200] * 3 and canvas[128, 0].tolist() == [114] * 3
-    corner = np.array([fitted.left, fitted.top], float) + np.array([810, 1080]) * fitted.scale
-    assert fitted.to_picture(corner) == pytest.approx([810, 1080])
-
-
-def test_weaker_boxes_of_the_same_thing_are_suppressed() -> None:
-    raw = np.zeros((4 + 1 + 6, 3), np.float32)
-    raw[:5, 0], raw[:5, 1], raw[:5, 2] = (50, 50, 20, 20, 0.6), (51, 50, 20, 20, 0.9), (90, 50, 20, 20, 0.7)
-    raw[5:, 1] = range(6)
-    boxes, scores, points = decode(raw, 2, 0.25)
-    assert scores.tolist() == pytest.approx([0.9, 0.7])
-    assert boxes[0].tolist() == [41, 40, 61, 60]
-    assert points[0].tolist() == [[0, 1, 2], [3, 4, 5]]
-    with pytest.raises(ValueError, match="does not hold 17 points"):
-        decode(raw, 17, 0.25)
-
-
-def export_yolo(folder: Path, kind: str, points: int, **how: Any) -> None:
-    """`model.onnx` of a small Ultralytics network of random weights that sees many things."""
-    ultralytics, torch = pytest.importorskip("ultralytics"), pytest.importorskip("torch")
-    from ultralytics.utils import YAML
-
-    torch.manual_seed(1)
-    configs = Path(ultralytics.__file__).parent / "cfg" / "models"
-    config = YAML.load(next(configs.rglob(f"{kind}-pose.yaml"))) | {"scale": "n", "kpt_shape": [points, 3], "nc": 1}
-    YAML.save(folder / f"{kind}n-pose.yaml", config)
-    model = ultralytics.YOLO(str(folder / f"{kind}n-pose.yaml"), task="pose")
-    with torch.no_grad():
-        for module in model.model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.3, 1.5)
-                module.weight.uniform_(0.5, 2)
-                module.bias.normal_(0, 0.5)
-        head = model.model.model[-1]
-        for branch in [*head.cv3, *(getattr(head, "one2one_cv3", None) or [])]:
-            branch[-1].weight.mul_(40)
-            branch[-1].bias.fill_(-4.0)
-    made = model.export(format="onnx", imgsz=(128, 160), opset=17, verbose=False, **how)
-    Path(made).rename(folder / "model.onnx")
-
-
-@pytest.mark.parametrize(
-    ("kind", "points", "task", "how"),
-    [
-        ("yolo11", 19, "fused", {"nms": True, "conf": 0.25}),
-        ("yolo26", 2, "stick", {}),
-        ("yolo26", 17, "body", {"nms": False}),
-    ],
-    ids=["suppressed", "raw", "end-to-end"],
-)
-def test_yolo_gives_what_ultralytics_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, points: int, task: str, how: dict[str, Any]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    export_yolo(tmp_path, kind, points, **how)
-    import ultralytics
-
-    image = frames_of("sam2_juggle.mp4", every=200)[0]
-    theirs = ultralytics.YOLO("model.onnx", task="pose").predict(
-        image, imgsz=(128, 160), conf=0.25, iou=0.7, max_det=20, verbose=False
-    )[0]
-    card, network = open_model(
-        write_card(tmp_path, task, f"{kind}n-pose", [1, 3, 128, 160], 0.25), Runtime("onnxruntime", 1), [task]
-    )
-    ours = Yolo("model", card, network)._instances(image)
-    assert len(ours) == len(theirs.boxes) > 0
-    assert [score for _, score, _ in ours] == pytest.approx(theirs.boxes.conf.tolist(), abs=1e-4)
-    limits = (image.shape[1], image.shape[0])
-    our_points = np.clip(np.array([found[..., :2] for _, _, found in ours]), 0, limits)
-    their_points = np.clip(theirs.keypoints.xy.numpy(), 0, limits)
-    assert np.abs(our_points - their_points).max() < 0.5
-
-
-def test_a_fused_network_gives_body_and_stick_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    export_yolo(tmp_path, "yolo11", 19, nms=True, conf=0.25)
-    write_card(tmp_path, "fused", "yolo11n-pose", [1, 3, 128, 160], 0.25)
-    run = Runner(DetectSettings(fused=str(tmp_path), backend="onnxruntime", threads=1, grip_within=5, longest_stick=5))
-    packets = [run(image) for image in frames_of("sam2_juggle.mp4", every=60)]
-    assert any(packet.person is not None for packet in packets)
-    assert all(isinstance(packet.stick, Stick | None) for packet in packets)
-    assert list(run.detect.describe()) == ["fused"]

@@ -1,0 +1,65 @@
+"""A network for sticks sees a crop and is told of the body; its places come back into the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from looking import standing_person, write_card
+
+from stages.detect import make_stick_detector
+from stages.detectors import Runtime
+from stages.stick_crop import stick_crop
+
+
+def make_stick_network(folder: Path, size: int = 64, told: bool = False) -> str:
+    """A network that sees the grip at the crop's centre and the tip left of it, when the picture is bright; or one that
+    is told of the body and puts grip and tip to its wrists."""
+    helper = pytest.importorskip("onnx.helper")
+    points = helper.make_tensor("points_value", 1, [1, 2, 3], [0.5, 0.5, 0.9, 0.25, 0.5, 0.8])
+    wrists = helper.make_tensor("wrists_value", 7, [2], [9, 10])
+    inputs = [helper.make_tensor_value_info("image", 2, [1, size, size, 3])]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["bright"], to=1),
+        helper.make_node("ReduceMean", ["bright"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Constant", [], ["white"], value=helper.make_tensor("w", 1, [1], [255.0])),
+        helper.make_node("Div", ["mean", "white"], ["presence"]),
+    ]
+    if told:
+        inputs.append(helper.make_tensor_value_info("body", 1, [1, 17, 3]))
+        nodes.append(helper.make_node("Constant", [], ["wrists"], value=wrists))
+        nodes.append(helper.make_node("Gather", ["body", "wrists"], ["points"], axis=1))
+    else:
+        nodes.append(helper.make_node("Constant", [], ["points"], value=points))
+    outputs = {"points": [1, 2, 3], "presence": [1]}
+    graph = helper.make_graph(
+        nodes, "stick", inputs, [helper.make_tensor_value_info(name, 1, shape) for name, shape in outputs.items()]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    return write_card(folder, "stick", "stick_heatmap", [1, size, size, 3], 0.4, tuple(outputs))
+
+
+@pytest.mark.parametrize("brightness", [250, 10])
+def test_the_sticks_places_come_back_into_the_picture(tmp_path: Path, brightness: int) -> None:
+    detector = make_stick_detector(make_stick_network(tmp_path), Runtime("onnxruntime", 1))
+    body = standing_person(100, (400, 200))
+    found = detector.detect(np.full((800, 800, 3), brightness, np.uint8), body)
+    if brightness == 10:
+        assert not found, "presence is below the card's threshold"
+        return
+    x, y, side = stick_crop(body, 800, 800)
+    grip, tip = found[0].points
+    assert grip == pytest.approx([x, y, 0.9], abs=0.01)
+    assert tip == pytest.approx([x - side / 4, y, 0.8], abs=0.01)
+
+
+def test_the_stick_network_is_told_where_the_wrists_are(tmp_path: Path) -> None:
+    detector = make_stick_detector(make_stick_network(tmp_path, told=True), Runtime("onnxruntime", 1))
+    body = standing_person(100, (400, 200))
+    body[9, 2], body[10] = 0.7, np.nan
+    (found,) = detector.detect(np.full((800, 800, 3), 250, np.uint8), body)
+    grip, tip = found.points
+    assert grip == pytest.approx(body[9], abs=0.01)
+    assert tip[2] == 0, "a wrist that was not found has no place"
