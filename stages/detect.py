@@ -12,8 +12,9 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.packet import FrameRef
-from engine.stage import Context
+from engine.stage import Context, FrameOverrun
 from stages.detectors import (
+    SAME_PERSON,
     BodyCandidate,
     BodyDetector,
     Runtime,
@@ -27,13 +28,14 @@ from stages.detectors.mediapipe import MediaPipePose
 from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
 from stages.detectors.yolo import Yolo, YoloStick
+from stages.devices import Machine
 from stages.graph import torso_length
 from stages.packets import ArnisPacket, Hand, Person, Stick
 from stages.runtime import Backend, Device, Precision
 from stages.skeleton import LEFT_WRIST, RIGHT_WRIST
 
-SAME_PERSON = 0.1
-"""Overlap with the box of the frame before from which it is the same person; even a lunge keeps more."""
+AUTO_CLOSER = {"movenet_lightning": "movenet_thunder"}
+"""The closer look that `auto` puts beside a body network; the others are exact, or somebody's own choice."""
 
 VOTE_WEIGHT = 0.05
 """Share of the earlier votes that a clear sighting replaces: 14 of them make believe that a stick has changed hands."""
@@ -52,7 +54,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     body: str = "movenet_lightning"
     stick: str = "stick_heatmap"
     fused: str = ""
-    closer: str = "movenet_thunder"
+    closer: str = "auto"
     backend: Backend = "auto"
     device: Device = "auto"
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
@@ -140,8 +142,8 @@ class _Followed(msgspec.Struct):
     visible: bool = False
     """Whether they were seen in the frame before."""
     seen_at_s: float = -math.inf
-    glanced: bool = False
-    """The last look was a quick one, or its answer a while old: a closer one is due when nothing moves."""
+    quick: BodyCandidate | None = None
+    """As the network saw them last, without what a closer look has put right."""
 
 
 class Detect:
@@ -162,25 +164,30 @@ class Detect:
         chosen = self._settings
         self._frames = context.frames
         self._body = make_body_detector(chosen.fused or chosen.body, _runtime(chosen), fused=bool(chosen.fused))
-        if chosen.closer not in ("", chosen.body) and not chosen.fused:
-            self._closer = CloserLook(make_body_detector(chosen.closer, _beside(chosen)))
+        closer = AUTO_CLOSER.get(chosen.body, "") if chosen.closer == "auto" else chosen.closer
+        gated = context.sections.get("gate", {}).get("motion", True)
+        if gated and closer not in ("", chosen.body) and not chosen.fused:
+            self._closer = CloserLook(make_body_detector(closer, _beside(chosen)))
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if packet.frame is None:
             return packet
         followed = self._streams.setdefault(packet.stream, _Followed())
         still = packet.gate is not None and packet.gate.still
+        if self._closer is not None and not still:
+            self._closer.forget(packet.stream)
         if packet.gate is not None and not packet.gate.detect:
-            if still:
-                self._look_closer(packet.frame, followed, packet)
+            if self._closer is not None and still:
+                self._look_closer(self._closer, packet.frame, followed, packet)
             return packet
         with self._frames.read(packet.frame) as image:
             seen = followed.body if followed.visible else None
-            found = self._closer_answer(packet, still) or self._body.detect(image, seen, packet.stream, packet.pts)
-            body = choose_person(found, followed.body)
-        followed.glanced = True
+            body = choose_person(self._body.detect(image, seen, packet.stream, packet.pts), followed.body)
         # Only now, as leaving the `with` raises when the picture was overwritten while it was looked at.
         self._follow(followed, body, packet.pts)
+        if body is not None and self._closer is not None and still:
+            live = packet.expires_at_ns is not None
+            body = followed.body = self._closer.refine(body, packet.stream, packet.pts, wait=not live)
         if body is not None:
             packet.person = Person(track=followed.track, box=body.box, score=body.score, keypoints=body.keypoints)
             if body.stick is not None:
@@ -197,26 +204,20 @@ class Detect:
         """Runtime and device of the networks."""
         chosen = self._settings
         used = {"fused" if chosen.fused else "body": f"{chosen.fused or chosen.body}: {self._body.describe()}"}
-        return used | ({"closer": f"{chosen.closer}: {self._closer.describe()}"} if self._closer else {})
+        return used | ({"closer": self._closer.describe()} if self._closer else {})
 
-    def _look_closer(self, frame: FrameRef, followed: _Followed, packet: ArnisPacket) -> None:
-        """Only on the first still frame after a look, so that the answer is there before the next look."""
-        if self._closer is None or followed.body is None or not followed.visible or not followed.glanced:
+    def _look_closer(self, closer: CloserLook, frame: FrameRef, followed: _Followed, packet: ArnisPacket) -> None:
+        """In a picture that is not detected, if nobody has done so lately."""
+        if followed.body is None or followed.quick is None or not followed.visible:
             return
-        followed.glanced = False
-        if self._closer.is_due(packet.stream, packet.pts):
+        if not closer.is_due(packet.stream, packet.pts):
+            return
+        try:
             with self._frames.read(frame) as image:
                 picture = image.copy()
-            self._closer.begin(picture, followed.body, packet.stream, packet.pts)
-
-    def _closer_answer(self, packet: ArnisPacket, still: bool) -> Sequence[BodyCandidate]:
-        """Who was seen in the closer look, if nothing has moved since; empty when there was none."""
-        if self._closer is None:
-            return []
-        if not still:
-            self._closer.forget(packet.stream)
-            return []
-        return self._closer.answer(packet.stream, packet.pts)
+        except FrameOverrun:
+            return  # this frame needs no pixels
+        closer.begin(picture, followed.body, followed.quick, packet.stream, packet.pts)
 
     def _follow(self, followed: _Followed, body: BodyCandidate | None, pts: float) -> None:
         """Give a new track to somebody else, or to whom was lost for long."""
@@ -227,7 +228,7 @@ class Detect:
             return
         if followed.body is None or overlap(body.box, followed.body.box) < SAME_PERSON:
             followed.track += 1
-        followed.body = body
+        followed.body = followed.quick = body
         followed.seen_at_s = pts
 
 
@@ -295,7 +296,9 @@ def _runtime(settings: DetectSettings) -> Runtime:
 
 def _beside(settings: DetectSettings) -> Runtime:
     """For the closer look: one thread of the CPU, which is enough, without a trial of what is faster."""
-    return Runtime("onnxruntime" if settings.backend == "auto" else settings.backend, 1, "f32", "cpu")
+    installed = Machine().installed()
+    backend = installed[0] if settings.backend == "auto" and installed else settings.backend
+    return Runtime(backend, 1, "f32", "cpu")
 
 
 def _prominence(candidate: BodyCandidate) -> float:

@@ -1,4 +1,5 @@
-"""What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them.
+"""What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them in
+movement; in a hold, it meets those of a closer look, which are fewer.
 
 Writes, into a folder, `table.csv` (as `training.data.table` describes it, with the hand as it was seen and as it is)
 and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
@@ -33,6 +34,7 @@ from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from training.data.readers import read_any
 from training.data.table import Table, append_table
+from training.processes import end_with_parent
 
 SHARD_ROWS = 256
 
@@ -123,7 +125,7 @@ def detected_keypoints(body: str | None = None) -> Look:
     frames = _OnePicture()
     context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
     # One thread each: there are several processes, and threads that wait for one another waste what is left.
-    settings = msgspec.structs.replace(DetectSettings(threads=1), **({"body": body} if body else {}))
+    settings = msgspec.structs.replace(DetectSettings(threads=1, closer=""), **({"body": body} if body else {}))
     detect, stick, correct = Detect(settings), DetectStick(settings), Correct(CorrectSettings())
     for stage in (detect, stick, correct):
         stage.open(context)
@@ -159,6 +161,7 @@ _look: Look | None = None
 
 
 def _open(truth: bool, body: str | None) -> None:
+    end_with_parent()
     """Start of a process: load the detectors once."""
     global _look
     cv2.setNumThreads(1)  # there may be several processes

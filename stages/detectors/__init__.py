@@ -19,6 +19,9 @@ Box = tuple[float, float, float, float]
 MISSING_BELOW = 0.1
 """Keypoints of a lower score count as missing; the networks' answers there are guesses at an average body."""
 
+SAME_PERSON = 0.1
+"""Overlap with the box of the frame before from which it is the same person; even a lunge keeps more."""
+
 
 class Runtime(msgspec.Struct, frozen=True):
     """How networks are to be run."""

@@ -1,60 +1,85 @@
-"""A closer look at who holds still: a slower, more exact network beside the pipeline, while nothing else is to be done.
+"""A closer look at who holds still: a slower, more exact network beside the pipeline.
 
 A pose is a hold. What is seen of it in passing is good enough to follow somebody, but a hold is judged, and there is
 time: only one in six of its frames is detected at all. So the picture of a hold is looked at once more, in a thread of
-its own, and the next regular look takes that answer instead of asking the quick network.
+its own. The quick network goes on looking; where it sees a keypoint stay, the exact place is taken instead of its own.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 import numpy as np
 
-from stages.detectors import BodyCandidate, BodyDetector
+from stages.detectors import SAME_PERSON, BodyCandidate, BodyDetector, overlap
+from stages.graph import torso_length
 
 LOOK_AGAIN_S = 0.5
 """From this age on, a look is followed by another."""
 
 BELIEVED_S = 1.0
-"""A picture that has not moved from look to look may still have drifted: older answers are not used."""
+"""Older looks are not used."""
+
+STAYED = 0.1
+"""Torso lengths by which a keypoint of the quick network may have moved since the look and still count as staying; it
+trembles by 0.04."""
+
+log = logging.getLogger(__name__)
 
 
 class _Look(msgspec.Struct, frozen=True):
     """A look that is under way or done."""
 
     pts: float
+    quick: BodyCandidate
+    """The person as the quick network saw them then."""
     answer: Future[Sequence[BodyCandidate]]
 
 
 class CloserLook:
-    """Answers of an exact body detector for still pictures, by stream; one look at a time for all of them."""
+    """Looks of an exact body detector at still pictures, by stream; one at a time for all of them."""
 
     def __init__(self, detector: BodyDetector) -> None:
         self._detector = detector
         self._thread = ThreadPoolExecutor(1, "closer_look")
-        self._looks: dict[str, _Look] = {}
-        self._newest: _Look | None = None
+        self._looks: dict[str, list[_Look]] = {}
+        self._under_way: Future[Sequence[BodyCandidate]] | None = None
+        self._failed = False
 
     def is_due(self, stream: str, pts: float) -> bool:
         """Whether this stream has no fresh look and the thread is free."""
-        last = self._looks.get(stream)
-        fresh = last is not None and 0 <= pts - last.pts < LOOK_AGAIN_S
-        return not fresh and (self._newest is None or self._newest.answer.done())
+        fresh = any(0 <= pts - look.pts < LOOK_AGAIN_S for look in self._looks.get(stream, []))
+        return not fresh and (self._under_way is None or self._under_way.done())
 
-    def begin(self, image: np.ndarray, person: BodyCandidate, stream: str, pts: float) -> None:
-        """Look at this person in a still picture, uint8 BGR, which must not be written to any more."""
-        answer = self._thread.submit(self._detector.detect, image, person, stream, pts)
-        self._newest = self._looks[stream] = _Look(pts, answer)
+    def begin(self, image: np.ndarray, person: BodyCandidate, quick: BodyCandidate, stream: str, pts: float) -> None:
+        """Look at a person in a picture, uint8 BGR, which must not be written to any more; `quick` is the person as the
+        quick network sees them in it."""
+        self._under_way = self._thread.submit(self._detector.detect, image, person, stream, pts)
+        # The one before is used until this one is done.
+        self._looks[stream] = [*self._looks.get(stream, [])[-1:], _Look(pts, quick, self._under_way)]
 
-    def answer(self, stream: str, pts: float) -> Sequence[BodyCandidate]:
-        """Who was seen in the look at this still picture, which is waited for; empty when there is none."""
-        look = self._looks.get(stream)
-        if look is None or not 0 <= pts - look.pts <= BELIEVED_S:
-            return []
-        return look.answer.result()
+    def refine(self, person: BodyCandidate, stream: str, pts: float, wait: bool) -> BodyCandidate:
+        """The person whom the quick network sees now, with the exact places of the keypoints that have stayed since the
+        look; as given where there was none. `wait`: also for a look that is under way."""
+        looks = [look for look in self._looks.get(stream, []) if 0 <= pts - look.pts <= BELIEVED_S]
+        usable = [look for look in looks if wait or look.answer.done()]
+        if not usable:
+            return person
+        try:
+            found = usable[-1].answer.result()
+        except Exception:  # whatever it was, the quick network goes on
+            self.forget(stream)
+            if not self._failed:
+                log.warning("the closer look at a hold fails, holds are judged without it", exc_info=True)
+            self._failed = True
+            return person
+        exact = max(found, key=lambda candidate: overlap(candidate.box, person.box), default=None)
+        if exact is None or overlap(exact.box, person.box) < SAME_PERSON:
+            return person
+        return _merged(person, usable[-1].quick, exact)
 
     def forget(self, stream: str) -> None:
         """The picture has moved."""
@@ -67,3 +92,12 @@ class CloserLook:
         """Wait for the look that is under way."""
         self._thread.shutdown()
         self._detector.close()
+
+
+def _merged(now: BodyCandidate, then: BodyCandidate, exact: BodyCandidate) -> BodyCandidate:
+    """`now` with the keypoints of `exact` that did not move from `then`, when `exact` was seen, to `now`."""
+    gaps = np.linalg.norm(now.keypoints[:, :2] - then.keypoints[:, :2], axis=1)
+    missing = np.isnan(now.keypoints[:, 0]) & np.isnan(then.keypoints[:, 0])
+    stayed = missing | (gaps <= STAYED * float(torso_length(now.keypoints)))
+    keypoints = np.where(stayed[:, None], exact.keypoints, now.keypoints)
+    return msgspec.structs.replace(now, keypoints=keypoints, score=float(keypoints[:, 2].mean()))

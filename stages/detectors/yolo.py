@@ -19,8 +19,8 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.cards import Card
-from stages.detectors import BodyCandidate, Box, StickCandidate, box_around, mark_missing
-from stages.detectors.square import square_around
+from stages.detectors import SAME_PERSON, BodyCandidate, Box, StickCandidate, box_around, mark_missing, overlap
+from stages.detectors.square import SURE, square_around
 from stages.runtime import Network
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT
 
@@ -35,6 +35,7 @@ PADDING = 114
 """Grey of the letterbox's borders, as in Ultralytics' training."""
 
 
+_SMALLEST_PX = 32
 REACH = 1.4
 """Factor on the square around a person whose stick is not known: the tip may be farther out than any limb."""
 
@@ -112,7 +113,8 @@ class Yolo:
     ) -> Sequence[BodyCandidate]:
         if previous is not None:
             left, top, part = self._around(image, previous)
-            if found := self._people(image, part, (left, top)):
+            found = self._people(image, part, (left, top))
+            if any(overlap(candidate.box, previous.box) >= SAME_PERSON for candidate in found):
                 return found
         return self._people(image, image, (0, 0))
 
@@ -131,10 +133,11 @@ class Yolo:
     def _around(self, image: np.ndarray, person: BodyCandidate) -> tuple[int, int, np.ndarray]:
         """Left and top of the part of the picture with this person, and the part."""
         height, width = image.shape[:2]
-        nodes = person.keypoints if person.stick is None else np.concatenate([person.keypoints, person.stick.points])
-        x, y, side = square_around(nodes, width, height)
-        if self._points == NODE_COUNT and person.stick is None:
+        stick = person.stick.points if person.stick is not None else np.zeros((0, 3), np.float32)
+        x, y, side = square_around(np.concatenate([person.keypoints, stick]), width, height)
+        if self._points == NODE_COUNT and (stick[:, 2] > SURE).sum() < NODE_COUNT - BODY_COUNT:
             side *= REACH
+        side = max(side, _SMALLEST_PX)
         left, top = max(0, int(x - side / 2)), max(0, int(y - side / 2))
         return left, top, image[top : math.ceil(y + side / 2), left : math.ceil(x + side / 2)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -305,12 +306,13 @@ def test_a_run_can_begin_anew_with_its_own_weights(tmp_path: Path, monkeypatch: 
         (run / phase.name / "weights").mkdir(parents=True, exist_ok=True)
         (run / phase.name / "weights" / "last.pt").write_bytes(phase.name.encode())
 
-    monkeypatch.setattr(fused, "yolo_class", lambda: None)
+    monkeypatch.setattr(fused, "yolo_class", lambda: lambda file: SimpleNamespace(task="pose"))
     monkeypatch.setattr(fused, "write_data", lambda *args: None)
     monkeypatch.setattr(fused, "write_yaml", lambda folder, widen, ends_only: folder)
     monkeypatch.setattr(fused, "_start", start)
     fused.fit_fused(None, [], tmp_path, fused.FusedSettings(epochs=2), init=own)
     assert begun == [b"learnt", b"wide"]
+    assert fused.read_settings(tmp_path).knows_bodies
 
 
 # --- command --------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class Phase(msgspec.Struct, frozen=True):
 PHASES = (Phase("wide", 0.6, 4.0, 1e-3), Phase("narrow", 0.4, 1.0, 5e-4))
 
 FINE_TUNING = 0.4
-"""Factor on the learning rates where weights are given: what they know of bodies is to be kept."""
+"""Factor on the learning rates where the weights know bodies already: that is to be kept."""
 
 
 class FusedSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +59,8 @@ class FusedSettings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 2
     init: str = ""
     """Name of the weights that it began with, for the card."""
+    knows_bodies: bool = False
+    """Whether those find keypoints already."""
 
 
 class Step(NamedTuple):
@@ -121,9 +123,10 @@ def fit_fused(
     steps = plan(run, resume, checkpoint_epoch)
     data = run / "dataset"
     if not resume:
+        knows_bodies = init is not None and yolo_class()(str(_existing(init))).task == "pose"
         write_data(table, clips, data, settings)
         run.mkdir(parents=True, exist_ok=True)
-        begun = msgspec.structs.replace(settings, init=init.name if init else "")
+        begun = msgspec.structs.replace(settings, init=init.name if init else "", knows_bodies=knows_bodies)
         (run / "settings.json").write_bytes(msgspec.json.encode(begun))
     settings = read_settings(run)
     before = _kept(init, run) if init and not resume else init
@@ -134,16 +137,20 @@ def fit_fused(
         elif step.action == "start":
             for later in steps[steps.index(step) :]:  # of an earlier run, which must not be taken for this one's
                 later.weights.unlink(missing_ok=True)
-            sigmas = write_yaml(data, step.phase.widen, ends_only=bool(settings.init))
+            sigmas = write_yaml(data, step.phase.widen, ends_only=settings.knows_bodies)
             _start(step.phase, epochs, sigmas, run, settings, before)
         before = step.weights
     return steps[-1].weights
 
 
+def _existing(weights: Path) -> Path:
+    if not weights.is_file():
+        raise UserError(f"weights {weights} do not exist; give a .pt file of ultralytics")
+    return weights
+
+
 def _kept(init: Path, run: Path) -> Path:
     """A copy of the weights to begin with: they may be those of this very run, which a new start removes."""
-    if not init.is_file():
-        raise UserError(f"weights {init} do not exist; give a .pt file of ultralytics")
     copy = run / "init.pt"
     if copy.resolve() != init.resolve():
         shutil.copyfile(init, copy)
@@ -161,10 +168,10 @@ def read_settings(run: Path) -> FusedSettings:
 def _start(phase: Phase, epochs: int, data: Path, run: Path, settings: FusedSettings, weights: Path | None) -> None:
     """Train a phase from its beginning; `weights` of fewer keypoints are grafted into the larger network."""
     network = _with_threads(_network(weights, settings.model), settings.threads)
-    if weights is not None:
+    if weights is not None and settings.knows_bodies:
         given = {name: values.clone() for name, values in network.model.state_dict().items()}
         network.add_callback("on_pretrain_routine_end", lambda trainer: _graft_trainer(trainer, given))
-    rate = phase.rate * (FINE_TUNING if settings.init else 1.0)
+    rate = phase.rate * (FINE_TUNING if settings.knows_bodies else 1.0)
     network.train(
         data=str(data), epochs=epochs, imgsz=settings.size, batch=settings.batch, seed=settings.seed, device="cpu",
         workers=0, amp=False, mosaic=0.0, degrees=8.0, scale=0.4, translate=0.1, fliplr=0.5, optimizer="AdamW",
@@ -178,9 +185,7 @@ def _network(weights: Path | None, description: str) -> Any:
     YOLO = yolo_class()
     if weights is None:
         return YOLO(description, task="pose")
-    if not weights.is_file():
-        raise UserError(f"weights {weights} do not exist; give a .pt file of ultralytics")
-    network = YOLO(str(weights))
+    network = YOLO(str(_existing(weights)))
     return network if network.task == "pose" else YOLO(description, task="pose").load(str(weights))
 
 

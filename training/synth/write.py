@@ -20,6 +20,7 @@ from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages import skeleton as sk
 from stages.classes import ClassFile, load_classes
+from training.processes import end_with_parent
 from training.synth import picture, pose, scene
 from training.synth.render import Renderer
 
@@ -205,7 +206,7 @@ def _drawn(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str
 
 def _in_parallel(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
     """People as they are finished. Raises BrokenProcessPool when a process dies, where `Pool` would wait for ever."""
-    pool = ProcessPoolExecutor(order.processes, mp.get_context("spawn"))
+    pool = ProcessPoolExecutor(order.processes, mp.get_context("spawn"), end_with_parent)
     try:
         for drawn in as_completed([pool.submit(_work, order, person) for person in people]):
             yield drawn.result()

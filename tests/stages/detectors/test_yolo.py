@@ -10,7 +10,7 @@ import pytest
 from looking import Runner, candidate, frames_of, standing_person, stick_at, write_card
 
 from stages.detect import DetectSettings
-from stages.detectors import BodyCandidate, Runtime, open_model
+from stages.detectors import SAME_PERSON, BodyCandidate, Runtime, open_model, overlap
 from stages.detectors.yolo import Yolo, decode, letterbox
 from stages.packets import Stick
 
@@ -103,28 +103,42 @@ def test_a_fused_network_gives_body_and_stick_at_once(tmp_path: Path, monkeypatc
     assert list(run.detect.describe()) == ["fused"]
 
 
-def test_whom_it_follows_is_looked_at_in_a_part_of_the_picture() -> None:
+class Middle(Yolo):
     """A stand-in for the network that sees somebody in the middle of its input, whatever that shows."""
-    image, seen = np.zeros((720, 1280, 3), np.uint8), []
 
-    class Middle(Yolo):
-        def __init__(self) -> None:
-            self._points = 19
+    def __init__(self, points: int = 19) -> None:
+        self._points = points
+        self.seen: list[tuple[int, ...]] = []
 
-        def _instances(self, image: np.ndarray) -> list[tuple[np.ndarray, float, np.ndarray]]:
-            seen.append(image.shape[:2])
-            height, width = image.shape[:2]
-            points = np.full((19, 3), 0.9, np.float32)
-            points[:, :2] = np.linspace((0.4 * width, 0.4 * height), (0.6 * width, 0.6 * height), 19)
-            return [(np.array([0.0, 0.0, width, height]), 0.9, points)]
+    def _instances(self, image: np.ndarray) -> list[tuple[np.ndarray, float, np.ndarray]]:
+        self.seen.append(image.shape[:2])
+        size = np.array(image.shape[1::-1], float)
+        points = np.full((self._points, 3), 0.9, np.float32)
+        points[:, :2] = np.linspace(0.4 * size, 0.6 * size, self._points)
+        return [(np.concatenate([0.3 * size, 0.7 * size]), 0.9, points)]
 
-    network, person = Middle(), candidate(standing_person(60, (900, 250)))
+
+def test_whom_it_follows_is_looked_at_in_a_part_of_the_picture() -> None:
+    image, network, person = np.zeros((720, 1280, 3), np.uint8), Middle(), candidate(standing_person(60, (900, 250)))
     (found,) = network.detect(image, person, "0", 0.0)
-    assert seen[0][0] < 720 and seen[0][1] < 640
+    assert network.seen[0][0] < 720 and network.seen[0][1] < 640
     centre = found.keypoints[8, :2]
     assert abs(centre[0] - 900) < 60 and abs(centre[1] - 310) < 60, "in pixels of the whole picture"
-    with_stick = BodyCandidate(person.keypoints, 0.9, person.box, stick_at((930, 300), (1000, 250)))
-    network.detect(image, with_stick, "0", 0.0)
-    assert seen[1][1] < seen[0][1], "where the stick is known there is no need to search for its tip"
+    for ends, narrower in (((930, 300), (1000, 250)), True), (((930, 300), (np.nan, np.nan)), False):
+        stick = stick_at(*ends)
+        stick.points[np.isnan(stick.points[:, 0]), 2] = 0
+        network.detect(image, BodyCandidate(person.keypoints, 0.9, person.box, stick), "0", 0.0)
+        assert (network.seen[-1][1] < network.seen[0][1]) == narrower, (
+            "no search for a known tip"
+        )
     network.detect(image, None, "0", 0.0)
-    assert seen[2] == (720, 1280)
+    assert network.seen[-1] == (720, 1280)
+
+
+def test_boxes_come_back_too_and_somebody_else_in_the_part_ends_no_search() -> None:
+    image, network, person = np.zeros((720, 1280, 3), np.uint8), Middle(17), candidate(standing_person(60, (900, 250)))
+    (found,) = network.detect(image, person, "0", 0.0)
+    assert len(network.seen) == 1 and overlap(found.box, person.box) > SAME_PERSON
+    corner = BodyCandidate(person.keypoints, 0.9, (0.0, 0.0, 50.0, 50.0))
+    network.detect(image, corner, "0", 0.0)
+    assert network.seen[-1] == (720, 1280)
