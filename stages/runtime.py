@@ -6,6 +6,7 @@ and remembers the answer in the user's cache folder, keyed by everything that co
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -80,9 +81,16 @@ def load_network(
         raise UserError(
             f"the runtime {missing} is not installed; run `pip install {missing}` or choose another backend"
         )
-    if device == "auto" or device == "cpu" and backend == "auto" and len(installed) > 1:
-        return _load_quickest(model_file, data, how, device, backend, machine)
-    return _load_named(model_file, data, how, device, backend, machine)
+    quickest = device == "auto" or device == "cpu" and backend == "auto" and len(installed) > 1
+    network = (_load_quickest if quickest else _load_named)(model_file, data, how, device, backend, machine)
+    _give_back_memory()
+    return network
+
+
+def _give_back_memory() -> None:
+    """What loading took and nobody uses any more, up to twice the model's size; the C library would keep it."""
+    with suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def default_threads() -> int:

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import msgspec
@@ -46,6 +47,33 @@ Look = Callable[[np.ndarray, str], Seen]
 log = logging.getLogger(__name__)
 
 
+class Detectors(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose eyes: those of the program, unless it is told otherwise."""
+
+    truth: bool = False
+    """The table's own keypoints, nobody's eyes."""
+    body: str = DetectSettings().body
+    stick: str = DetectSettings().stick
+    fused: str = ""
+    correct: Literal["evidence", "forearm", "off"] = CorrectSettings().method
+
+
+def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that `detectors_of` understands."""
+    shipped = Detectors()
+    parser.add_argument("--body", default=shipped.body, help=f"body detector (default {shipped.body})")
+    parser.add_argument("--stick", default=shipped.stick, help=f"stick detector (default {shipped.stick})")
+    parser.add_argument("--fused", default="", help="model folder of a network that sees both, instead of the two")
+    parser.add_argument("--correct", default=shipped.correct, choices=("evidence", "forearm", "off"),
+                        help=f"what is done to the stick then (default {shipped.correct})")  # fmt: skip
+
+
+def detectors_of(args: argparse.Namespace) -> Detectors:
+    """The detectors that the arguments name."""
+    truth = bool(getattr(args, "truth", False))
+    return Detectors(truth=truth, body=args.body, stick=args.stick, fused=args.fused, correct=args.correct)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `see`."""
     parser.add_argument(
@@ -53,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what is seen")
     parser.add_argument("--truth", action="store_true", help="take the true keypoints instead of the detectors'")
-    parser.add_argument("--body", help="body detector instead of the default one")
+    add_detector_arguments(parser)
     parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
     parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--limit", type=int, help="look at no more than this many pictures")
@@ -63,26 +91,24 @@ def run(args: argparse.Namespace) -> int:
     """Look at the pictures that are not in the table yet; 0 on success."""
     names = load_classes(args.classes).names
     table = read_any(args.data, names)
-    see(table.select(slice(args.limit)), names, args.out, args.truth, args.processes, args.body)
+    see(table.select(slice(args.limit)), names, args.out, detectors_of(args), args.processes)
     return 0
 
 
-def see(
-    data: Table, names: tuple[str, ...], out: Path, truth: bool, processes: int = 1, body: str | None = None
-) -> None:
+def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, processes: int = 1) -> None:
     """Write table and crops of a data set's pictures, going on after the shards that are there."""
     (out / "crops").mkdir(parents=True, exist_ok=True)
     table = out / "table.csv"
     done = _whole_shards(table, out / "crops")
     log.info("%d pictures to look at, %d are done", len(data), min(len(data), done * SHARD_ROWS))
     rest = data.select(slice(done * SHARD_ROWS, None))
-    for number, (seen, crops) in enumerate(look_at(rest, truth, processes, body), done):
+    for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), done):
         np.save(out / "crops" / f"{number:05d}.npy", crops)
         append_table(seen, table, names)
 
 
 def look_at(
-    data: Table, truth: bool = False, processes: int = 1, body: str | None = None, shard_rows: int = SHARD_ROWS
+    data: Table, detectors: Detectors, processes: int = 1, shard_rows: int = SHARD_ROWS
 ) -> Iterator[tuple[Table, np.ndarray]]:
     """Shards of the table as the detectors see its pictures, with hand crops uint8 (rows, 128, 128, 3), in order.
 
@@ -92,7 +118,7 @@ def look_at(
     # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
     spawn = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(truth, body)) as pool,
+        ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(detectors,)) as pool,
         tqdm(total=len(data), unit="picture", disable=None) as bar,
     ):
         for seen, crops in pool.map(_look_at, shards):
@@ -120,13 +146,13 @@ class _OnePicture:
         yield self.image
 
 
-def detected_keypoints(body: str | None = None) -> Look:
-    """Body and stick as the pipeline's own stages find and correct them; `body` names another body detector."""
+def detected_keypoints(detectors: Detectors) -> Look:
+    """Body and stick as the pipeline's own stages find and correct them."""
     frames = _OnePicture()
     context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
     # One thread each: there are several processes, and threads that wait for one another waste what is left.
-    settings = msgspec.structs.replace(DetectSettings(threads=1, closer=""), **({"body": body} if body else {}))
-    detect, stick, correct = Detect(settings), DetectStick(settings), Correct(CorrectSettings())
+    settings = DetectSettings(threads=1, closer="", body=detectors.body, stick=detectors.stick, fused=detectors.fused)
+    detect, stick, correct = Detect(settings), DetectStick(settings), Correct(CorrectSettings(method=detectors.correct))
     for stage in (detect, stick, correct):
         stage.open(context)
 
@@ -160,12 +186,12 @@ _look: Look | None = None
 """None: the truth is told instead."""
 
 
-def _open(truth: bool, body: str | None) -> None:
-    end_with_parent()
+def _open(detectors: Detectors) -> None:
     """Start of a process: load the detectors once."""
+    end_with_parent()
     global _look
     cv2.setNumThreads(1)  # there may be several processes
-    _look = None if truth else detected_keypoints(body)
+    _look = None if detectors.truth else detected_keypoints(detectors)
 
 
 def _look_at(data: Table) -> tuple[Table, np.ndarray]:

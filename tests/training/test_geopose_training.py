@@ -174,7 +174,12 @@ def test_a_training_may_begin_with_the_weights_of_other_classes(tmp_path: Path) 
     bias = network.head[-1].bias
     assert torch.equal(bias[[0, 2]], weights["head.3.bias"][[4, 0]]) and bias[1].item() == fresh
     with pytest.raises(UserError, match="of the network geopose_graph; choose --model geopose_graph"):
-        begin_with(network_model("geopose").build(13, settings), best, CLASSES.names)
+        begin_with(network_model("stgcn_fusion").build(13, settings), best, CLASSES.names)
+    with_crops = network_model("geopose").build(13, settings)
+    before = with_crops.head[0].weight.clone()
+    begin_with(with_crops, best, CLASSES.names)
+    assert torch.equal(with_crops.skeleton.pairs.layers[0].weight, weights["skeleton.pairs.layers.0.weight"])
+    assert torch.equal(with_crops.head[0].weight, before), "only what is made of the graph is the same in both"
     again = fit(CLASSES, Mixture(table), table, replace(settings, start=str(best)), tmp_path / "next", "geopose_graph")
     assert read_checkpoint(again)["loss"] < read_checkpoint(best)["loss"]
 

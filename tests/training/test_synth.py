@@ -73,7 +73,15 @@ def test_a_process_that_dies_costs_nobody(data: Path, tmp_path: Path) -> None:
     renderers[0].kill()
     _, said = run.communicate()
     assert run.returncode == 0 and "go on with new ones" in said, said
-    assert sorted(row["group"] for row in rows_of(table)) == [f"s1p{person:04d}" for person in range(5)]
+    groups = [row["group"] for row in rows_of(table)]
+    assert groups == [f"s1p{person:04d}" for person in range(5)], "in the same order whoever was drawn first"
+
+
+def test_a_data_set_is_not_gone_on_with_in_another_way(data: Path) -> None:
+    words = ["--out", str(data), "--people", "3", "--per-person", str(PICTURES), "--processes", "1"]
+    with pytest.raises(UserError, match="was begun with spread 1.0; say the same, or choose another --out"):
+        command.run(arguments(*words, "--spread", "0.5"))
+    assert len(rows_of(data / "table.csv")) == PEOPLE * PICTURES
 
 
 def test_every_picture_has_a_row_and_a_label_of_the_right_shape(data: Path) -> None:

@@ -23,7 +23,7 @@ from stages.skeleton import NODE_COUNT, TIP
 from training.data.pictures import as_class_name, class_and_group, list_pictures
 from training.data.readers import write_any
 from training.data.table import Table, make_table
-from training.see import look_at
+from training.see import Detectors, add_detector_arguments, detectors_of, look_at
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder with a folder of pictures for each class")
     parser.add_argument("--out", type=Path, required=True, help="table to write: .csv, or .json for COCO keypoints")
     parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
-    parser.add_argument("--body", help="body detector instead of the default one")
+    add_detector_arguments(parser)
     parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Label the pictures and write the table; 0 on success."""
     names = load_classes(args.classes).names
-    table = label(pictures_of(args.folder, names), args.processes, args.body)
+    table = label(pictures_of(args.folder, names), detectors_of(args), args.processes)
     write_any(table, args.out, names)
     seen = (table.keypoints[..., 2] > 0).any(1)
     log.info(
@@ -76,9 +76,9 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Table:
     return make_table(folder, files, labels, sizes, empty, [f"picture {file}" for file in files], groups=groups)
 
 
-def label(pictures: Table, processes: int = 1, body: str | None = None) -> Table:
+def label(pictures: Table, detectors: Detectors, processes: int = 1) -> Table:
     """The table with keypoints, hands and views as the detectors see them."""
-    parts = look_at(pictures, processes=processes, body=body, shard_rows=_SHARD_ROWS)
+    parts = look_at(pictures, detectors, processes, _SHARD_ROWS)
     seen = Table.joined([part for part, _ in parts])
     views = np.array([*VIEWS, ""])[view_of(seen.keypoints)]
     return replace(seen, views=views, true_hands=usual_hands(seen.hands, seen.groups))

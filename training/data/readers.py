@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -92,12 +93,17 @@ def _first_known(joined: Table, rows: list[list[int]], known: np.ndarray) -> Tab
     return out.with_landmarks() if out.landmarks.shape[1] else out
 
 
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of a picture that was uploaded to it."""
+
+
 def _keys(tables: Sequence[Table]) -> list[str]:
     """What is equal for the same picture in all tables: name and bytes of the file; the name alone where it is gone.
 
     The name is without its folder where that is unique in each table: data sets sort their pictures differently.
     """
     paths = [[PurePosixPath(name) for name in table.pictures.tolist()] for table in tables]
+    paths = [[path.with_name(_UPLOADED.sub("", path.name)) if path.name else path for path in own] for own in paths]
     stems = [[path.stem for path in own if path.name] for own in paths]
     unique = all(len(set(own)) == len(own) for own in stems)
     names = [

@@ -22,7 +22,7 @@ from training.geopose.data import PoseTable
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
 from training.geopose.fit import load_weights, predict, read_checkpoint, weights_file
 from training.geopose.parts import add_hand_argument, load_parts
-from training.see import detected_keypoints
+from training.see import Detectors, detected_keypoints
 
 OUT = Path("runs/explain")
 
@@ -73,7 +73,7 @@ def _explain_picture(model: nn.Module, file: Path, classes: ClassFile, out: Path
     image = cv2.imread(os.fspath(file))
     if image is None:
         raise UserError(f"picture {file} does not exist or cannot be read; give a JPEG or PNG file")
-    keypoints, hand = detected_keypoints()(image, file.name)
+    keypoints, hand = detected_keypoints(Detectors())(image, file.name)
     if not keypoints[:, 2].any():
         raise UserError(f"nobody is seen in {file}; give a picture that shows a whole person")
     sample = one_sample(image, keypoints, left_handed=hand == "left")

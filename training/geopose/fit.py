@@ -115,17 +115,21 @@ def with_start(settings: FitSettings) -> FitSettings:
 @torch.no_grad()
 def begin_with(network: nn.Module, file: Path, class_names: Sequence[str]) -> None:
     """Give a network the weights of a `best.pt`, which may be of other classes: what says which class it is goes over
-    class by class, new classes keep their random weights.
+    class by class, new classes keep their random weights. Of another network, what it makes of the graph goes over.
 
-    Raises UserError when there is no such file or it holds another network.
+    Raises UserError when there is no such file or it holds a network that makes something else of the graph.
     """
     state = read_checkpoint(file)
     new = [row for row, name in enumerate(class_names) if name in state["classes"]]
     old = [state["classes"].index(class_names[row]) for row in new]
     own, given, last = network.state_dict(), state["weights"], _last_layer(network)
+    names = own.keys()
     if own.keys() != given.keys():
-        raise UserError(f"weights {file} are of the network {state['network']}; choose --model {state['network']}")
-    for name, tensor in own.items():
+        names = {name for name in own if name.startswith("skeleton.")}
+        if not names or not names <= given.keys():
+            raise UserError(f"weights {file} are of the network {state['network']}; choose --model {state['network']}")
+    for name in names:
+        tensor = own[name]
         if name in last:
             tensor[new] = given[name][old]
         elif tensor.shape != given[name].shape:

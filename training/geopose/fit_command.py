@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fit`."""
     add_data_arguments(parser)
-    parser.add_argument("--model", default="geopose", choices=NAMES, help="what to train (default geopose)")
+    parser.add_argument("--model", choices=NAMES,
+                        help="what to train (default geopose, without crops geopose_graph)")  # fmt: skip
     parser.add_argument("--folds", type=int, help="measure by so many folds instead of training one model to ship")
     parser.add_argument("--poses-only", action="store_true", help="with --folds: leave out the class neutral")
     parser.add_argument("--exact", type=Path, help="folder that `see --truth` wrote: further samples")
@@ -76,6 +77,8 @@ def settings_of(args: argparse.Namespace) -> FitSettings:
 def run(args: argparse.Namespace) -> int:
     """Train, or go on where it stopped; 0 on success."""
     classes = load_classes(args.classes)
+    # A model that takes crops would be shown some when it is served, whatever it was trained on.
+    args.model = args.model or ("geopose_graph" if args.graph_only or args.seen.is_file() else "geopose")
     if args.poses_only and not args.folds:
         raise UserError("--poses-only measures; give --folds with it, or a class file without neutral to train by")
     drawn = drawn_samples(args)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.errors import UserError
 from stages import skeleton as sk
 from stages.correct import MAX_LENGTH
 from stages.graph import PRESENT_CONFIDENCE, torso_length
@@ -44,11 +45,14 @@ def validity(keypoints: np.ndarray) -> dict[str, float]:
 
 def stick_errors(seen: Table, truth: Table) -> dict[str, float]:
     """How far the sticks of `seen` are from those of `truth`, by picture: shares of those that are there, medians of
-    tip and grip in true lengths and of the angle in degrees, and the share of ends that are swapped."""
-    place = {name: i for i, name in enumerate(truth.pictures.tolist())}
-    pairs = [(i, place[name]) for i, name in enumerate(seen.pictures.tolist()) if name in place]
+    tip and grip in true lengths and of the angle in degrees, and the share of ends that are swapped.
+
+    Raises UserError when they have no picture in common."""
+    place = {truth.picture_path(i).resolve(): i for i in range(len(truth))}
+    files = [seen.picture_path(i).resolve() for i in range(len(seen))]
+    pairs = [(i, place[file]) for i, file in enumerate(files) if file in place]
     if not pairs:
-        return {}
+        raise UserError("the table of the truth names none of these pictures; give the one that `see` was given")
     ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
     a, b = seen.keypoints[ours][:, [sk.GRIP, sk.TIP]], truth.keypoints[theirs][:, [sk.GRIP, sk.TIP]]
     there, found = (b[..., 2] > 0).all(1), (a[..., 2] > 0).all(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import multiprocessing as mp
 from collections.abc import Iterator
@@ -219,6 +220,7 @@ def write_dataset(order: Order) -> int:
     drawable_classes()  # before a folder is made
     for sub in ("images", "labels"):
         (order.out / sub).mkdir(parents=True, exist_ok=True)
+    _keep_order(order)
     _write_yaml(order.out)
     table = order.out / "table.csv"
     done = finished_people(table, order.per_person)
@@ -240,8 +242,28 @@ def write_dataset(order: Order) -> int:
                 log.info(
                     "%d of %d people, %d pictures, %.1f a second, %.0f min left", k, len(people), pictures, rate, left
                 )
+    _sort(table)
     _write_lists(order.out, table)
     return pictures
+
+
+def _keep_order(order: Order) -> None:
+    """Raises UserError when the folder holds pictures that were drawn otherwise."""
+    facts = {"seed": order.seed, "per_person": order.per_person, "spread": order.spread, "size": order.size,
+             "backgrounds": order.backgrounds and str(order.backgrounds)}  # fmt: skip
+    file, told = order.out / "order.json", json.loads(json.dumps(facts))
+    if file.is_file() and (there := json.loads(file.read_text())) != told:
+        changed = ", ".join(f"{name} {there.get(name)}" for name in told if there.get(name) != told[name])
+        raise UserError(f"{order.out} was begun with {changed}; say the same, or choose another --out")
+    file.write_text(json.dumps(told, indent=1))
+
+
+def _sort(table: Path) -> None:
+    """By picture: processes finish people in any order, and the same seed is to give the same table."""
+    with table.open(newline="") as file:
+        head, *rows = csv.reader(file)
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *sorted(rows)])
 
 
 def _write_yaml(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ def picture(path: Path) -> None:
 def seeing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors that see the same person, with the stick in the left hand, in each picture."""
 
-    def look_at(data: Table, **_: object) -> Iterator[tuple[Table, np.ndarray]]:
+    def look_at(data: Table, *_: object) -> Iterator[tuple[Table, np.ndarray]]:
         points = np.ones((len(data), 19, 3), np.float32) * (20, 30, 0.8)
         hands = np.full(len(data), "left")
         yield replace(data, keypoints=points, hands=hands, sizes=np.full((len(data), 2), 64)), np.zeros(0)
@@ -61,6 +62,23 @@ def test_corrections_from_another_tool_overrule_the_table(tmp_path: Path) -> Non
     assert app.main(["convert", str(corrected), str(table), "--out", str(table)]) == 0
     again = read_any(table)
     assert (again.keypoints[0, :, 0] == 21.5).all() and again.picture_path(0).is_file()
+
+
+@pytest.mark.usefixtures("seeing")
+def test_label_studios_names_of_uploaded_pictures_are_the_pictures_own(tmp_path: Path) -> None:
+    photos, table, corrected = tmp_path / "photos", tmp_path / "t.csv", tmp_path / "elsewhere" / "c.json"
+    for name in ("anna_1.jpg", "ben_1.jpg"):
+        picture(photos / "neutral" / name)
+    assert app.main(["label", str(photos), "--out", str(table)]) == 0
+    assert app.main(["convert", str(table), "--out", str(corrected)]) == 0
+    exported = json.loads(corrected.read_text().replace("20.0", "21.5"))
+    for number, entry in enumerate(exported["images"]):
+        entry["file_name"] = f"images/{number}a2b3c4d-{Path(entry['file_name']).name}"
+    corrected.write_text(json.dumps(exported))
+    assert app.main(["convert", str(corrected), str(table), "--out", str(table)]) == 0
+    again = read_any(table)
+    assert len(again) == 2 and set(again.groups.tolist()) == {"anna", "ben"}
+    assert (again.keypoints[..., 0] == 21.5).all() and all(again.picture_path(i).is_file() for i in range(2))
 
 
 @pytest.mark.parametrize(
