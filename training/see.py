@@ -1,8 +1,9 @@
 """What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them in
 movement; in a hold, it meets those of a closer look, which are fewer.
 
-Writes, into a folder, `table.csv` (as `training.data.table` describes it, with the hand as it was seen and as it is)
-and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
+Writes, into a folder, `detectors.json`, `table.csv` (as `training.data.table` describes it, with the hand as it was
+seen and as it is) and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from training.data.table import Table, append_table
 from training.processes import end_with_parent
 
 SHARD_ROWS = 256
+DETECTORS_FILE = "detectors.json"
+"""Beside the table that `see` writes: whose eyes saw it."""
 
 Seen = tuple[np.ndarray, str]
 """Keypoints float32 (19, 3) in pixels, confidence 0 where missing; the hand with the stick, empty when none is seen."""
@@ -98,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
 def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, processes: int = 1) -> None:
     """Write table and crops of a data set's pictures, going on after the shards that are there."""
     (out / "crops").mkdir(parents=True, exist_ok=True)
+    _keep_detectors(out / DETECTORS_FILE, detectors)
     table = out / "table.csv"
     done = _whole_shards(table, out / "crops")
     log.info("%d pictures to look at, %d are done", len(data), min(len(data), done * SHARD_ROWS))
@@ -105,6 +109,18 @@ def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, pr
     for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), done):
         np.save(out / "crops" / f"{number:05d}.npy", crops)
         append_table(seen, table, names)
+
+
+def _keep_detectors(file: Path, detectors: Detectors) -> None:
+    """Raises UserError when the folder was begun with others."""
+    if file.is_file():
+        begun = msgspec.json.decode(file.read_bytes(), type=Detectors)
+        changed = [
+            f"{n} {getattr(begun, n)}" for n in begun.__struct_fields__ if getattr(begun, n) != getattr(detectors, n)
+        ]
+        if changed:
+            raise UserError(f"{file.parent} was begun with {', '.join(changed)}; say the same, or choose another --out")
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
 
 
 def look_at(

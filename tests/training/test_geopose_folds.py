@@ -151,7 +151,8 @@ def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str
         assert app.main(["ablate", "--table", str(table), "--run", str(tmp_path), "--variants", word]) == 2
         assert said in capsys.readouterr().err
     assert parse_variant("geopose+mixup=0.4+crop=off").changes == ("mixup=0.4",)
-    assert "geopose_graph+without=jitter" in effect_variants("geopose_graph", False, False)
+    assert "geopose_graph+without=jitter" in effect_variants("geopose_graph", False, [])
+    assert "geopose_graph+correct=evidence" in effect_variants("geopose_graph", False, ["forearm", "evidence"])
 
 
 def test_a_difference_of_nothing_holds_zero_and_a_clear_one_does_not() -> None:

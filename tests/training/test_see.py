@@ -14,12 +14,15 @@ import pytest
 pytest.importorskip("tqdm")
 
 from stages.classes import load_classes, models_folder
+from stages.skeleton import TIP
 from training import app
 from training.data.table import KEYPOINT_COLUMNS
 from training.geopose.data import load_table
 
 
-def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(tmp_path: Path) -> None:
+def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with av.open(os.fspath(models_folder() / "demo.mp4")) as clip:
         frame = next(clip.decode(video=0)).to_ndarray(format="bgr24")
     cv2.imwrite(os.fspath(tmp_path / "person.png"), frame)
@@ -35,3 +38,13 @@ def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
     assert (table.keypoints[0, :17, 2] > 0).mean() > 0.8
     assert not table.keypoints[1, :, 2].any()
     assert table.crop_present.tolist() == [1, 0]
+    other = ["--correct", "off"]
+    assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "seen"), *other]) == 2
+    assert "was begun with correct evidence" in capsys.readouterr().err
+    ablate = ["ablate", "--seen", str(tmp_path / "seen"), "--run", str(tmp_path / "run"), "--variants"]
+    assert app.main([*ablate, "geopose_graph+correct=forearm"]) == 2
+    assert "corrected already (evidence)" in capsys.readouterr().err
+    assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "as_detected"), *other]) == 0
+    raw = load_table(tmp_path / "as_detected/table.csv", load_classes().names)
+    assert raw.keypoints[0, :17] == pytest.approx(table.keypoints[0, :17])
+    assert np.abs(raw.keypoints[0, TIP, :2] - table.keypoints[0, TIP, :2]).max() > 0

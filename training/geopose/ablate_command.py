@@ -7,6 +7,9 @@ import logging
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
+from engine.errors import UserError
 from stages.classes import load_classes
 from training.data.table import read_table
 from training.geopose.ablation import (
@@ -22,6 +25,7 @@ from training.geopose.data import PoseTable, pose_table, with_hand
 from training.geopose.fit_command import add_settings_arguments, settings_of
 from training.geopose.folds import with_groups, without_neutral
 from training.geopose.parts import add_data_arguments
+from training.see import DETECTORS_FILE, Detectors
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings_arguments(parser)
 
 
+def corrected_before(folder: Path | None) -> str:
+    """How `see` corrected the sticks of its folder; empty where it did not."""
+    file = folder / DETECTORS_FILE if folder else None
+    if file is None or not file.is_file():
+        return ""
+    detectors = msgspec.json.decode(file.read_bytes(), type=Detectors)
+    return "" if detectors.truth or detectors.correct == "off" else detectors.correct
+
+
 def run(args: argparse.Namespace) -> int:
     """Train what has not been trained, write and print the comparison; 0 on success."""
     classes = load_classes(args.classes)
     folder = args.seen if args.seen.is_dir() else None
+    before = corrected_before(folder)
+    if before and any(parse_variant(text).correct != "off" for text in args.variants or []):
+        raise UserError(f"the sticks in {folder} are corrected already ({before}); look again with `see --correct off`")
     rows = with_hand(read_table(folder / "table.csv" if folder else args.seen, classes.names), args.hand)
     crops = folder / "crops" if folder else None
     poses = without_neutral(pose_table(rows, classes.names), classes)[1] if args.poses_only else classes
@@ -58,10 +74,13 @@ def run(args: argparse.Namespace) -> int:
         return table if variant.crop else table.without_crops()
 
     table, groups = samples("off")
+    has_crops = bool(len(table.crops))
     if args.effects:
-        texts = effect_variants(args.effects, bool(len(table.crops)), args.pictures is not None)
+        has_pictures = args.pictures is not None or len(rows) > 0 and rows.picture_path(0).is_file()
+        corrections = [] if before else ["forearm", *(["evidence"] if has_pictures else [])]
+        texts = effect_variants(args.effects, has_crops, corrections)
     else:
-        texts = args.variants or model_variants(bool(len(table.crops)))
+        texts = args.variants or model_variants(has_crops)
     variants = [parse_variant(text) for text in texts]
     outcomes = run_variants(variants, table_for, poses, settings_of(args), args.folds, groups, args.run)
     log.info("written to %s:\n%s", args.run, write_comparison(outcomes, table.people, groups, args.run))

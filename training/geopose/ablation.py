@@ -67,16 +67,16 @@ def model_variants(has_crops: bool) -> list[str]:
     return list(NAMES) if has_crops else list(blind)
 
 
-def effect_variants(base: str, has_crops: bool, has_pictures: bool) -> list[str]:
-    """The base without each of its parts, and with each that it does not have."""
+def effect_variants(base: str, has_crops: bool, corrections: Sequence[str]) -> list[str]:
+    """The base without each of its parts, and with each that it does not have, such as `corrections` of the stick."""
     network_model(base.split("+")[0])
     settings = FitSettings().changed(parse_variant(base).changes)
     faults = [f"without={field.name}" for field in fields(KeypointFaults)]
     parts = [f"drop_edge={0 if settings.drop_edge else 0.1}", f"edge_noise={0 if settings.edge_noise else 0.02}",
              f"mixup={0 if settings.mixup else 0.4}", f"arcface={0 if settings.arcface else 0.3}",
-             f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults, "correct=forearm"]  # fmt: skip
+             f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults]  # fmt: skip
     parts += ["crop=off"] if has_crops else []
-    parts += ["correct=evidence"] if has_pictures else []
+    parts += [f"correct={method}" for method in corrections]
     return [base, *(f"{base}+{part}" for part in parts)]
 
 
