@@ -61,6 +61,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--list", action="store_true", help="say what the parts measure")
     add("--devices", action="store_true", help="try every device of each runtime with every shipped model")
     add("--tune", action="store_true", help="find the fastest settings here and write them to --out")
+    add("--loss", type=int, default=0, metavar="N", help="with --tune: so many of the demo's poses may be lost (0)")
     add("--peers", action="store_true", help="other loops that do the same work, beside arnis-stream")
     add("--frames", type=int, default=compare.FRAMES, metavar="N", help=f"with --peers, of each ({compare.FRAMES})")
     add("--task", type=Path, metavar="FILE", help="with --peers, MediaPipe's model; newer packages ship none")
@@ -123,7 +124,7 @@ def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:
     """What is to be measured, by name. Raises UserError for a part that there is not."""
     apart: dict[str, Callable[[Session], Part]] = {
         "devices": devices.measure,
-        "tune": lambda session: tune.tune(session, options.out),
+        "tune": lambda session: tune.tune(session, options.out, options.loss),
         "peers": lambda session: compare.measure(session, options.frames, options.task),
     }
     wanted = [name for name in apart if getattr(options, name)]

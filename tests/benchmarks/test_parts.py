@@ -51,9 +51,10 @@ def test_a_camera_that_looks_elsewhere_is_refused() -> None:
 
 
 def test_a_faster_candidate_that_loses_a_pose_is_not_better() -> None:
-    assert Score(80.0, 10.0, 11).beats(Score(50.0, 10.0, 11))
-    assert not Score(80.0, 10.0, 10).beats(Score(50.0, 10.0, 11))
-    assert not Score(51.0, 10.0, 11).beats(Score(50.0, 10.0, 11))
+    assert Score(80.0, 10.0, 11).beats(Score(50.0, 10.0, 11), needed=11)
+    assert not Score(80.0, 10.0, 10).beats(Score(50.0, 10.0, 11), needed=11)
+    assert Score(80.0, 10.0, 10).beats(Score(50.0, 10.0, 11), needed=10), "where a pose may be lost"
+    assert not Score(51.0, 10.0, 11).beats(Score(50.0, 10.0, 11), needed=11)
 
 
 def test_the_program_accepts_what_tuning_writes(tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
     for (label, view), members in sorted(groups.items()):
         s = statistics()[label][view]
         points = np.array(members)
-        error = np.linalg.norm(points[:, : sk.BODY_COUNT].mean(0) - np.array(s["body_mean"]), axis=1)
-        spread = float(np.mean(points[:, : sk.BODY_COUNT].std(0)) / np.mean(s["body_std"]))
+        error = np.linalg.norm(np.nanmean(points[:, : sk.BODY_COUNT], axis=0) - np.array(s["body_mean"]), axis=1)
+        spread = float(np.mean(np.nanstd(points[:, : sk.BODY_COUNT], axis=0)) / np.mean(s["body_std"]))
         grip = angle = length = gathered = end_on = float("nan")
         stick = points[:, sk.TIP] - points[:, sk.GRIP]
         stick = stick[np.isfinite(stick).all(1)]
