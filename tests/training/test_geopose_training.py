@@ -29,12 +29,13 @@ from training.geopose import measure
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture, mix_within_views, swap_sticks, training_batches
 from training.geopose.data import keypoint_table
-from training.geopose.fit import WEIGHTS_FILE, begin_with, fit, load_weights, read_checkpoint, weights_file
+from training.geopose.fit import begin_with, fit, load_weights, read_checkpoint
 from training.geopose.loop import dropped_edges, rate_at
 from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 from training.geopose.validity import validity
+from training.weights import WEIGHTS_FILE, weights_file
 
 CLASSES = load_classes()
 STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
@@ -216,7 +217,7 @@ def test_weights_to_begin_with_are_those_of_the_card_or_refused(tmp_path: Path) 
     with pytest.raises(UserError, match="cannot be read; give the best.pt"):
         read_checkpoint(model / WEIGHTS_FILE)
     with pytest.raises(UserError, match="has no weights.pt; export it anew"):
-        weights_file("stick_heatmap")
+        weights_file("movenet_lightning")
 
 
 def test_a_declaration_overrides_what_is_asked_for() -> None:

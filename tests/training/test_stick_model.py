@@ -8,15 +8,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
-pytest.importorskip("torch", reason="needs the training extra: torch")
+torch = pytest.importorskip("torch", reason="needs the training extra: torch")
 
 from stages.cards import load_card, sha256_of
 from stages.classes import models_folder
 from training import app
 from training.stick.clips import body_detector, frames_with_person
 from training.stick.evaluate import Answer, StickModel, is_somebody_else
+from training.stick.export import KINDS, load_weights
+from training.stick.network import Served
+from training.weights import weights_file
 
 HERE = Path(__file__).parent
 CARD, FILE = load_card("stick_heatmap")
@@ -123,3 +127,14 @@ def test_a_table_is_judged_where_the_labelled_person_was_looked_at(tmp_path: Pat
     assert app.main([*command, "--json", str(tmp_path / "new" / "judged.json")]) == 0
     figures = json.loads((tmp_path / "new" / "judged.json").read_text())["views"]["all"]
     assert figures["pictures_with_stick"] == 2 and figures["grip_found_rate"] == 1
+
+
+def test_the_shipped_weights_are_those_of_the_shipped_graph() -> None:
+    """So that others may begin with them: `arnis-train detector --init stick_heatmap`."""
+    served = Served(load_weights(weights_file("stick_heatmap"))).eval()
+    image, body = KINDS["heatmap"].form.example(4)
+    with torch.no_grad():
+        points, presence = served(image, body)
+    session = onnxruntime.InferenceSession(str(FILE), providers=["CPUExecutionProvider"])
+    answers = session.run(None, {"image": image.numpy(), "body": body.numpy()})
+    assert np.abs(answers[0] - points.numpy()).max() < 1e-4 and np.abs(answers[1] - presence.numpy()).max() < 1e-4

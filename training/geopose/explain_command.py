@@ -20,9 +20,10 @@ from stages.classify import class_probabilities
 from stages.graph import hand_crop, mirror_keypoints
 from training.geopose.data import PoseTable
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
-from training.geopose.fit import load_weights, predict, read_checkpoint, weights_file
+from training.geopose.fit import load_weights, predict, read_checkpoint
 from training.geopose.parts import add_hand_argument, load_parts
 from training.see import Detectors, detected_keypoints
+from training.weights import weights_file
 
 OUT = Path("runs/explain")
 

@@ -22,9 +22,9 @@ from stages.classify import INPUTS
 from stages.graph import build_graph
 from stages.runtime import RUNTIMES, load_network
 from training.geopose.data import PoseTable
-from training.geopose.fit import WEIGHTS_FILE
 from training.onnx_file import strip_traces
 from training.stick.export import git_revision, quieten_exporter, toml_text
+from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
 

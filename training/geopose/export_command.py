@@ -21,7 +21,7 @@ from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.data import PoseTable, load_table
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
-from training.geopose.fit import WEIGHTS_FILE, load_weights, read_checkpoint
+from training.geopose.fit import load_weights, read_checkpoint
 from training.geopose.judge import calibrate, figures_of, judge
 from training.geopose.parts import Parts, add_data_arguments, load_parts
 from training.geopose.quantise import (
@@ -33,6 +33,7 @@ from training.geopose.quantise import (
     table_text,
 )
 from training.geopose.report.page import write_report
+from training.weights import WEIGHTS_FILE
 
 INT8_NOTES = "Convolutions in INT8 (NNCF, after training), all else in FP32; the metrics compare it with FP32."
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import UserError
-from stages.cards import load_card, model_folder, sha256_of
 from stages.classes import ClassFile
 from training.classifiers import network_model
 from training.classifiers.protocol import seen_shape
@@ -27,9 +26,7 @@ from training.geopose.batches import Batch, Mixture, graphs_with_crops, training
 from training.geopose.data import PoseTable
 from training.geopose.settings import FitSettings
 from training.stick.export import git_revision
-
-WEIGHTS_FILE = "weights.pt"
-"""In a model folder: the checkpoint from which the model was exported, for others to begin with."""
+from training.weights import weights_file
 
 log = logging.getLogger(__name__)
 
@@ -83,22 +80,6 @@ def load_weights(file: Path, class_count: int) -> nn.Module:
     network = network_model(state["network"]).build(class_count, settings)
     network.load_state_dict(state["weights"])
     return network.eval()
-
-
-def weights_file(model: str) -> Path:
-    """A `best.pt`, or the weights in a model folder, for which a shipped model's name may stand.
-
-    Raises UserError when those in a model folder are missing or others than its card says.
-    """
-    if not model_folder(model).is_dir():
-        return Path(model)
-    card, exported = load_card(model)
-    file = exported.with_name(WEIGHTS_FILE)
-    if not file.is_file():
-        raise UserError(f"model {model} has no {WEIGHTS_FILE}; export it anew, or give a best.pt")
-    if sha256_of(file) != card.made_with.get("pt_sha256"):
-        raise UserError(f"weights {file} do not match the SHA-256 in the model's card; export the model anew")
-    return file
 
 
 def with_start(settings: FitSettings) -> FitSettings:

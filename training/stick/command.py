@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from training.stick.fused import FusedSettings, fit_fused
 from training.stick.network import Served
 from training.stick.sheet import picture_sheet
 from training.stick.yolo import YoloSettings, fit_yolo, load_yolo
+from training.weights import WEIGHTS_FILE, weights_file
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=heatmap.seed)
     parser.add_argument("--threads", type=int, default=heatmap.threads)
     parser.add_argument(
-        "--init", type=Path, help="weights to start from (heatmap: weights.pt; fused: any .pt of ultralytics you trust)"
+        "--init", help="weights to start from: a model with weights, such as stick_heatmap, or a file "
+        "(heatmap: weights.pt; fused: any .pt of ultralytics you trust)",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch")
     parser.add_argument("--evaluate-only", action="store_true", help="export and judge the weights of an earlier run")
@@ -105,7 +108,7 @@ def run_fused(args: argparse.Namespace, output: Path) -> int:
         given = {"epochs": args.epochs, "pictures": args.samples, "size": args.size, "seed": args.seed}
         given |= {"threads": args.threads}
         settings = FusedSettings(**{name: value for name, value in given.items() if value is not None})
-        fit_fused(args.table, clips, work, settings, args.resume, args.init)
+        fit_fused(args.table, clips, work, settings, args.resume, weights_file(args.init) if args.init else None)
     metrics = finish(work, output, args.table, clips, args.limit, args.threads)
     for name, value in metrics.items():
         log.info("%s: %s", name, value)
@@ -177,14 +180,15 @@ def train(args: argparse.Namespace, work: Path) -> None:
         return
     if args.samples:
         given["samples_per_epoch"] = args.samples
-    fit(cache, work, FitSettings(**given), args.resume, args.init)
+    fit(cache, work, FitSettings(**given), args.resume, weights_file(args.init) if args.init else None)
 
 
 def export(kind: str, work: Path, output: Path) -> Path:
-    """Write `model.onnx` of the last weights."""
-    yolo = work / "yolo" / "weights" / "last.pt"
-    served = load_yolo(yolo) if kind == "yolo" else Served(load_weights(work / "weights.pt")).eval()
+    """Write `model.onnx` of the last weights, and these beside it."""
+    weights = work / ("yolo/weights/last.pt" if kind == "yolo" else WEIGHTS_FILE)
+    served = load_yolo(weights) if kind == "yolo" else Served(load_weights(weights)).eval()
     export_onnx(served, output / "model.onnx", KINDS[kind].form)
+    shutil.copyfile(weights, output / WEIGHTS_FILE)
     return output / "model.onnx"
 
 

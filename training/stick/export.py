@@ -22,6 +22,7 @@ from stages.cards import Card, CardInput, sha256_of
 from stages.skeleton import BODY_COUNT
 from training.onnx_file import strip_traces
 from training.stick.network import SIZE_PX, StickNet
+from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,8 @@ def export_onnx(served: nn.Module, path: Path, form: Form) -> None:
 
 def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, Any]) -> None:
     """Write `card.toml` beside `model.onnx`."""
-    form = kind.form
+    form, weights = kind.form, folder / WEIGHTS_FILE
+    made_with = {name: version(name) for name in ("torch", "onnx", "onnxruntime")} | {"revision": git_revision()}
     card = Card(
         task=kind.task,
         architecture=kind.architecture,
@@ -170,7 +172,7 @@ def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, An
         threshold=threshold,
         metrics=metrics,
         notes=kind.notes,
-        made_with={name: version(name) for name in ("torch", "onnx", "onnxruntime")} | {"revision": git_revision()},
+        made_with=made_with | ({"pt_sha256": sha256_of(weights)} if weights.is_file() else {}),
     )
     (folder / "card.toml").write_text(toml_text(card))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from training.stick.evaluate import Answer, Outcome, Seen
 from training.stick.export import Kind, export_onnx, whole_pictures, write_card
 from training.stick.fused import FusedSettings, load_fused, read_settings
 from training.stick.sheet import picture_sheet
+from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ def finish(
     weights = work / "narrow" / "weights" / "last.pt"
     kind = kind_of(read_settings(work))
     export_onnx(load_fused(weights), output / "model.onnx", kind.form)
+    shutil.copyfile(weights, output / WEIGHTS_FILE)
     write_card(output, kind, PERSON_THRESHOLD, {})
     stick, metrics = judge(output, work, table, clips, limit, threads)
     export_onnx(load_fused(weights, stick), output / "model.onnx", kind.form)
