@@ -11,7 +11,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the training extra: torch")
+pytest.importorskip("torch", reason="needs the training extra: torch")
+
+import torch
 
 from stages.cards import load_card, sha256_of
 from stages.classes import models_folder
