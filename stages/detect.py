@@ -168,7 +168,9 @@ class Detect:
         closer = AUTO_CLOSER.get(chosen.body, "") if chosen.closer == "auto" else chosen.closer
         gated = context.sections.get("gate", {}).get("motion", True)
         if gated and closer not in ("", chosen.body) and not chosen.fused:
-            self._closer = CloserLook(make_body_detector(closer, _beside(chosen)))
+            if chosen.closer != "auto":
+                make_body_detector(closer, _beside(chosen)).close()  # somebody's choice may be wrong: say so now
+            self._closer = CloserLook(lambda: make_body_detector(closer, _beside(chosen)))
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if packet.frame is None:

@@ -8,7 +8,7 @@ its own. The quick network goes on looking; where it sees a keypoint stay, the e
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
@@ -17,10 +17,10 @@ import numpy as np
 from stages.detectors import SAME_PERSON, BodyCandidate, BodyDetector, overlap
 from stages.graph import torso_length
 
-LOOK_AGAIN_S = 0.5
+LOOK_AGAIN_S = 2.0
 """From this age on, a look is followed by another."""
 
-BELIEVED_S = 1.0
+BELIEVED_S = 4.0
 """Older looks are not used."""
 
 STAYED = 0.1
@@ -40,10 +40,14 @@ class _Look(msgspec.Struct, frozen=True):
 
 
 class CloserLook:
-    """Looks of an exact body detector at still pictures, by stream; one at a time for all of them."""
+    """Looks of an exact body detector at still pictures, by stream; one at a time for all of them.
 
-    def __init__(self, detector: BodyDetector) -> None:
-        self._detector = detector
+    `make` makes the detector at the first look, so that a start waits for nothing that may never be used.
+    """
+
+    def __init__(self, make: Callable[[], BodyDetector]) -> None:
+        self._make = make
+        self._detector: BodyDetector | None = None
         self._thread = ThreadPoolExecutor(1, "closer_look")
         self._looks: dict[str, list[_Look]] = {}
         self._under_way: Future[Sequence[BodyCandidate]] | None = None
@@ -57,9 +61,15 @@ class CloserLook:
     def begin(self, image: np.ndarray, person: BodyCandidate, quick: BodyCandidate, stream: str, pts: float) -> None:
         """Look at a person in a picture, uint8 BGR, which must not be written to any more; `quick` is the person as the
         quick network sees them in it."""
-        self._under_way = self._thread.submit(self._detector.detect, image, person, stream, pts)
+        self._under_way = self._thread.submit(self._look, image, person, stream, pts)
         # The one before is used until this one is done.
         self._looks[stream] = [*self._looks.get(stream, [])[-1:], _Look(pts, quick, self._under_way)]
+
+    def _look(self, image: np.ndarray, person: BodyCandidate, stream: str, pts: float) -> Sequence[BodyCandidate]:
+        """Runs in the thread."""
+        if self._detector is None:
+            self._detector = self._make()
+        return self._detector.detect(image, person, stream, pts)
 
     def refine(self, person: BodyCandidate, stream: str, pts: float, wait: bool) -> BodyCandidate:
         """The person whom the quick network sees now, with the exact places of the keypoints that have stayed since the
@@ -86,12 +96,13 @@ class CloserLook:
         self._looks.pop(stream, None)
 
     def describe(self) -> str:
-        return self._detector.describe()
+        return self._detector.describe() if self._detector else "not needed yet"
 
     def close(self) -> None:
         """Wait for the look that is under way."""
         self._thread.shutdown()
-        self._detector.close()
+        if self._detector is not None:
+            self._detector.close()
 
 
 def _merged(now: BodyCandidate, then: BodyCandidate, exact: BodyCandidate) -> BodyCandidate:

@@ -137,7 +137,7 @@ QUICK, EXACT = candidate(standing_person(100)), candidate(standing_person(100, (
 
 def test_one_look_at_a_time_and_a_new_one_only_when_the_last_is_old() -> None:
     slow = Slow(EXACT)
-    closer = CloserLook(slow)
+    closer = CloserLook(lambda: slow)
     assert closer.refine(QUICK, "a", 0.0, wait=True) is QUICK, "nobody has looked"
     closer.begin(IMAGE, QUICK, QUICK, "a", 0.0)
     assert not closer.is_due("b", 0.0), "the thread is busy"
@@ -155,22 +155,22 @@ def test_one_look_at_a_time_and_a_new_one_only_when_the_last_is_old() -> None:
 
 def test_the_last_look_serves_until_the_next_is_done() -> None:
     slow = Slow(EXACT, candidate(standing_person(100, (306, 200))))
-    closer = CloserLook(slow)
+    closer = CloserLook(lambda: slow)
     slow.go.set()
     closer.begin(IMAGE, QUICK, QUICK, "a", 0.0)
     assert closer.refine(QUICK, "a", 0.1, wait=True).keypoints[0, 0] == 303
     slow.go.clear()
-    closer.begin(IMAGE, QUICK, QUICK, "a", 0.6)
-    assert closer.refine(QUICK, "a", 0.7, wait=False).keypoints[0, 0] == 303
+    closer.begin(IMAGE, QUICK, QUICK, "a", 2.6)
+    assert closer.refine(QUICK, "a", 2.7, wait=False).keypoints[0, 0] == 303
     slow.go.set()
-    assert closer.refine(QUICK, "a", 0.7, wait=True).keypoints[0, 0] == 306
+    assert closer.refine(QUICK, "a", 2.7, wait=True).keypoints[0, 0] == 306
     closer.close()
 
 
 def test_a_keypoint_that_has_moved_since_the_look_is_where_it_is_now() -> None:
     slow = Slow(EXACT)
     slow.go.set()
-    closer = CloserLook(slow)
+    closer = CloserLook(lambda: slow)
     then = standing_person(100)
     then[NOSE] = np.nan, np.nan, 0
     closer.begin(IMAGE, QUICK, candidate(then), "a", 0.0)
@@ -186,8 +186,8 @@ def test_a_keypoint_that_has_moved_since_the_look_is_where_it_is_now() -> None:
 def test_a_look_at_somebody_else_or_one_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     slow = Slow(candidate(standing_person(100, (900, 200))), RuntimeError("no memory"), RuntimeError("again"))
     slow.go.set()
-    closer = CloserLook(slow)
-    for pts in (0.0, 1.0, 2.0):
+    closer = CloserLook(lambda: slow)
+    for pts in (0.0, 5.0, 10.0):
         closer.begin(IMAGE, QUICK, QUICK, "a", pts)
         assert closer.refine(QUICK, "a", pts + 0.1, wait=True) is QUICK
     assert len(caplog.records) == 1 and "no memory" in caplog.text, "said once"
