@@ -23,6 +23,9 @@ LOOK_AGAIN_S = 2.0
 BELIEVED_S = 4.0
 """Older looks are not used."""
 
+READY_S = 0.25
+"""Age from which a file, whose results are to be the same each time, waits for a look: before, it seldom is done."""
+
 STAYED = 0.1
 """Torso lengths by which a keypoint of the quick network may have moved since the look and still count as staying; it
 trembles by 0.04."""
@@ -73,9 +76,9 @@ class CloserLook:
 
     def refine(self, person: BodyCandidate, stream: str, pts: float, wait: bool) -> BodyCandidate:
         """The person whom the quick network sees now, with the exact places of the keypoints that have stayed since the
-        look; as given where there was none. `wait`: also for a look that is under way."""
+        look; as given where there was none. `wait` for a look that is due, else only one that is done is used."""
         looks = [look for look in self._looks.get(stream, []) if 0 <= pts - look.pts <= BELIEVED_S]
-        usable = [look for look in looks if wait or look.answer.done()]
+        usable = [look for look in looks if (pts - look.pts >= READY_S if wait else look.answer.done())]
         if not usable:
             return person
         try:
