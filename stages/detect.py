@@ -145,6 +145,8 @@ class _Followed(msgspec.Struct):
     seen_at_s: float = -math.inf
     quick: BodyCandidate | None = None
     """As the network saw them last, without what a closer look has put right."""
+    held: bool = False
+    """A regular look found the picture unchanged, and nothing has moved since."""
 
 
 class Detect:
@@ -179,6 +181,7 @@ class Detect:
         still = packet.gate is not None and packet.gate.still
         if self._closer is not None and not still:
             self._closer.forget(packet.stream)
+            followed.held = False
         if packet.gate is not None and not packet.gate.detect:
             if self._closer is not None and still:
                 self._look_closer(self._closer, packet.frame, followed, packet)
@@ -189,7 +192,7 @@ class Detect:
         # Only now, as leaving the `with` raises when the picture was overwritten while it was looked at.
         self._follow(followed, body, packet.pts)
         if body is not None and self._closer is not None and still:
-            live = packet.expires_at_ns is not None
+            live, followed.held = packet.expires_at_ns is not None, True
             body = followed.body = self._closer.refine(body, packet.stream, packet.pts, wait=not live)
         if body is not None:
             packet.person = Person(track=followed.track, box=body.box, score=body.score, keypoints=body.keypoints)
@@ -210,8 +213,8 @@ class Detect:
         return used | ({"closer": self._closer.describe()} if self._closer else {})
 
     def _look_closer(self, closer: CloserLook, frame: FrameRef, followed: _Followed, packet: ArnisPacket) -> None:
-        """In a picture that is not detected, if nobody has done so lately."""
-        if followed.body is None or followed.quick is None or not followed.visible:
+        """In a picture of a hold that is not detected, if nobody has done so lately."""
+        if followed.body is None or followed.quick is None or not (followed.visible and followed.held):
             return
         if not closer.is_due(packet.stream, packet.pts):
             return
