@@ -167,7 +167,7 @@ class Detect:
         chosen = self._settings
         self._frames = context.frames
         self._body = make_body_detector(chosen.fused or chosen.body, _runtime(chosen), fused=bool(chosen.fused))
-        closer = AUTO_CLOSER.get(chosen.body, "") if chosen.closer == "auto" else chosen.closer
+        closer = self._closer_model()
         gated = context.sections.get("gate", {}).get("motion", True)
         if gated and closer not in ("", chosen.body) and not chosen.fused:
             if chosen.closer != "auto":
@@ -210,10 +210,14 @@ class Detect:
         """Runtime and device of the networks."""
         chosen = self._settings
         used = {"fused" if chosen.fused else "body": f"{chosen.fused or chosen.body}: {self._body.describe()}"}
-        return used | ({"closer": self._closer.describe()} if self._closer else {})
+        return used | ({"closer": f"{self._closer_model()}: {self._closer.describe()}"} if self._closer else {})
+
+    def _closer_model(self) -> str:
+        chosen = self._settings
+        return AUTO_CLOSER.get(chosen.body, "") if chosen.closer == "auto" else chosen.closer
 
     def _look_closer(self, closer: CloserLook, frame: FrameRef, followed: _Followed, packet: ArnisPacket) -> None:
-        """In a picture of a hold that is not detected, if nobody has done so lately."""
+        """Begin a look at a held picture that is not detected, unless there is a fresh one."""
         if followed.body is None or followed.quick is None or not (followed.visible and followed.held):
             return
         if not closer.is_due(packet.stream, packet.pts):

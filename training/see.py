@@ -120,6 +120,8 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
         ]
         if changed:
             raise UserError(f"{file.parent} was begun with {', '.join(changed)}; say the same, or choose another --out")
+    elif (file.parent / "table.csv").is_file():
+        return  # of a time when nobody wrote it down
     file.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
 
 

@@ -12,7 +12,7 @@ WEIGHTS_FILE = "weights.pt"
 
 
 def weights_file(model: str) -> Path:
-    """A `best.pt`, or the weights in a model folder, for which a shipped model's name may stand.
+    """A file of weights, or those in a model folder, for which a shipped model's name may stand.
 
     Raises UserError when those in a model folder are missing or others than its card says.
     """
@@ -21,7 +21,7 @@ def weights_file(model: str) -> Path:
     card, exported = load_card(model)
     file = exported.with_name(WEIGHTS_FILE)
     if not file.is_file():
-        raise UserError(f"model {model} has no {WEIGHTS_FILE}; export it anew, or give a best.pt")
+        raise UserError(f"model {model} has no {WEIGHTS_FILE}; export it anew, or give a file of weights")
     if sha256_of(file) != card.made_with.get("pt_sha256"):
         raise UserError(f"weights {file} do not match the SHA-256 in the model's card; export the model anew")
     return file

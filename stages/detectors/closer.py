@@ -24,7 +24,7 @@ BELIEVED_S = 4.0
 """Older looks are not used."""
 
 READY_S = 0.25
-"""Age from which a file, whose results are to be the same each time, waits for a look: before, it seldom is done."""
+"""Age from which a file waits for a look, so that its results hang little on the machine's speed; it mostly is done."""
 
 STAYED = 0.1
 """Torso lengths by which a keypoint of the quick network may have moved since the look and still count as staying; it
@@ -57,13 +57,15 @@ class CloserLook:
         self._failed = False
 
     def is_due(self, stream: str, pts: float) -> bool:
-        """Whether this stream has no fresh look and the thread is free."""
+        """Whether this stream has no fresh look, the thread is free, and no look has failed."""
+        if self._failed:
+            return False
         fresh = any(0 <= pts - look.pts < LOOK_AGAIN_S for look in self._looks.get(stream, []))
         return not fresh and (self._under_way is None or self._under_way.done())
 
     def begin(self, image: np.ndarray, person: BodyCandidate, quick: BodyCandidate, stream: str, pts: float) -> None:
         """Look at a person in a picture, uint8 BGR, which must not be written to any more; `quick` is the person as the
-        quick network sees them in it."""
+        quick network last saw them, nothing having moved since."""
         self._under_way = self._thread.submit(self._look, image, person, stream, pts)
         # The one before is used until this one is done.
         self._looks[stream] = [*self._looks.get(stream, [])[-1:], _Look(pts, quick, self._under_way)]
@@ -113,5 +115,6 @@ def _merged(now: BodyCandidate, then: BodyCandidate, exact: BodyCandidate) -> Bo
     gaps = np.linalg.norm(now.keypoints[:, :2] - then.keypoints[:, :2], axis=1)
     missing = np.isnan(now.keypoints[:, 0]) & np.isnan(then.keypoints[:, 0])
     stayed = missing | (gaps <= STAYED * float(torso_length(now.keypoints)))
+    stayed &= ~np.isnan(exact.keypoints[:, 0])
     keypoints = np.where(stayed[:, None], exact.keypoints, now.keypoints)
     return msgspec.structs.replace(now, keypoints=keypoints, score=float(keypoints[:, 2].mean()))

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     classes = load_classes(args.classes)
     folder = args.seen if args.seen.is_dir() else None
     before = corrected_before(folder)
-    if before and any(parse_variant(text).correct != "off" for text in args.variants or []):
+    named = [*(args.variants or []), *([args.effects] if args.effects else [])]
+    if before and any(parse_variant(text).correct != "off" for text in named):
         raise UserError(f"the sticks in {folder} are corrected already ({before}); look again with `see --correct off`")
     rows = with_hand(read_table(folder / "table.csv" if folder else args.seen, classes.names), args.hand)
     crops = folder / "crops" if folder else None

@@ -188,7 +188,8 @@ def export(kind: str, work: Path, output: Path) -> Path:
     weights = work / ("yolo/weights/last.pt" if kind == "yolo" else WEIGHTS_FILE)
     served = load_yolo(weights) if kind == "yolo" else Served(load_weights(weights)).eval()
     export_onnx(served, output / "model.onnx", KINDS[kind].form)
-    shutil.copyfile(weights, output / WEIGHTS_FILE)
+    if weights.resolve() != (output / WEIGHTS_FILE).resolve():
+        shutil.copyfile(weights, output / WEIGHTS_FILE)
     return output / "model.onnx"
 
 

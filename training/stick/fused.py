@@ -20,6 +20,7 @@ from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, NODE_COUNT
 from training.stick.fused_data import write_clips, write_lists, write_yaml
 from training.stick.yolo import for_export, yolo_class
+from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ def fit_fused(
         knows_bodies = init is not None and yolo_class()(str(_existing(init))).task == "pose"
         write_data(table, clips, data, settings)
         run.mkdir(parents=True, exist_ok=True)
-        begun = msgspec.structs.replace(settings, init=init.name if init else "", knows_bodies=knows_bodies)
+        begun = msgspec.structs.replace(settings, init=_name(init) if init else "", knows_bodies=knows_bodies)
         (run / "settings.json").write_bytes(msgspec.json.encode(begun))
     settings = read_settings(run)
     before = _kept(init, run) if init and not resume else init
@@ -141,6 +142,11 @@ def fit_fused(
             _start(step.phase, epochs, sigmas, run, settings, before)
         before = step.weights
     return steps[-1].weights
+
+
+def _name(weights: Path) -> str:
+    """Of a model folder its own, for the card."""
+    return weights.parent.name if weights.name == WEIGHTS_FILE else weights.name
 
 
 def _existing(weights: Path) -> Path:
