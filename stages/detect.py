@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -29,7 +28,6 @@ from stages.detectors.mediapipe import MediaPipePose
 from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
 from stages.detectors.yolo import Yolo, YoloStick
-from stages.devices import Machine
 from stages.graph import torso_length
 from stages.packets import ArnisPacket, Hand, Person, Stick
 from stages.runtime import Backend, Device, Precision
@@ -171,8 +169,9 @@ class Detect:
         gated = context.sections.get("gate", {}).get("motion", True)
         if gated and closer not in ("", chosen.body) and not chosen.fused:
             if chosen.closer != "auto":
-                make_body_detector(closer, _beside(chosen)).close()  # somebody's choice may be wrong: say so now
-            self._closer = CloserLook(lambda: make_body_detector(closer, _beside(chosen)))
+                # Somebody's choice may be wrong: say so now.
+                make_body_detector(closer, _beside(chosen, self._body)).close()
+            self._closer = CloserLook(lambda: make_body_detector(closer, _beside(chosen, self._body)))
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if packet.frame is None:
@@ -220,7 +219,7 @@ class Detect:
         """Begin a look at a held picture that is not detected, unless there is a fresh one."""
         if followed.body is None or followed.quick is None or not (followed.visible and followed.held):
             return
-        if not closer.is_due(packet.stream, packet.pts):
+        if not closer.is_due(packet.stream, packet.pts, wait=packet.expires_at_ns is None):
             return
         try:
             with self._frames.read(frame) as image:
@@ -304,12 +303,10 @@ def _runtime(settings: DetectSettings) -> Runtime:
     return Runtime(settings.backend, settings.threads, settings.precision, settings.device)
 
 
-def _beside(settings: DetectSettings) -> Runtime:
-    """For the closer look: one thread of the CPU, which is enough, in the runtime that this process has loaded already,
-    as each takes some 40 MB."""
-    installed = Machine().installed()
-    loaded = [runtime for runtime in installed if runtime in sys.modules]
-    backend = next(iter([*loaded, *installed]), settings.backend) if settings.backend == "auto" else settings.backend
+def _beside(settings: DetectSettings, body: BodyDetector) -> Runtime:
+    """For the closer look: one thread of the CPU, which is enough, in the body network's runtime, as another would take
+    some 40 MB more."""
+    backend = body.backend if isinstance(body, MoveNet) and settings.backend == "auto" else settings.backend
     return Runtime(backend, 1, "f32", "cpu")
 
 

@@ -24,7 +24,7 @@ BELIEVED_S = 4.0
 """Older looks are not used."""
 
 READY_S = 0.25
-"""Age from which a file waits for a look, so that its results hang little on the machine's speed; it mostly is done."""
+"""Age from which a file waits for a look, whatever the machine's speed, so that its results are the same each time."""
 
 STAYED = 0.1
 """Torso lengths by which a keypoint of the quick network may have moved since the look and still count as staying; it
@@ -56,12 +56,12 @@ class CloserLook:
         self._under_way: Future[Sequence[BodyCandidate]] | None = None
         self._failed = False
 
-    def is_due(self, stream: str, pts: float) -> bool:
-        """Whether this stream has no fresh look, the thread is free, and no look has failed."""
+    def is_due(self, stream: str, pts: float, wait: bool) -> bool:
+        """Whether this stream has no fresh look, none has failed, and the thread is free or `wait`."""
         if self._failed:
             return False
         fresh = any(0 <= pts - look.pts < LOOK_AGAIN_S for look in self._looks.get(stream, []))
-        return not fresh and (self._under_way is None or self._under_way.done())
+        return not fresh and (wait or self._under_way is None or self._under_way.done())
 
     def begin(self, image: np.ndarray, person: BodyCandidate, quick: BodyCandidate, stream: str, pts: float) -> None:
         """Look at a person in a picture, uint8 BGR, which must not be written to any more; `quick` is the person as the

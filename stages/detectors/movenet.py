@@ -15,7 +15,7 @@ from engine.errors import UserError
 from stages.cards import Card
 from stages.detectors import BodyCandidate, box_around, mark_missing
 from stages.detectors.square import Square, parts_of_frame, square_around, whole_frame
-from stages.runtime import Network
+from stages.runtime import Backend, Network
 from stages.skeleton import BODY_COUNT
 
 GLIMPSE = 0.3
@@ -85,6 +85,11 @@ class MoveNet:
         if not keypoints[:, 2].any():
             return BodyCandidate(keypoints, 0.0, (0.0, 0.0, 0.0, 0.0))
         return BodyCandidate(keypoints, float(keypoints[:, 2].mean()), box_around(keypoints, width, height))
+
+    @property
+    def backend(self) -> Backend:
+        """The runtime that the network runs in."""
+        return self._network.backend
 
     def describe(self) -> str:
         return self._network.describe()

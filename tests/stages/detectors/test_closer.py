@@ -143,12 +143,14 @@ def test_one_look_at_a_time_and_a_new_one_only_when_the_last_is_old() -> None:
     closer = CloserLook(lambda: slow)
     assert closer.refine(QUICK, "a", 0.0, wait=True) is QUICK, "nobody has looked"
     closer.begin(IMAGE, QUICK, QUICK, "a", 0.0)
-    assert not closer.is_due("b", 0.0), "the thread is busy"
+    assert not closer.is_due("b", 0.0, wait=False), "the thread is busy"
+    assert closer.is_due("b", 0.0, wait=True), "a file's look queues up, so that it does not hang on the time"
     assert closer.refine(QUICK, "a", 0.2, wait=False) is QUICK, "live, nothing waits"
     slow.go.set()
     assert closer.refine(QUICK, "a", 0.6, wait=True).keypoints == pytest.approx(EXACT.keypoints)
-    assert closer.is_due("b", 0.2) and not closer.is_due("a", LOOK_AGAIN_S - 0.01)
-    assert closer.is_due("a", LOOK_AGAIN_S) and closer.is_due("a", -1.0), "also after a jump back in time"
+    assert closer.is_due("b", 0.2, wait=False) and not closer.is_due("a", LOOK_AGAIN_S - 0.01, wait=False)
+    assert closer.is_due("a", LOOK_AGAIN_S, wait=False)
+    assert closer.is_due("a", -1.0, wait=False), "also after a jump back in time"
     assert closer.refine(QUICK, "a", BELIEVED_S + 0.1, wait=True) is QUICK is closer.refine(QUICK, "a", -1.0, wait=True)
     closer.forget("a")
     assert closer.refine(QUICK, "a", 0.6, wait=True) is QUICK
