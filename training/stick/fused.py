@@ -146,7 +146,7 @@ def fit_fused(
 
 def _name(weights: Path) -> str:
     """Of a model folder its own, for the card."""
-    return weights.parent.name if weights.name == WEIGHTS_FILE else weights.name
+    return weights.resolve().parent.name if weights.name == WEIGHTS_FILE else weights.name
 
 
 def _existing(weights: Path) -> Path:
