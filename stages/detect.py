@@ -165,9 +165,9 @@ class Detect:
         chosen = self._settings
         self._frames = context.frames
         self._body = make_body_detector(chosen.fused or chosen.body, _runtime(chosen), fused=bool(chosen.fused))
-        closer = self._closer_model()
+        closer = closer_model(chosen)
         gated = context.sections.get("gate", {}).get("motion", True)
-        if gated and closer not in ("", chosen.body) and not chosen.fused:
+        if gated and closer:
             if chosen.closer != "auto":
                 # Somebody's choice may be wrong: say so now.
                 make_body_detector(closer, _beside(chosen, self._body)).close()
@@ -209,11 +209,7 @@ class Detect:
         """Runtime and device of the networks."""
         chosen = self._settings
         used = {"fused" if chosen.fused else "body": f"{chosen.fused or chosen.body}: {self._body.describe()}"}
-        return used | ({"closer": f"{self._closer_model()}: {self._closer.describe()}"} if self._closer else {})
-
-    def _closer_model(self) -> str:
-        chosen = self._settings
-        return AUTO_CLOSER.get(chosen.body, "") if chosen.closer == "auto" else chosen.closer
+        return used | ({"closer": f"{closer_model(chosen)}: {self._closer.describe()}"} if self._closer else {})
 
     def _look_closer(self, closer: CloserLook, frame: FrameRef, followed: _Followed, packet: ArnisPacket) -> None:
         """Begin a look at a held picture that is not detected, unless there is a fresh one."""
@@ -273,6 +269,12 @@ class DetectStick:
     def describe(self) -> dict[str, str]:
         """Runtime and device of the network."""
         return {"stick": f"{self._settings.stick}: {self._stick.describe()}"} if self._stick else {}
+
+
+def closer_model(settings: DetectSettings) -> str:
+    """The network that looks closer at holds; empty where none does, or the body's own would."""
+    closer = AUTO_CLOSER.get(settings.body, "") if settings.closer == "auto" else settings.closer
+    return "" if settings.fused or closer == settings.body else closer
 
 
 def make_body_detector(model: str, runtime: Runtime, fused: bool = False) -> BodyDetector:

@@ -1,9 +1,8 @@
-"""What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them in
-movement; in a hold, it meets those of a closer look, which are fewer.
+"""What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them.
 
-Writes, into a folder, `detectors.json`, `table.csv` (as `training.data.table` describes it, with the hand as it was
-seen and as it is) and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on
-where it stopped.
+Every second picture is seen as in a hold, by the network that looks closer, the others as in movement. Writes, into a
+folder, `detectors.json`, `table.csv` (as `training.data.table` describes it, with the hand as it was seen and as it is)
+and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,7 @@ from engine.packet import FrameRef
 from engine.stage import Context
 from stages.classes import load_classes
 from stages.correct import Correct, CorrectSettings
-from stages.detect import Detect, DetectSettings, DetectStick
+from stages.detect import Detect, DetectSettings, DetectStick, closer_model
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
@@ -44,8 +44,8 @@ DETECTORS_FILE = "detectors.json"
 
 Seen = tuple[np.ndarray, str]
 """Keypoints float32 (19, 3) in pixels, confidence 0 where missing; the hand with the stick, empty when none is seen."""
-Look = Callable[[np.ndarray, str], Seen]
-"""From a picture, uint8 BGR, and a name of its own to what is seen in it."""
+Look = Callable[[np.ndarray, str, bool], Seen]
+"""From a picture, uint8 BGR, a name of its own and whether it is of a hold to what is seen in it."""
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
     body: str = DetectSettings().body
     stick: str = DetectSettings().stick
     fused: str = ""
+    closer: str = DetectSettings().closer
+    """Of holds, instead of `body`; `auto`: as in the program."""
     correct: Literal["evidence", "forearm", "off"] = CorrectSettings().method
 
 
@@ -67,6 +69,9 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--body", default=shipped.body, help=f"body detector (default {shipped.body})")
     parser.add_argument("--stick", default=shipped.stick, help=f"stick detector (default {shipped.stick})")
     parser.add_argument("--fused", default="", help="model folder of a network that sees both, instead of the two")
+    parser.add_argument("--closer", default=shipped.closer,
+                        help="body detector of holds, which every second picture is for `see` and each for `label` "
+                             "(default: as in the program; '': the same as --body)")  # fmt: skip
     parser.add_argument("--correct", default=shipped.correct, choices=("evidence", "forearm", "off"),
                         help=f"what is done to the stick then (default {shipped.correct})")  # fmt: skip
 
@@ -74,7 +79,9 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
 def detectors_of(args: argparse.Namespace) -> Detectors:
     """The detectors that the arguments name."""
     truth = bool(getattr(args, "truth", False))
-    return Detectors(truth=truth, body=args.body, stick=args.stick, fused=args.fused, correct=args.correct)
+    return Detectors(
+        truth=truth, body=args.body, stick=args.stick, fused=args.fused, closer=args.closer, correct=args.correct
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,9 +133,10 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
 
 
 def look_at(
-    data: Table, detectors: Detectors, processes: int = 1, shard_rows: int = SHARD_ROWS
+    data: Table, detectors: Detectors, processes: int = 1, shard_rows: int = SHARD_ROWS, hold_every: int = 2
 ) -> Iterator[tuple[Table, np.ndarray]]:
-    """Shards of the table as the detectors see its pictures, with hand crops uint8 (rows, 128, 128, 3), in order.
+    """Shards of the table as the detectors see its pictures, with hand crops uint8 (rows, 128, 128, 3), in order; every
+    `hold_every`-th picture of a shard is seen as in a hold.
 
     Raises UserError when a picture cannot be read.
     """
@@ -139,7 +147,7 @@ def look_at(
         ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(detectors,)) as pool,
         tqdm(total=len(data), unit="picture", disable=None) as bar,
     ):
-        for seen, crops in pool.map(_look_at, shards):
+        for seen, crops in pool.map(partial(_look_at, hold_every=hold_every), shards):
             yield seen, crops
             bar.update(len(seen))
 
@@ -153,7 +161,7 @@ def true_keypoints(data: Table, index: int) -> Seen:
     return keypoints, str(data.hands[index])
 
 
-class _OnePicture:
+class OnePicture:
     """Frame access of the stages, for one picture at a time."""
 
     def __init__(self) -> None:
@@ -166,24 +174,27 @@ class _OnePicture:
 
 def detected_keypoints(detectors: Detectors) -> Look:
     """Body and stick as the pipeline's own stages find and correct them."""
-    frames = _OnePicture()
+    frames = OnePicture()
     context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
     # One thread each: there are several processes, and threads that wait for one another waste what is left.
     settings = DetectSettings(threads=1, closer="", body=detectors.body, stick=detectors.stick, fused=detectors.fused)
-    detect, stick, correct = Detect(settings), DetectStick(settings), Correct(CorrectSettings(method=detectors.correct))
-    for stage in (detect, stick, correct):
+    closer = closer_model(msgspec.structs.replace(settings, closer=detectors.closer))
+    quick, stick, correct = Detect(settings), DetectStick(settings), Correct(CorrectSettings(method=detectors.correct))
+    exact = Detect(msgspec.structs.replace(settings, body=closer)) if closer else quick
+    for stage in (quick, exact, stick, correct):
         stage.open(context)
 
-    def look(image: np.ndarray, name: str) -> Seen:
+    def look(image: np.ndarray, name: str, held: bool) -> Seen:
         frames.image = image
         height, width = image.shape[:2]
+        body = exact if held else quick
         # In a video the detector looks where the person was in the frame before: so the second look counts.
         for number in range(2):
             packet = ArnisPacket(
                 stream=name, sequence=number, pts=number / 30, captured_at_ns=0,
                 frame=FrameRef("", 0, 0, width, height),
             )  # fmt: skip
-            packet = stick.process(detect.process(packet))
+            packet = stick.process(body.process(packet))
         return keypoints_of(correct.process(packet))
 
     return look
@@ -212,14 +223,15 @@ def _open(detectors: Detectors) -> None:
     _look = None if detectors.truth else detected_keypoints(detectors)
 
 
-def _look_at(data: Table) -> tuple[Table, np.ndarray]:
+def _look_at(data: Table, hold_every: int) -> tuple[Table, np.ndarray]:
     crops = np.zeros((len(data), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
     keypoints, hands, sizes = data.keypoints.copy(), [], data.sizes.copy()
     for i in range(len(data)):
         image = cv2.imread(os.fspath(data.picture_path(i)))
         if image is None:
             raise UserError(f"{data.rows[i]}: {data.picture_path(i)} is no picture; replace it or delete the row")
-        keypoints[i], hand = _look(image, str(data.pictures[i])) if _look else true_keypoints(data, i)
+        held = (i + 1) % hold_every == 0
+        keypoints[i], hand = _look(image, str(data.pictures[i]), held) if _look else true_keypoints(data, i)
         hands.append(hand)
         sizes[i] = image.shape[1::-1]
         crop = hand_crop(image, keypoints[i], "left" if hand == "left" else "right")

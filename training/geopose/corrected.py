@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +15,9 @@ from stages.correct import Correct, CorrectSettings
 from stages.packets import ArnisPacket, Person, Stick
 from stages.skeleton import BODY_COUNT, GRIP, TIP
 from training.data.table import Table
+from training.see import OnePicture
 
 METHODS = ("off", "forearm", "evidence")
-
-
-class _OnePicture:
-    """Frame access of the stages, for one picture at a time."""
-
-    image = np.zeros((1, 1, 3), np.uint8)
-
-    @contextmanager
-    def read(self, ref: FrameRef) -> Iterator[np.ndarray]:
-        yield self.image
 
 
 def corrected(table: Table, method: str, pictures: Path | None) -> Table:
@@ -38,7 +27,7 @@ def corrected(table: Table, method: str, pictures: Path | None) -> Table:
         raise UserError(f"there is no correction {method!r}; there are {', '.join(METHODS)}")
     if method == "off":
         return table
-    frames = _OnePicture()
+    frames = OnePicture()
     stage = Correct(CorrectSettings(method=method))  # type: ignore[arg-type]
     stage.open(Context(worker="ablate", streams=[], frames=frames, request_stop=lambda: None, health=dict))
     keypoints, left = table.keypoints.copy(), table.left_handed()

@@ -74,7 +74,7 @@ def _explain_picture(model: nn.Module, file: Path, classes: ClassFile, out: Path
     image = cv2.imread(os.fspath(file))
     if image is None:
         raise UserError(f"picture {file} does not exist or cannot be read; give a JPEG or PNG file")
-    keypoints, hand = detected_keypoints(Detectors())(image, file.name)
+    keypoints, hand = detected_keypoints(Detectors())(image, file.name, True)
     if not keypoints[:, 2].any():
         raise UserError(f"nobody is seen in {file}; give a picture that shows a whole person")
     sample = one_sample(image, keypoints, left_handed=hand == "left")
