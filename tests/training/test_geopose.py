@@ -230,9 +230,14 @@ def test_a_finished_run_is_not_trained_again_and_other_data_are_refused(seen: Pa
         small_fit(seen, run_folder, epochs=3)
 
 
-def test_the_export_is_what_the_classifier_takes_and_equals_torch(seen: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_the_export_is_what_the_classifier_takes_and_equals_torch(
+    data: Path, seen: Path, run_folder: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(run_folder, tmp_path / "run")
-    assert app.main(["export", "--seen", str(seen), "--run", str(run), "--notes", "Mind the wall."]) == 0
+    words = ["export", "--seen", str(seen), "--truth", str(data / "table.csv"), "--run", str(run)]
+    assert app.main([*words, "--notes", "Mind the wall."]) == 0
+    report = json.loads((run / "report.json").read_text())
+    assert report["stick"]["tip_off_by_a_tenth"] == 0 and 0 < report["stick"]["sticks"] < POSES_MADE / 2
     # Without --output nothing shipped is overwritten.
     card, file = load_card(run / "model")
     assert card.notes == "Mind the wall." and "80 pictures of 20 people" in card.data

@@ -109,13 +109,14 @@ def test_without_neutral_the_labels_close_up() -> None:
 
 def test_folds_of_trees_give_a_report_with_every_figure(table: Path, tmp_path: Path) -> None:
     words = ["fit", "--table", str(table), "--model", "angles_rf", "--folds", "3", "--poses-only", *FAST]
-    assert app.main([*words, "--run", str(tmp_path)]) == 0
+    assert app.main([*words, "--run", str(tmp_path), "--truth", str(table)]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     wanted = {"top1", "macro_f1", "top2", "kappa", "ece", "by_view", "per_class", "confusion", "coverage", "classes",
               "samples", "people", "top1_interval_by_person", "risk_coverage", "look_alikes", "folds"}  # fmt: skip
     assert wanted <= set(report)
     assert report["top1"] > 0.3 and len(report["folds"]) == 3 and "people" in report["groups"]
     assert np.sum(report["confusion"]) == report["samples"]
+    assert report["stick"]["tip_error_median"] == 0 and 0 < report["validity"]["all"] <= 1
 
 
 def test_trees_have_no_weights_to_begin_with(capsys: pytest.CaptureFixture[str], table: Path, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_convolutions_become_int8_and_the_graph_does_not(model_file: Path, tmp_p
         ("FP32", "onnxruntime"), ("FP32", "openvino"), ("INT8", "onnxruntime"), ("INT8", "openvino"),
     ]  # fmt: skip
     assert rows[1].same_answer == 1 and min(row.same_answer for row in rows) >= 0.9
+    assert rows[1].largest_logit_gap < export.PARITY_BOUND < rows[2].largest_logit_gap < quantise.LOGIT_BOUND
     assert all(0 < row.best_ms <= row.median_ms for row in rows)
     settings = {"backbone": "mobilenet_v3_small", "pretrained": False}
     trained = {"network": "geopose", "settings": settings, "data_sha256": "ab" * 32}

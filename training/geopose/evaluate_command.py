@@ -13,9 +13,9 @@ from stages.classes import ClassFile, load_classes
 from training.data.table import read_table
 from training.geopose import measure
 from training.geopose.data import PoseTable, pose_table, with_hand
-from training.geopose.parts import add_hand_argument
+from training.geopose.parts import add_hand_argument, add_truth_argument
 from training.geopose.served import ServedModel
-from training.geopose.validity import stick_errors, validity
+from training.geopose.validity import keypoint_figures
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate`."""
     parser.add_argument("--model", type=Path, default=Path("geopose"), help="model folder (default: the shipped one)")
     parser.add_argument("--data", type=Path, required=True, help="table of keypoints, or a folder that `see` wrote")
-    parser.add_argument("--truth", type=Path, help="table of the same pictures with the true stick, to compare with")
+    add_truth_argument(parser)
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--classes", type=Path, help="class file (default: the model's own)")
     add_hand_argument(parser)
@@ -61,11 +61,9 @@ def evaluate(
     figures |= {
         "hand_mistaken": float(table.wrong_hand.mean()),
         "temperature": model.temperature, "threshold": model.threshold, "runtime": model.runtime,
-        "with_crop": float(table.crop_present.mean()), "validity": validity(table.keypoints),
+        "with_crop": float(table.crop_present.mean()),
     }  # fmt: skip
-    if truth:
-        figures["stick"] = stick_errors(rows, read_table(truth, classes.names))
-    return figures
+    return figures | keypoint_figures(rows, read_table(truth, classes.names) if truth else None)
 
 
 def _figures(model: ServedModel, table: PoseTable, classes: ClassFile) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from training.geopose.data import PoseTable, load_table
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
 from training.geopose.fit import load_weights, read_checkpoint
 from training.geopose.judge import calibrate, figures_of, judge
-from training.geopose.parts import Parts, add_data_arguments, load_parts
+from training.geopose.parts import Parts, add_data_arguments, add_truth_argument, keypoint_figures_of, load_parts
 from training.geopose.quantise import (
     CALIBRATION_SAMPLES,
+    LOGIT_BOUND,
     PrecisionRow,
     by_precision,
     compare_precisions,
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
     add_data_arguments(parser)
+    add_truth_argument(parser)
     parser.add_argument("--output", type=Path, help="model folder to write (default RUN/model)")
     parser.add_argument("--int8", action="store_true",
                         help="also quantise to INT8, measured against FP32, into RUN/int8")  # fmt: skip
@@ -82,11 +84,17 @@ def run(args: argparse.Namespace) -> int:
     if args.int8:
         precisions = _int8(file, args.run / "int8", parts, temperature, threshold)
         figures["precisions"] = msgspec.to_builtins(precisions)
-        card(args.run / "int8", metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
+        if (gap := max(row.largest_logit_gap for row in precisions)) <= LOGIT_BOUND:
+            card(args.run / "int8", metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
+        else:
+            shutil.rmtree(args.run / "int8")
+            log.warning("INT8 moves a logit by %.2f, which is more than %.2f: it is not kept, use the FP32 model", gap,
+                        LOGIT_BOUND)  # fmt: skip
     if args.ir:
         _ir(model, file, args.ir, parts.test)
         card(args.ir, metrics=metrics, notes=notes, file="model.xml")
     explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
+    figures |= keypoint_figures_of(args.seen, classes, parts.test.people, args.truth)
     facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold, "data": data, "notes": notes}
     _report(args.run, figures | facts, trained)
     return 0

@@ -21,7 +21,14 @@ from training.geopose.batches import Mixture
 from training.geopose.fit import data_hash, fit, load_weights, read_checkpoint
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
-from training.geopose.parts import add_data_arguments, load_exact, load_parts, load_source
+from training.geopose.parts import (
+    add_data_arguments,
+    add_truth_argument,
+    keypoint_figures_of,
+    load_exact,
+    load_parts,
+    load_source,
+)
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 from training.stick.export import git_revision
@@ -40,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=int, help="measure by so many folds instead of training one model to ship")
     parser.add_argument("--poses-only", action="store_true", help="with --folds: leave out the class neutral")
     parser.add_argument("--exact", type=Path, help="folder that `see --truth` wrote: further samples")
+    add_truth_argument(parser)
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
     parser.add_argument("--drawn", type=int,
                         help=f"samples drawn an epoch (default {DRAWN}; with a bare table, folds or a class file of "
@@ -123,6 +131,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     facts = {name: state[name] for name in ("settings", "data_sha256", "revision", "epoch")}
     return {
         **judge(network, test, classes, temperature, threshold),
+        **keypoint_figures_of(args.seen, classes, test.people, args.truth),
         "temperature": temperature, "threshold": threshold, "training": facts,
     }  # fmt: skip
 
@@ -133,6 +142,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
         if not is_network(args.model):
             raise UserError(f"--start gives a network its weights, and {args.model} is none; leave it out")
         log.warning("every fold begins with %s: what that has seen of the people here flatters the figures", args.start)
+    keypoints = keypoint_figures_of(args.seen, classes, None, args.truth)
     table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
     table = table.mirrored(table.wrong_hand)
     if args.graph_only:
@@ -149,4 +159,4 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
         "settings": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
         "data_sha256": data_hash(replace(mixture, table=table), table), "revision": git_revision(),
     }  # fmt: skip
-    return {**fold_report(result, table, classes, groups), "training": facts}
+    return {**fold_report(result, table, classes, groups), **keypoints, "training": facts}

@@ -11,8 +11,10 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.classes import ClassFile
+from training.data.table import read_table
 from training.geopose.data import PoseTable, load_table, split_table, with_anything_seen
 from training.geopose.folds import with_groups
+from training.geopose.validity import keypoint_figures
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,23 @@ def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> Po
     if not (source / "table.csv").is_file():
         raise UserError(f"there is no table.csv in {source}; make it with `arnis-train see`")
     return load_table(source / "table.csv", classes.names, source / "crops", hand)
+
+
+def keypoint_figures_of(
+    source: Path, classes: ClassFile, people: np.ndarray | None, truth: Path | None
+) -> dict[str, dict[str, float]]:
+    """`keypoint_figures` of the rows of a source that show `people`, as `Parts` names them, or of all rows."""
+    rows = read_table(source if source.is_file() else source / "table.csv", classes.names)
+    if people is not None:
+        names = rows.groups if (rows.groups != "").all() else np.arange(len(rows)).astype(str)
+        rows = rows.select(np.isin(names, people))
+    return keypoint_figures(rows, read_table(truth, classes.names) if truth else None)
+
+
+def add_truth_argument(parser: argparse.ArgumentParser) -> None:
+    """For what is said of keypoints that were seen."""
+    parser.add_argument("--truth", type=Path,
+                        help="table of the same pictures with the true stick, to compare with")  # fmt: skip
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,11 @@ _SIDE_ON = 0.15
 """Torsos; shoulders or hips nearer to each other than this have no left and right."""
 
 
+def keypoint_figures(seen: Table, truth: Table | None) -> dict[str, dict[str, float]]:
+    """`validity` of what was seen and, where the truth is known, `stick`: its `stick_errors`."""
+    return {"validity": validity(seen.keypoints)} | ({"stick": stick_errors(seen, truth)} if truth else {})
+
+
 def validity(keypoints: np.ndarray) -> dict[str, float]:
     """Share of the poses (N, 19, 3) that pass each check, and all of them; a check that lacks its points is passed."""
     points = np.where((keypoints[..., 2] >= PRESENT_CONFIDENCE)[..., None], keypoints[..., :2], np.nan)
