@@ -125,6 +125,23 @@ def test_the_same_seed_gives_the_same_batches_and_another_epoch_gives_others(cac
     assert not np.array_equal(first.images, other.images)
 
 
+def test_what_a_network_finds_hard_is_drawn_twice_as_often(net: StickNet, tmp_path: Path) -> None:
+    keypoints, images = [], []
+    for k in range(6):
+        image, person = np.full((CACHE_PX, CACHE_PX, 3), 40 * k, np.uint8), someone()
+        stick = add_stick(image, person, np.random.default_rng(k))
+        assert stick is not None
+        person[GRIP], person[TIP] = (*stick.grip, 1), (*stick.tip, 1)
+        images.append(image)
+        keypoints.append(person)
+    save_samples(tmp_path, "train", images, keypoints, [person[:17] for person in keypoints])
+    shards = load_samples(tmp_path, "train")
+    hard = fit.hardest(net, shards[0])
+    assert hard.sum() == 2
+    loader = Loader(shards, 4, 3, 0.5, [hard])
+    assert sorted(index for _, index in loader._pictures) == sorted([*range(6), *np.flatnonzero(hard).tolist()])
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_warped_body_has_its_left_wrist_where_the_picture_shows_it(mirrored: bool) -> None:
     warp, body = Warp((180.0, 150.0), 200.0, 0.4, mirrored), someone()[:17]

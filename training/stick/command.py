@@ -31,7 +31,7 @@ from training.weights import WEIGHTS_FILE, weights_file
 
 log = logging.getLogger(__name__)
 
-_FRAMES_PER_CLIP = 60
+_FRAMES_PER_CLIP = 150
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=0, help="judge at most so many pictures of a split or clip")
     others = parser.add_argument_group("instead of training")
     others.add_argument("--int8", action="store_true", help="quantise --model and judge it by its keypoints")
-    others.add_argument("--judge", action="store_true", help="judge --model by all of --table, whom it has never met")
+    judged = "judge --model by all of --table, whom it has never met, and by sticks drawn into --clips"
+    others.add_argument("--judge", action="store_true", help=judged)
     others.add_argument("--agree", type=Path, metavar="CLIPS", help="agreement of --model with MoveNet Thunder")
     others.add_argument("--model", help="a shipped model's name or a model folder (default: the --output of --kind)")
     others.add_argument("--json", type=Path, help="also write the figures of --judge or --agree to this file")
@@ -118,22 +119,33 @@ def run_fused(args: argparse.Namespace, output: Path) -> int:
 
 def run_judge(args: argparse.Namespace, model: str) -> int:
     """Print a stick detector's figures on every picture of a table."""
-    if args.table is None:
-        raise UserError("--judge needs --table: pictures of people whom the model has never met")
+    if args.table is None and args.clips is None:
+        raise UserError("--judge needs --table, pictures of people whom the model has never met, or --clips")
     card, file = load_card(model)
     if card.architecture != KINDS["heatmap"].architecture:
         raise UserError(f"--judge knows stick detectors with heatmaps, and {model} is of {card.architecture}")
-    outcomes = evaluate.outcomes(evaluate.StickModel(file), evaluate.seen_rows(args.table, limit=args.limit))
-    if not any(outcome.visible for outcome in outcomes):
-        raise UserError(f"{args.table} shows nobody with a stick; give a table with grip and tip")
-    threshold = card.threshold or 0.0
-    figures = {"all": evaluate.summarise(outcomes, threshold)} | evaluate.by_view(outcomes, threshold)
+    stick, threshold = evaluate.StickModel(file), card.threshold or 0.0
+    figures = {}
+    if args.table is not None:
+        outcomes = evaluate.outcomes(stick, evaluate.seen_rows(args.table, limit=args.limit))
+        if not any(outcome.visible for outcome in outcomes):
+            raise UserError(f"{args.table} shows nobody with a stick; give a table with grip and tip")
+        figures = {"all": evaluate.summarise(outcomes, threshold)} | evaluate.by_view(outcomes, threshold)
+    if args.clips is not None:
+        figures |= drawn_figures(stick, video_files(args.clips), threshold)
     text = json.dumps({"model": model, "threshold": threshold, "views": figures}, indent=1)
     sys.stdout.write(text + "\n")
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(text + "\n")
     return 0
+
+
+def drawn_figures(model: evaluate.StickModel, clips: list[Path], threshold: float) -> dict[str, dict[str, float]]:
+    """Figures of sticks drawn into real clips, of all and by clip; none where no hand is seen."""
+    outcomes = evaluate.drawn_outcomes(model, clips)
+    whole = {"drawn_into_clips": evaluate.summarise(outcomes, threshold)} if outcomes else {}
+    return whole | evaluate.by_view(outcomes, threshold)
 
 
 def run_int8(args: argparse.Namespace, model: str) -> int:
@@ -209,6 +221,7 @@ def judge(
     if clips is not None:
         presence = evaluate.clip_presence(model, video_files(clips))
         metrics["false_rate_on_clips_without_stick"] = evaluate.false_rates(presence, threshold)
+        metrics |= drawn_figures(model, video_files(clips), threshold)
     metrics["aims"] = evaluate.aims(metrics.get("test", {}), metrics.get("false_rate_on_clips_without_stick", {}))
     metrics |= evaluate.times(file)
     for name, value in metrics.items():

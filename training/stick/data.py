@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ MIN_VISIBLE_TORSO = 0.15
 _STRANGE_TORSOS = 0.4
 """Torso lengths. Of 2,173 renders, a fifth with bystanders, 3 % lie above it and 95 % below the half of it."""
 _REPEAT_EMPTY = 3  # renders without a stick are few, and without a counterweight every render seems to hold one
+_REPEAT_HARD = 2
 
 
 Find = Callable[[np.ndarray, str], np.ndarray | None]
@@ -239,14 +240,25 @@ def target_of(keypoints: np.ndarray, warp: Warp) -> np.ndarray:
 class Loader:
     """Batches of one epoch after another; the order and every random choice follow from seed, epoch and index."""
 
-    def __init__(self, shards: list[Samples], batch: int, seed: int, clip_share: float) -> None:
+    def __init__(
+        self,
+        shards: list[Samples],
+        batch: int,
+        seed: int,
+        clip_share: float,
+        hard: Sequence[np.ndarray] | None = None,
+    ) -> None:
+        """`hard`: bool (N,) of each shard, which of its pictures are drawn `_REPEAT_HARD` times as often."""
         self._shards, self._batch, self._seed = shards, batch, seed
         pictures = [
             (s, i)
             for s, shard in enumerate(shards)
             if not shard.drawable
             for i in range(len(shard))
-            for _ in range(1 if np.isfinite(shard.keypoints[i, GRIP, 0]) else _REPEAT_EMPTY)
+            for _ in range(
+                (1 if np.isfinite(shard.keypoints[i, GRIP, 0]) else _REPEAT_EMPTY)
+                * (_REPEAT_HARD if hard is not None and hard[s][i] else 1)
+            )
         ]
         frames = [(s, i) for s, shard in enumerate(shards) for i in range(len(shard)) if shard.drawable]
         self._pictures, self._frames, self._clip_share = pictures, frames, clip_share

@@ -18,7 +18,17 @@ from engine.clock import NS_PER_MS, now_ns
 from stages.runtime import RUNTIMES, Backend, Network, load_network
 from stages.skeleton import GRIP, TIP
 from stages.stick_crop import from_crop, stick_crop, stick_inputs
-from training.stick.clips import HELD_OUT, frames_with_person, keypoints_finder, served_detector
+from training.stick.clips import (
+    HELD_OUT,
+    Follower,
+    body_detector,
+    clip_frames,
+    frames_with_person,
+    keypoints_finder,
+    served_detector,
+    step_for,
+)
+from training.stick.composite import add_stick
 from training.stick.data import MIN_VISIBLE_TORSO, Row, is_somebody_else, read_picture, read_table, visible_length
 
 log = logging.getLogger(__name__)
@@ -194,6 +204,28 @@ def false_rates(presence: dict[str, np.ndarray], threshold: float) -> dict[str, 
         if members:
             rates[name] = float((np.concatenate([presence[m] for m in members]) >= threshold).mean())
     return {name: round(rate, 4) for name, rate in rates.items()}
+
+
+def drawn_outcomes(model: Any, clips: Sequence[Path], frames_per_clip: int = 150, seed: int = 0) -> list[Outcome]:
+    """Answers to sticks that are drawn into frames of real clips, beside where they were drawn; the clip is the view.
+
+    Clips held out of training where there are such, else all. The hand is where MoveNet Thunder sees it, the crop where
+    the program would look.
+    """
+    rng = np.random.default_rng(seed)
+    judged = []
+    for clip in [clip for clip in clips if clip.stem in HELD_OUT] or clips:
+        true, told = Follower(body_detector()), Follower(served_detector())
+        for index, frame in clip_frames(clip, step_for(clip, frames_per_clip)):
+            person = true.look(index, frame)
+            if person is None or (stick := add_stick(frame, person.keypoints, rng)) is None:
+                continue
+            seen = told.look(index, frame, beside=person)
+            keypoints = np.concatenate([person.keypoints, [[*stick.grip, 1], [*stick.tip, 1]]]).astype(np.float32)
+            if seen is not None and _judgeable(keypoints, frame.shape[1], frame.shape[0]):
+                row = Row(clip, keypoints, "test", clip.stem, clip.stem, "")
+                judged.append(judge_answer(row, model(frame, seen.keypoints)))
+    return judged
 
 
 def milliseconds(networks: Mapping[str, Network], runs: int = 100) -> dict[str, dict[str, float]]:

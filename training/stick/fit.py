@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from engine.clock import now_ns
 from engine.errors import UserError
-from training.stick.data import Batch, Loader, load_samples
+from training.stick.data import Batch, Loader, Samples, load_samples, make_sample
 from training.stick.export import load_weights
 from training.stick.network import MAP_SIZE, Maps, StickNet
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _END_SIGMA = 1.0
 _SHAFT_SIGMA = 1.0
 _SHAFT_WEIGHT = 10.0
+_FINE_TUNING = 0.5
+"""Of the rates, for weights that know sticks already."""
 _BFLOAT16: bool = torch.cpu._is_avx512_bf16_supported()
 """Emulated, it makes a step eight times slower than float32 (9.5 against 1.2 s of CPU for 16 crops)."""
 
@@ -36,7 +38,7 @@ class FitSettings(msgspec.Struct, frozen=True, kw_only=True):
     samples_per_epoch: int = 6400
     batch: int = 16
     seed: int = 7
-    clip_share: float = 0.25
+    clip_share: float = 0.4
     """Share of real frames (with drawn sticks or none) in an epoch."""
     head_rate: float = 2e-3
     backbone_rate: float = 4e-4
@@ -74,17 +76,14 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     net = (StickNet() if init is None else load_weights(init)).to(memory_format=torch.channels_last)
     average = copy.deepcopy(net)
     run_depthwise_in_float32(net)
-    optimiser = torch.optim.AdamW(
-        net.parameter_groups(settings.head_rate, settings.backbone_rate), weight_decay=settings.weight_decay
-    )
+    rates = [rate * (1 if init is None else _FINE_TUNING) for rate in (settings.head_rate, settings.backbone_rate)]
+    optimiser = torch.optim.AdamW(net.parameter_groups(*rates), weight_decay=settings.weight_decay)
     steps = settings.epochs * (settings.samples_per_epoch // settings.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [settings.head_rate, settings.backbone_rate], total_steps=steps, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.1)
+    loader = _loader(cache, settings, None if init is None else average)
     first = _resume(run, net, average, optimiser, schedule) if resume else 0
     for epoch in range(first, settings.epochs):
         started_ns = now_ns()
-        loader = _loader(cache, settings)  # anew each epoch: renders may still be coming in
         means = _epoch(net, average, loader, epoch, settings, optimiser, schedule)
         state = {"net": net.state_dict(), "average": average.state_dict(), "epoch": epoch + 1}
         state |= {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
@@ -94,12 +93,28 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     return run / "weights.pt"
 
 
-def _loader(cache: Path, settings: FitSettings) -> Loader:
+def _loader(cache: Path, settings: FitSettings, begun: StickNet | None) -> Loader:
+    """`begun`: weights that know sticks already; what they find hard is drawn more often."""
     shards = load_samples(cache, "train") + load_samples(cache, "clips")
     if not shards:
         raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
     log.info("training on %d crops", sum(map(len, shards)))
-    return Loader(shards, settings.batch, settings.seed, settings.clip_share)
+    hard = None if begun is None else [hardest(begun, shard) for shard in shards]
+    return Loader(shards, settings.batch, settings.seed, settings.clip_share, hard)
+
+
+def hardest(net: StickNet, samples: Samples) -> np.ndarray:
+    """bool (N,): the third of the crops, as they are served, at which a network's loss is largest; none of real frames,
+    into which sticks are drawn anew each time."""
+    if samples.drawable:
+        return np.zeros(len(samples), bool)
+    net.eval()
+    rng, losses = np.random.default_rng(0), []
+    with torch.no_grad():
+        for index in tqdm(range(len(samples)), "find hard cases", disable=None):
+            image, body, target = make_sample(samples, index, rng, augment=False)
+            losses.append(float(batch_losses(net, Batch(*(part[None].copy() for part in (image, body, target)))).total()))
+    return np.asarray(losses > np.quantile(losses, 2 / 3))
 
 
 def _epoch(
