@@ -112,8 +112,8 @@ def hardest(net: StickNet, samples: Samples) -> np.ndarray:
     rng, losses = np.random.default_rng(0), []
     with torch.no_grad():
         for index in tqdm(range(len(samples)), "find hard cases", disable=None):
-            image, body, target = make_sample(samples, index, rng, augment=False)
-            losses.append(float(batch_losses(net, Batch(*(part[None].copy() for part in (image, body, target)))).total()))
+            parts = make_sample(samples, index, rng, augment=False)
+            losses.append(float(batch_losses(net, Batch(*(part[None].copy() for part in parts))).total()))
     return np.asarray(losses > np.quantile(losses, 2 / 3))
 
 
