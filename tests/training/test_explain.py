@@ -208,7 +208,7 @@ def test_a_left_hander_is_explained_in_their_own_picture() -> None:
     [
         (["--seen", "gone", "--class", "high_five"], "--class high_five is not in the class file"),
         (["--picture", "gone.jpg"], "gone.jpg does not exist"),
-        (["--seen", "gone"], "table.csv"),
+        (["--seen", "gone"], "gone does not exist"),
     ],
 )
 def test_mistakes_end_in_one_sentence(

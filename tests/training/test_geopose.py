@@ -107,18 +107,18 @@ def test_too_few_people_to_split_are_told_in_a_sentence() -> None:
         split_table(replace(table, splits=np.array(["train", "test"] * 30)))
 
 
-def options(*words: str) -> argparse.Namespace:
+def options(seen: Path, *words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     fit_command.add_arguments(parser)
-    return parser.parse_args(["--seen", "a_folder", *words])
+    return parser.parse_args(["--seen", str(seen), *words])
 
 
-def test_poses_of_ones_own_are_not_mixed_with_samples_of_the_shipped_ones() -> None:
-    assert fit_command.drawn_samples(options()) == fit_command.DRAWN
-    assert fit_command.drawn_samples(options("--classes", "mine.toml")) == 0
-    assert fit_command.drawn_samples(options("--classes", "mine.toml", "--statistics", "mine.json")) > 0
-    assert fit_command.drawn_samples(options("--classes", "mine.toml", "--drawn", "5")) == 5
-    assert fit_command.drawn_samples(options("--folds", "5")) == 0
+def test_poses_of_ones_own_are_not_mixed_with_samples_of_the_shipped_ones(seen: Path) -> None:
+    assert fit_command.drawn_samples(options(seen)) == fit_command.DRAWN
+    assert fit_command.drawn_samples(options(seen, "--classes", "mine.toml")) == 0
+    assert fit_command.drawn_samples(options(seen, "--classes", "mine.toml", "--statistics", "mine.json")) > 0
+    assert fit_command.drawn_samples(options(seen, "--classes", "mine.toml", "--drawn", "5")) == 5
+    assert fit_command.drawn_samples(options(seen, "--folds", "5")) == 0
 
 
 def test_exact_samples_of_validation_and_test_people_are_left_out() -> None:
@@ -284,7 +284,7 @@ def test_with_too_few_people_to_be_certain_the_surest_threshold_is_taken() -> No
 
 def test_mistakes_end_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["fit", "--seen", str(tmp_path), "--run", str(tmp_path)]) == 2
-    assert "arnis-train see" in capsys.readouterr().err
+    assert "holds no table.csv" in capsys.readouterr().err
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "arnis-train label" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"statistics .*gone\.json do not exist"):

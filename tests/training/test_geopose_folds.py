@@ -152,6 +152,7 @@ def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str
         assert app.main(["ablate", "--table", str(table), "--run", str(tmp_path), "--variants", word]) == 2
         assert said in capsys.readouterr().err
     assert parse_variant("geopose+mixup=0.4+crop=off").changes == ("mixup=0.4",)
+    assert "geopose+crop_faults=false" in effect_variants("geopose", True, [])
     assert "geopose_graph+without=jitter" in effect_variants("geopose_graph", False, [])
     assert "geopose_graph+correct=evidence" in effect_variants("geopose_graph", False, ["forearm", "evidence"])
 

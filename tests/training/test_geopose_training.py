@@ -123,6 +123,10 @@ def test_faults_can_be_left_out_one_by_one_or_all() -> None:
     assert not any(getattr(none, field.name) for field in fields(KeypointFaults))
     with pytest.raises(UserError, match="no keypoint fault 'jiter'"):
         Mixture(None).as_told(FitSettings(without=("jiter",)))
+    told = Mixture(None).as_told(FitSettings(strengths=("node_dropout:0.1",), crop_faults=False))
+    assert told.faults.node_dropout == told.mild_faults.node_dropout == 0.1 and not told.crop_faults
+    with pytest.raises(UserError, match="node_dropout:0.1"):
+        Mixture(None).as_told(FitSettings(strengths=("node_dropout",)))
 
 
 def test_settings_are_changed_by_text() -> None:

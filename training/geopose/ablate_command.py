@@ -11,7 +11,7 @@ import msgspec
 
 from engine.errors import UserError
 from stages.classes import load_classes
-from training.data.table import read_table
+from training.data.readers import read_any
 from training.geopose.ablation import (
     Variant,
     effect_variants,
@@ -21,7 +21,7 @@ from training.geopose.ablation import (
 )
 from training.geopose.ablation_report import write_comparison
 from training.geopose.corrected import corrected
-from training.geopose.data import PoseTable, pose_table, with_hand
+from training.geopose.data import PoseTable, crops_of, pose_table, with_hand
 from training.geopose.fit_command import add_settings_arguments, settings_of
 from training.geopose.folds import with_groups, without_neutral
 from training.geopose.parts import add_data_arguments
@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings_arguments(parser)
 
 
-def corrected_before(folder: Path | None) -> str:
-    """How `see` corrected the sticks of its folder; empty where it did not."""
-    file = folder / DETECTORS_FILE if folder else None
-    if file is None or not file.is_file():
+def corrected_before(source: Path) -> str:
+    """How `see` corrected the sticks of its folder; empty where it did not, or made no such folder."""
+    file = source / DETECTORS_FILE
+    if not file.is_file():
         return ""
     detectors = msgspec.json.decode(file.read_bytes(), type=Detectors)
     return "" if detectors.truth or detectors.correct == "off" else detectors.correct
@@ -55,13 +55,12 @@ def corrected_before(folder: Path | None) -> str:
 def run(args: argparse.Namespace) -> int:
     """Train what has not been trained, write and print the comparison; 0 on success."""
     classes = load_classes(args.classes)
-    folder = args.seen if args.seen.is_dir() else None
-    before = corrected_before(folder)
+    before = corrected_before(args.seen)
     named = [*(args.variants or []), *([args.effects] if args.effects else [])]
     if before and any(parse_variant(text).correct != "off" for text in named):
-        raise UserError(f"the sticks in {folder} are corrected already ({before}); look again with `see --correct off`")
-    rows = with_hand(read_table(folder / "table.csv" if folder else args.seen, classes.names), args.hand)
-    crops = folder / "crops" if folder else None
+        again = "look again with `see --correct off`"
+        raise UserError(f"the sticks in {args.seen} are corrected already ({before}); {again}")
+    rows, crops = with_hand(read_any(args.seen, classes.names), args.hand), crops_of(args.seen)
     poses = without_neutral(pose_table(rows, classes.names), classes)[1] if args.poses_only else classes
 
     @cache

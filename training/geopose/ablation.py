@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -74,8 +75,9 @@ def effect_variants(base: str, has_crops: bool, corrections: Sequence[str]) -> l
     faults = [f"without={field.name}" for field in fields(KeypointFaults)]
     parts = [f"drop_edge={0 if settings.drop_edge else 0.1}", f"edge_noise={0 if settings.edge_noise else 0.02}",
              f"mixup={0 if settings.mixup else 0.4}", f"arcface={0 if settings.arcface else 0.3}",
-             f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults]  # fmt: skip
-    parts += ["crop=off"] if has_crops else []
+             f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults,
+             f"hard_negatives={0 if settings.hard_negatives else 0.1}", "strengths=node_dropout:0.1"]  # fmt: skip
+    parts += ["crop_faults=false", "crop=off"] if has_crops else []
     parts += [f"correct={method}" for method in corrections]
     return [base, *(f"{base}+{part}" for part in parts)]
 
@@ -96,7 +98,7 @@ def run_variants(
         told = settings.changed(variant.changes)
         facts = {"settings": json.loads(json.dumps(asdict(told))), "folds": folds,
                  "data_sha256": data_hash(Mixture(table), table)}  # fmt: skip
-        folder = run / variant.text.replace("=", "-").replace(",", "-")
+        folder = run / re.sub("[=,:]", "-", variant.text)
         known = folder / "outcome.json"
         if known.is_file() and (entry := json.loads(known.read_text()))["facts"] == facts:
             outcomes.append(Outcome(variant.text, entry["figures"], np.array(entry["right"], bool)))

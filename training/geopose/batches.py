@@ -56,6 +56,7 @@ class Mixture:
     crop_dropout: float = 0.3
     hand_known: float = 0.6
     """Share of the pictures with a mistaken hand in which it is put right: in a video, votes over time do that."""
+    crop_faults: bool = True
     faults: KeypointFaults = KeypointFaults()
     """Of true keypoints."""
     mild_faults: KeypointFaults = MILD_FAULTS
@@ -79,20 +80,18 @@ class Mixture:
 
     def as_told(self, settings: FitSettings) -> Mixture:
         """With the faults that the settings ask for; raises UserError for a fault that there is not."""
-        known = {field.name for field in fields(KeypointFaults)}
-        for name in settings.without:
-            if name not in known:
-                raise UserError(f"there is no keypoint fault {name!r}; there are {', '.join(sorted(known))}")
-        off = dict.fromkeys(settings.without, 0.0)
+        told = _strengths(settings)
         kinds = {
             "mild": self.mild_faults,
             "full": self.faults,
-            "none": replace(MILD_FAULTS, **dict.fromkeys(known, 0.0)),
+            "none": replace(MILD_FAULTS, **{field.name: 0.0 for field in fields(KeypointFaults)}),
         }
         if settings.faults not in kinds:
             raise UserError(f"faults={settings.faults} makes no sense; choose {', '.join(kinds)}")
-        mild = kinds[settings.faults]
-        return replace(self, faults=replace(self.faults, **off), mild_faults=replace(mild, **off))
+        return replace(
+            self, faults=replace(self.faults, **told), mild_faults=replace(kinds[settings.faults], **told),
+            crop_faults=settings.crop_faults,
+        )  # fmt: skip
 
 
 def training_batches(
@@ -120,6 +119,22 @@ def training_batches(
         yield _altered(np.concatenate(faulty), table, np.concatenate(crops), settings, rng, neutral)
 
 
+def _strengths(settings: FitSettings) -> dict[str, float]:
+    """Of the keypoint faults that the settings change; raises UserError for one that makes no sense."""
+    told = dict.fromkeys(settings.without, 0.0)
+    for text in settings.strengths:
+        name, _, strength = text.partition(":")
+        try:
+            told[name] = float(strength)
+        except ValueError:
+            raise UserError(f"strengths={text} makes no sense; write such as node_dropout:0.1") from None
+    known = sorted(field.name for field in fields(KeypointFaults))
+    for name in told:
+        if name not in known:
+            raise UserError(f"there is no keypoint fault {name!r}; there are {', '.join(known)}")
+    return told
+
+
 def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
     """The table as it is, in order, for measuring."""
     for start in range(0, len(table), size):
@@ -134,7 +149,8 @@ def _pictured(
     """Faulty keypoints, the samples without their crops, and the augmented crops of those that keep theirs."""
     part = part.mirrored(part.wrong_hand & (rng.random(len(part)) < mixture.hand_known))
     present = part.crop_present * (rng.random(len(part)) >= mixture.crop_dropout)
-    crop = _augmented(part.crops[present > 0], rng) if len(part.crops) else NO_CROPS
+    crop = part.crops[present > 0] if len(part.crops) else NO_CROPS
+    crop = _augmented(crop, rng) if mixture.crop_faults else crop
     bare = replace(part, crops=NO_CROPS, crop_present=present.astype(np.float32))
     return augment_keypoints(part.keypoints, rng, faults), bare, crop
 

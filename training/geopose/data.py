@@ -9,7 +9,8 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, mirror_keypoints
-from training.data.table import Table, read_table
+from training.data.readers import read_any
+from training.data.table import Table
 
 NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
 SPLIT_NAMES = ("train", "val", "test")
@@ -79,13 +80,19 @@ def keypoint_table(keypoints: np.ndarray, labels: np.ndarray) -> PoseTable:
 def load_table(
     table: Path, class_names: tuple[str, ...], crops: Path | None = None, hand: str | None = None
 ) -> PoseTable:
-    """Read a table of keypoints (`training.data.table`) and, with `crops`, the files 00000.npy, ... that hold its hand
-    crops in the same order.
+    """Read a table of keypoints in any form and, with `crops`, the files 00000.npy, ... that hold its hand crops in the
+    same order.
 
     Left-handers are mirrored, `hand` being the one that really holds the stick in every row. Raises UserError when a
     file is missing or does not fit.
     """
-    return pose_table(with_hand(read_table(table, class_names), hand), class_names, crops)
+    return pose_table(with_hand(read_any(table, class_names), hand), class_names, crops)
+
+
+def crops_of(source: Path) -> Path | None:
+    """The hand crops of a folder that `see` wrote; None for any other table."""
+    crops = source / "crops"
+    return crops if crops.is_dir() else None
 
 
 def with_hand(rows: Table, hand: str | None) -> Table:

@@ -10,9 +10,9 @@ from typing import Any
 
 from stages.cards import load_model_classes
 from stages.classes import ClassFile, load_classes
-from training.data.table import read_table
+from training.data.readers import read_any
 from training.geopose import measure
-from training.geopose.data import PoseTable, pose_table, with_hand
+from training.geopose.data import PoseTable, crops_of, pose_table, with_hand
 from training.geopose.parts import add_hand_argument, add_truth_argument
 from training.geopose.served import ServedModel
 from training.geopose.validity import keypoint_figures
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate`."""
     parser.add_argument("--model", type=Path, default=Path("geopose"), help="model folder (default: the shipped one)")
-    parser.add_argument("--data", type=Path, required=True, help="table of keypoints, or a folder that `see` wrote")
+    parser.add_argument("--data", type=Path, required=True, help="table of keypoints in any form, or a folder that `see` wrote")
     add_truth_argument(parser)
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--classes", type=Path, help="class file (default: the model's own)")
@@ -52,9 +52,8 @@ def evaluate(
     Where the hand was mistaken, as far as the table or `hand` tells, `hand_known` has the figures with it put right, as
     votes over a video do.
     """
-    folder = data if data.is_dir() else None
-    rows = with_hand(read_table(folder / "table.csv" if folder else data, classes.names), hand)
-    table = pose_table(rows, classes.names, folder / "crops" if folder else None)
+    rows = with_hand(read_any(data, classes.names), hand)
+    table = pose_table(rows, classes.names, crops_of(data))
     figures = _figures(model, table, classes)
     if table.wrong_hand.any():
         figures["hand_known"] = measure.summary(_figures(model, table.mirrored(table.wrong_hand), classes))
@@ -63,7 +62,7 @@ def evaluate(
         "temperature": model.temperature, "threshold": model.threshold, "runtime": model.runtime,
         "with_crop": float(table.crop_present.mean()),
     }  # fmt: skip
-    return figures | keypoint_figures(rows, read_table(truth, classes.names) if truth else None)
+    return figures | keypoint_figures(rows, read_any(truth, classes.names) if truth else None)
 
 
 def _figures(model: ServedModel, table: PoseTable, classes: ClassFile) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from stages.classes import load_classes
-from training.data.table import read_table
+from training.data.readers import read_any
 from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.data import PoseTable, load_table
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
         log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
-    rows = read_table(args.seen if args.seen.is_file() else args.seen / "table.csv", classes.names)
+    rows = read_any(args.seen, classes.names)
     data, notes = args.data_text or data_text(rows), args.notes or notes_text(rows, args.seen, bool(args.transfer))
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
                    data=data)  # fmt: skip

@@ -18,6 +18,7 @@ from stages.classes import ClassFile, load_classes
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
+from training.geopose.data import crops_of
 from training.geopose.fit import data_hash, fit, load_weights, read_checkpoint
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, or go on where it stopped; 0 on success."""
     classes = load_classes(args.classes)
     # A model that takes crops would be shown some when it is served, whatever it was trained on.
-    args.model = args.model or ("geopose_graph" if args.graph_only or args.seen.is_file() else "geopose")
+    args.model = args.model or ("geopose_graph" if args.graph_only or crops_of(args.seen) is None else "geopose")
     if args.poses_only and not args.folds:
         raise UserError("--poses-only measures; give --folds with it, or a class file without neutral to train by")
     drawn = drawn_samples(args)
@@ -110,7 +111,7 @@ def drawn_samples(args: argparse.Namespace) -> int:
     if args.drawn is not None:
         return int(args.drawn)
     others = args.classes is not None and args.statistics == STATISTICS
-    return 0 if args.folds or others or args.seen.is_file() else DRAWN
+    return 0 if args.folds or others or crops_of(args.seen) is None else DRAWN
 
 
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:

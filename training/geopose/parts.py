@@ -11,8 +11,8 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.classes import ClassFile
-from training.data.table import read_table
-from training.geopose.data import PoseTable, load_table, split_table, with_anything_seen
+from training.data.readers import read_any
+from training.geopose.data import PoseTable, crops_of, load_table, split_table, with_anything_seen
 from training.geopose.folds import with_groups
 from training.geopose.validity import keypoint_figures
 
@@ -60,23 +60,19 @@ def load_exact(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
 
 
 def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> PoseTable:
-    """A table, from a folder that `see` wrote, with its crops, or from a file of keypoints alone."""
-    if source.is_file():
-        return load_table(source, classes.names, hand=hand)
-    if not (source / "table.csv").is_file():
-        raise UserError(f"there is no table.csv in {source}; make it with `arnis-train see`")
-    return load_table(source / "table.csv", classes.names, source / "crops", hand)
+    """A table, from a folder that `see` wrote, with its crops, or one of keypoints alone in any form."""
+    return load_table(source, classes.names, crops_of(source), hand)
 
 
 def keypoint_figures_of(
     source: Path, classes: ClassFile, people: np.ndarray | None, truth: Path | None
 ) -> dict[str, dict[str, float]]:
     """`keypoint_figures` of the rows of a source that show `people`, as `Parts` names them, or of all rows."""
-    rows = read_table(source if source.is_file() else source / "table.csv", classes.names)
+    rows = read_any(source, classes.names)
     if people is not None:
         names = rows.groups if (rows.groups != "").all() else np.arange(len(rows)).astype(str)
         rows = rows.select(np.isin(names, people))
-    return keypoint_figures(rows, read_table(truth, classes.names) if truth else None)
+    return keypoint_figures(rows, read_any(truth, classes.names) if truth else None)
 
 
 def add_truth_argument(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +85,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that `fit`, `export` and `ablate` share."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--seen", type=Path, help="folder that `see` wrote")
-    source.add_argument("--table", type=Path, dest="seen", metavar="TABLE", help="table of keypoints, without pictures")
+    source.add_argument("--table", type=Path, dest="seen", metavar="TABLE", help="table of keypoints in any form, without pictures")
     parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
     add_hand_argument(parser)
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")

@@ -45,6 +45,10 @@ class FitSettings:
     """Share of the samples that get the stick of another pose and the label neutral."""
     without: tuple[str, ...] = ()
     """Names of keypoint faults (fields of KeypointFaults) that are left out."""
+    strengths: tuple[str, ...] = ()
+    """Keypoint faults of another strength for all samples, such as `node_dropout:0.1`."""
+    crop_faults: bool = True
+    """Crops are shifted, turned, recoloured, blurred and partly hidden."""
     faults: str = "mild"
     """What a table's own keypoints suffer: mild (a detector's faults are in them already), full or none."""
     averaging: float = 0.99
