@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate`."""
     parser.add_argument("--model", type=Path, default=Path("geopose"), help="model folder (default: the shipped one)")
-    parser.add_argument("--data", type=Path, required=True, help="table of keypoints in any form, or a folder that `see` wrote")
+    parser.add_argument("--data", type=Path, required=True,
+                        help="table of keypoints in any form, or a folder that `see` wrote")  # fmt: skip
     add_truth_argument(parser)
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--classes", type=Path, help="class file (default: the model's own)")
