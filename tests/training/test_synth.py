@@ -247,6 +247,7 @@ def test_a_table_to_compare_has_left_handers_mirrored(tmp_path: Path) -> None:
     assert (first[1], second[1]) == ("left", "right")
     assert np.isnan(first[2][sk.GRIP :]).all() and np.isfinite(second[2]).all()
     np.testing.assert_allclose(second[2][sk.LEFT_WRIST, 0], -keypoints[1, sk.RIGHT_WRIST, 0], atol=0.1)
+    assert [(row.view, row.missed) for row in compare.compare([first, second])] == [("left", 1), ("right", 0)]
 
 
 def test_poses_can_be_compared_without_drawing_them() -> None:

@@ -38,7 +38,8 @@ class Row:
     concentration: float  # mean resultant length of the stick's angle, 1 = all alike
     wanted_concentration: float
     end_on: float  # share of sticks shorter than END_ON_TORSO
-    missed: float  # share that a detector missed in the photographs of the statistics
+    missed: float  # share of pictures without a stick: those that a detector missed, in a table that `see` wrote
+    wanted_missed: float  # share that a detector missed in the photographs of the statistics
 
 
 def read_table(path: Path) -> list[tuple[str, str, Array]]:
@@ -80,6 +81,7 @@ def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
         grip = angle = length = gathered = end_on = float("nan")
         stick = points[:, sk.TIP] - points[:, sk.GRIP]
         stick = stick[np.isfinite(stick).all(1)]
+        missed = 1 - len(stick) / len(points)
         if "grip_mean" in s and len(stick):
             grip = float(np.linalg.norm(np.nanmean(points[:, sk.GRIP], axis=0) - s["grip_mean"]))
             sizes = np.linalg.norm(stick, axis=1, keepdims=True)
@@ -105,6 +107,7 @@ def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
                 gathered,
                 float(s.get("stick_angle_concentration", np.nan)),
                 end_on,
+                missed,
                 1 - float(s["stick_found"]),
             )
         )
@@ -115,13 +118,13 @@ def format_rows(rows: list[Row]) -> str:
     """A plain table."""
     head = f"{'class':22} {'view':6} {'n':>5} {'body':>6} {'worst':>6} {'at':15} "
     head += f"{'grip':>6} {'angle':>7} {'length':>7} {'spread':>7} "
-    head += f"{'gathered':>8} {'wanted':>6} {'end-on':>6} {'missed':>6}"
+    head += f"{'gathered':>8} {'wanted':>6} {'end-on':>6} {'missed':>6} {'wanted':>6}"
     lines = [head]
     for r in rows:
         lines.append(
             f"{r.label:22} {r.view:6} {r.pictures:5d} {r.body_mean:6.3f} {r.body_worst:6.3f} {r.worst_point:15} "
             f"{r.grip:6.3f} {r.angle_deg:7.1f} {r.length:7.2f} {r.spread_ratio:7.2f} "
-            f"{r.concentration:8.2f} {r.wanted_concentration:6.2f} {r.end_on:6.2f} {r.missed:6.2f}"
+            f"{r.concentration:8.2f} {r.wanted_concentration:6.2f} {r.end_on:6.2f} {r.missed:6.2f} {r.wanted_missed:6.2f}"
         )
     return "\n".join(lines)
 
