@@ -85,12 +85,14 @@ def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
         if "grip_mean" in s and len(stick):
             grip = float(np.linalg.norm(np.nanmean(points[:, sk.GRIP], axis=0) - s["grip_mean"]))
             sizes = np.linalg.norm(stick, axis=1, keepdims=True)
-            unit = (stick / sizes)[sizes[:, 0] >= END_ON_TORSO]  # as a detector does, which misses the others
-            mean_angle = np.degrees(np.arctan2(-unit[:, 1].mean(), unit[:, 0].mean()))
-            angle = float((mean_angle - s["stick_angle_deg"] + 180) % 360 - 180)
-            gathered = float(np.hypot(*unit.mean(0)))
             end_on = float(np.mean(sizes < END_ON_TORSO))
-            length = float(np.median(sizes[sizes >= END_ON_TORSO]) - s["stick_length_quantiles"][2])
+            shown = sizes[:, 0] >= END_ON_TORSO  # as a detector does, which misses the others
+            if shown.any():
+                unit = (stick / sizes)[shown]
+                mean_angle = np.degrees(np.arctan2(-unit[:, 1].mean(), unit[:, 0].mean()))
+                angle = float((mean_angle - s["stick_angle_deg"] + 180) % 360 - 180)
+                gathered = float(np.hypot(*unit.mean(0)))
+                length = float(np.median(sizes[shown]) - s["stick_length_quantiles"][2])
         worst = int(error.argmax())
         rows.append(
             Row(
@@ -124,7 +126,8 @@ def format_rows(rows: list[Row]) -> str:
         lines.append(
             f"{r.label:22} {r.view:6} {r.pictures:5d} {r.body_mean:6.3f} {r.body_worst:6.3f} {r.worst_point:15} "
             f"{r.grip:6.3f} {r.angle_deg:7.1f} {r.length:7.2f} {r.spread_ratio:7.2f} "
-            f"{r.concentration:8.2f} {r.wanted_concentration:6.2f} {r.end_on:6.2f} {r.missed:6.2f} {r.wanted_missed:6.2f}"
+            f"{r.concentration:8.2f} {r.wanted_concentration:6.2f} {r.end_on:6.2f} "
+            f"{r.missed:6.2f} {r.wanted_missed:6.2f}"
         )
     return "\n".join(lines)
 
