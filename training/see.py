@@ -1,6 +1,6 @@
 """What the detectors see in a data set of pictures: their noise and their misses, as the classifier will meet them.
 
-Every second picture is seen as in a hold, by the network that looks closer, the others as in movement. Writes, into a
+Half of the pictures are seen as in a hold, by the network that looks closer, the others as in movement. Writes, into a
 folder, `detectors.json`, `table.csv` (as `training.data.table` describes it, with the hand as it was seen and as it is)
 and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
 """
@@ -12,6 +12,7 @@ import csv
 import logging
 import multiprocessing
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
     body: str = DetectSettings().body
     stick: str = DetectSettings().stick
     fused: str = ""
-    closer: str = DetectSettings().closer
+    closer: str = ""
     """Of holds, instead of `body`; `auto`: as in the program."""
     correct: Literal["evidence", "forearm", "off"] = CorrectSettings().method
 
@@ -69,8 +70,8 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--body", default=shipped.body, help=f"body detector (default {shipped.body})")
     parser.add_argument("--stick", default=shipped.stick, help=f"stick detector (default {shipped.stick})")
     parser.add_argument("--fused", default="", help="model folder of a network that sees both, instead of the two")
-    parser.add_argument("--closer", default=shipped.closer,
-                        help="body detector of holds, which every second picture is for `see` and each for `label` "
+    parser.add_argument("--closer", default=DetectSettings().closer,
+                        help="body detector of holds, which half of the pictures are for `see` and all for `label` "
                              "(default: as in the program; '': the same as --body)")  # fmt: skip
     parser.add_argument("--correct", default=shipped.correct, choices=("evidence", "forearm", "off"),
                         help=f"what is done to the stick then (default {shipped.correct})")  # fmt: skip
@@ -122,9 +123,8 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
     """Raises UserError when the folder was begun with others."""
     if file.is_file():
         begun = msgspec.json.decode(file.read_bytes(), type=Detectors)
-        changed = [
-            f"{n} {getattr(begun, n)}" for n in begun.__struct_fields__ if getattr(begun, n) != getattr(detectors, n)
-        ]
+        pairs = [(name, getattr(begun, name), getattr(detectors, name)) for name in begun.__struct_fields__]
+        changed = [f"{name} {was or 'none'}" for name, was, asked in pairs if was != asked]
         if changed:
             raise UserError(f"{file.parent} was begun with {', '.join(changed)}; say the same, or choose another --out")
     elif (file.parent / "table.csv").is_file():
@@ -133,10 +133,10 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
 
 
 def look_at(
-    data: Table, detectors: Detectors, processes: int = 1, shard_rows: int = SHARD_ROWS, hold_every: int = 2
+    data: Table, detectors: Detectors, processes: int = 1, shard_rows: int = SHARD_ROWS, all_held: bool = False
 ) -> Iterator[tuple[Table, np.ndarray]]:
-    """Shards of the table as the detectors see its pictures, with hand crops uint8 (rows, 128, 128, 3), in order; every
-    `hold_every`-th picture of a shard is seen as in a hold.
+    """Shards of the table as the detectors see its pictures, with hand crops uint8 (rows, 128, 128, 3), in order; half
+    of the pictures are seen as in a hold, or all.
 
     Raises UserError when a picture cannot be read.
     """
@@ -147,7 +147,7 @@ def look_at(
         ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(detectors,)) as pool,
         tqdm(total=len(data), unit="picture", disable=None) as bar,
     ):
-        for seen, crops in pool.map(partial(_look_at, hold_every=hold_every), shards):
+        for seen, crops in pool.map(partial(_look_at, all_held=all_held), shards):
             yield seen, crops
             bar.update(len(seen))
 
@@ -223,15 +223,17 @@ def _open(detectors: Detectors) -> None:
     _look = None if detectors.truth else detected_keypoints(detectors)
 
 
-def _look_at(data: Table, hold_every: int) -> tuple[Table, np.ndarray]:
+def _look_at(data: Table, all_held: bool) -> tuple[Table, np.ndarray]:
     crops = np.zeros((len(data), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
     keypoints, hands, sizes = data.keypoints.copy(), [], data.sizes.copy()
     for i in range(len(data)):
         image = cv2.imread(os.fspath(data.picture_path(i)))
         if image is None:
             raise UserError(f"{data.rows[i]}: {data.picture_path(i)} is no picture; replace it or delete the row")
-        held = (i + 1) % hold_every == 0
-        keypoints[i], hand = _look(image, str(data.pictures[i]), held) if _look else true_keypoints(data, i)
+        name = str(data.pictures[i])
+        # By the name: in a table with an order, every second row could be one pose or one side.
+        held = all_held or zlib.crc32(name.encode()) % 2 == 1
+        keypoints[i], hand = _look(image, name, held) if _look else true_keypoints(data, i)
         hands.append(hand)
         sizes[i] = image.shape[1::-1]
         crop = hand_crop(image, keypoints[i], "left" if hand == "left" else "right")

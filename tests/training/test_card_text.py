@@ -22,7 +22,6 @@ PHOTOS = table(["photos/crown_thrust/anna_01.jpg", "photos/crown_thrust/ben/2.jp
 
 
 def test_only_pictures_of_synthetic_people_are_called_rendered(tmp_path: Path) -> None:
-    (tmp_path / "crops").mkdir()
     assert is_rendered(RENDERS) and not is_rendered(PHOTOS)
     assert "are rendered and seen through the shipped detectors" in notes_text(RENDERS, tmp_path, transfer=False)
     assert "render" not in notes_text(PHOTOS, tmp_path, transfer=False)

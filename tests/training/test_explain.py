@@ -36,7 +36,7 @@ def drawn(count: int, pixels_per_torso: float = 60) -> PoseTable:
     people = np.array([f"p{i // 4}" for i in range(count)])
     return PoseTable(
         keypoints, labels, people, np.full(count, "front"), np.zeros((count, 128, 128, 3), np.uint8),
-        np.ones(count, np.float32), np.full(count, ""), np.zeros(count, bool),
+        np.ones(count, np.float32), np.full(count, ""), np.zeros(count, bool), np.arange(count),
     )  # fmt: skip
 
 

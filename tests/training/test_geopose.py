@@ -284,7 +284,7 @@ def test_with_too_few_people_to_be_certain_the_surest_threshold_is_taken() -> No
 
 def test_mistakes_end_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["fit", "--seen", str(tmp_path), "--run", str(tmp_path)]) == 2
-    assert "holds no table.csv" in capsys.readouterr().err
+    assert "arnis-train see" in capsys.readouterr().err
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "arnis-train label" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"statistics .*gone\.json do not exist"):

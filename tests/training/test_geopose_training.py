@@ -125,8 +125,11 @@ def test_faults_can_be_left_out_one_by_one_or_all() -> None:
         Mixture(None).as_told(FitSettings(without=("jiter",)))
     told = Mixture(None).as_told(FitSettings(strengths=("node_dropout:0.1",), crop_faults=False))
     assert told.faults.node_dropout == told.mild_faults.node_dropout == 0.1 and not told.crop_faults
-    with pytest.raises(UserError, match="node_dropout:0.1"):
-        Mixture(None).as_told(FitSettings(strengths=("node_dropout",)))
+    for nonsense in ("node_dropout", "jitter:-1", "jitter:nan"):
+        with pytest.raises(UserError, match="node_dropout:0.1"):
+            FitSettings().changed([f"strengths={nonsense}"])
+    with pytest.raises(UserError, match="no keypoint fault 'jiter'"):
+        FitSettings().changed(["without=jiter"])
 
 
 def test_settings_are_changed_by_text() -> None:

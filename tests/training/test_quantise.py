@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from engine.errors import UserError  # noqa: E402
 from stages.cards import load_card  # noqa: E402
 from stages.classes import load_classes  # noqa: E402
 from stages.classify import INPUTS  # noqa: E402
-from training.geopose import export, quantise  # noqa: E402
+from training.geopose import export, export_command, quantise  # noqa: E402
 from training.geopose.data import PoseTable  # noqa: E402
 
 CLASSES = load_classes()
@@ -76,7 +77,7 @@ def people(count: int) -> PoseTable:
     crops = RNG.integers(0, 256, (count, 128, 128, 3), np.uint8)
     return PoseTable(
         keypoints, RNG.integers(0, 13, count), np.array([f"p{i // 3}" for i in range(count)]), np.full(count, "front"),
-        crops, np.ones(count, np.float32), np.full(count, ""), np.zeros(count, bool),
+        crops, np.ones(count, np.float32), np.full(count, ""), np.zeros(count, bool), np.arange(count),
     )  # fmt: skip
 
 
@@ -101,6 +102,15 @@ def test_convolutions_become_int8_and_the_graph_does_not(model_file: Path, tmp_p
     assert load_card(out.parent)[0].metrics["int8_openvino"]["same_answer"] == rows[3].same_answer
     text = quantise.table_text(rows).splitlines()
     assert len(text) == 5 and len({len(line) for line in text[1:]}) == 1
+
+
+def test_an_int8_model_that_answers_otherwise_is_not_kept(tmp_path: Path) -> None:
+    row = quantise.PrecisionRow("INT8", "openvino", 0.6, (0.5, 0.7), 0.4, 0.9, 0.9, 1.0, 1.0, 1.0, 0.1)
+    folder = tmp_path / "int8"
+    folder.mkdir()
+    assert not export_command.refused(folder, [row]) and folder.is_dir()
+    far = msgspec.structs.replace(row, largest_logit_gap=0.9)
+    assert "0.90" in export_command.refused(folder, [row, far]) and not folder.exists()
 
 
 def test_a_network_without_convolutions_is_quantised_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

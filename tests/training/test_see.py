@@ -26,13 +26,13 @@ def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
     with av.open(os.fspath(models_folder() / "demo.mp4")) as clip:
         frame = next(clip.decode(video=0)).to_ndarray(format="bgr24")
     cv2.imwrite(os.fspath(tmp_path / "person.png"), frame)
-    cv2.imwrite(os.fspath(tmp_path / "in_a_hold.png"), frame)
+    cv2.imwrite(os.fspath(tmp_path / "holding.png"), frame)
     cv2.imwrite(os.fspath(tmp_path / "nobody.png"), np.full_like(frame, 128))
     head = ["image_path", "label", "label_name", "group", "view", "width", "height", "grip_hand", "split"]
     with (tmp_path / "table.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([*head, *KEYPOINT_COLUMNS])
-        for name in ("person", "in_a_hold", "nobody"):
+        for name in ("person", "holding", "nobody"):
             writer.writerow([f"{name}.png", 12, "neutral", "p0", "front", 1, 1, "right", "train", *[""] * 57])
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "seen")]) == 0
     table = load_table(tmp_path / "seen/table.csv", load_classes().names, tmp_path / "seen/crops")

@@ -147,9 +147,9 @@ def test_sticks_that_are_drawn_into_a_held_out_clip_are_judged_where_they_were_d
 ) -> None:
     judge = ["detector", "--judge", "--model", "stick_heatmap"]
     assert app.main([*judge, "--clips", str(HERE.parent / "clips"), "--json", str(tmp_path / "judged.json")]) == 0
-    views = json.loads((tmp_path / "judged.json").read_text())["views"]
-    assert set(views) == {"drawn_into_clips", "sam2_juggle"}, "training has seen the others"
-    figures = views["drawn_into_clips"]
+    judged = json.loads((tmp_path / "judged.json").read_text())
+    assert set(judged["drawn_by_clip"]) == {"sam2_juggle"}, "training has seen the others"
+    figures = judged["drawn_into_clips"]
     assert figures["pictures_with_stick"] >= 20 and figures["found_of_reported"] > 0.6
     assert app.main(judge) == 2
     assert "--judge needs --table" in capsys.readouterr().err

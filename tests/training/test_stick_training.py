@@ -125,7 +125,8 @@ def test_the_same_seed_gives_the_same_batches_and_another_epoch_gives_others(cac
     assert not np.array_equal(first.images, other.images)
 
 
-def test_what_a_network_finds_hard_is_drawn_twice_as_often(net: StickNet, tmp_path: Path) -> None:
+def save_people(cache: Path) -> None:
+    """Crops of six people with sticks, as of renders."""
     keypoints, images = [], []
     for k in range(6):
         image, person = np.full((CACHE_PX, CACHE_PX, 3), 40 * k, np.uint8), someone()
@@ -134,7 +135,11 @@ def test_what_a_network_finds_hard_is_drawn_twice_as_often(net: StickNet, tmp_pa
         person[GRIP], person[TIP] = (*stick.grip, 1), (*stick.tip, 1)
         images.append(image)
         keypoints.append(person)
-    save_samples(tmp_path, "train", images, keypoints, [person[:17] for person in keypoints])
+    save_samples(cache, "train", images, keypoints, [person[:17] for person in keypoints])
+
+
+def test_what_a_network_finds_hard_is_drawn_twice_as_often(net: StickNet, tmp_path: Path) -> None:
+    save_people(tmp_path)
     shards = load_samples(tmp_path, "train")
     hard = fit.hardest(net, shards[0])
     assert hard.sum() == 2
@@ -170,8 +175,12 @@ def test_the_crop_of_a_noisy_detection_stays_near_the_person() -> None:
 
 
 def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And knows still what the weights that it began with found hard."""
+    save_people(cache)
+    weights = tmp_path / "begun.pt"
+    torch.save(net.state_dict(), weights)
     settings = fit.FitSettings(epochs=2, samples_per_epoch=8, batch=4, threads=1)
     real_write, written = fit._write, list[str]()
 
@@ -183,11 +192,13 @@ def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(fit, "_write", write_then_stop)
-        fit.fit(cache, tmp_path / "run", settings)
+        fit.fit(cache, tmp_path / "run", settings, init=weights)
     checkpoint = tmp_path / "run" / "checkpoint.pt"
-    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+    before = torch.load(checkpoint, weights_only=True)
+    assert before["epoch"] == 1 and [int(mask.sum()) for mask in before["hard"]] == [2, 0]
     fit.fit(cache, tmp_path / "run", settings, resume=True)
-    assert torch.load(checkpoint, weights_only=True)["epoch"] == 2
+    after = torch.load(checkpoint, weights_only=True)
+    assert after["epoch"] == 2 and torch.equal(after["hard"][0], before["hard"][0])
 
 
 def test_resuming_without_a_checkpoint_says_what_to_do(cache: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Table:
 
 def label(pictures: Table, detectors: Detectors, processes: int = 1) -> Table:
     """The table with keypoints, hands and views as the detectors see them."""
-    parts = look_at(pictures, detectors, processes, _SHARD_ROWS, hold_every=1)
+    parts = look_at(pictures, detectors, processes, _SHARD_ROWS, all_held=True)
     seen = Table.joined([part for part, _ in parts])
     views = np.array([*VIEWS, ""])[view_of(seen.keypoints)]
     return replace(seen, views=views, true_hands=usual_hands(seen.hands, seen.groups))

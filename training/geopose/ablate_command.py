@@ -11,7 +11,6 @@ import msgspec
 
 from engine.errors import UserError
 from stages.classes import load_classes
-from training.data.readers import read_any
 from training.geopose.ablation import (
     Variant,
     effect_variants,
@@ -21,7 +20,7 @@ from training.geopose.ablation import (
 )
 from training.geopose.ablation_report import write_comparison
 from training.geopose.corrected import corrected
-from training.geopose.data import PoseTable, crops_of, pose_table, with_hand
+from training.geopose.data import PoseTable, pose_table, read_source, with_hand
 from training.geopose.fit_command import add_settings_arguments, settings_of
 from training.geopose.folds import with_groups, without_neutral
 from training.geopose.parts import add_data_arguments
@@ -60,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if before and any(parse_variant(text).correct != "off" for text in named):
         again = "look again with `see --correct off`"
         raise UserError(f"the sticks in {args.seen} are corrected already ({before}); {again}")
-    rows, crops = with_hand(read_any(args.seen, classes.names), args.hand), crops_of(args.seen)
+    rows, crops = read_source(args.seen, classes.names)
+    rows = with_hand(rows, args.hand)
     poses = without_neutral(pose_table(rows, classes.names), classes)[1] if args.poses_only else classes
 
     @cache
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.effects:
         has_pictures = args.pictures is not None or len(rows) > 0 and rows.picture_path(0).is_file()
         corrections = [] if before else ["forearm", *(["evidence"] if has_pictures else [])]
-        texts = effect_variants(args.effects, has_crops, corrections)
+        texts = effect_variants(args.effects, has_crops, corrections, has_neutral=not args.poses_only)
     else:
         texts = args.variants or model_variants(has_crops)
     variants = [parse_variant(text) for text in texts]

@@ -68,16 +68,19 @@ def model_variants(has_crops: bool) -> list[str]:
     return list(NAMES) if has_crops else list(blind)
 
 
-def effect_variants(base: str, has_crops: bool, corrections: Sequence[str]) -> list[str]:
+def effect_variants(
+    base: str, has_crops: bool, corrections: Sequence[str], has_neutral: bool = True
+) -> list[str]:
     """The base without each of its parts, and with each that it does not have, such as `corrections` of the stick."""
     network_model(base.split("+")[0])
     settings = FitSettings().changed(parse_variant(base).changes)
     faults = [f"without={field.name}" for field in fields(KeypointFaults)]
     parts = [f"drop_edge={0 if settings.drop_edge else 0.1}", f"edge_noise={0 if settings.edge_noise else 0.02}",
              f"mixup={0 if settings.mixup else 0.4}", f"arcface={0 if settings.arcface else 0.3}",
-             f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults,
-             f"hard_negatives={0 if settings.hard_negatives else 0.1}", "strengths=node_dropout:0.1"]  # fmt: skip
-    parts += ["crop_faults=false", "crop=off"] if has_crops else []
+             f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults]  # fmt: skip
+    parts += [] if settings.strengths else ["strengths=node_dropout:0.1"]
+    parts += [f"hard_negatives={0 if settings.hard_negatives else 0.1}"] if has_neutral else []
+    parts += [f"crop_faults={str(not settings.crop_faults).lower()}", "crop=off"] if has_crops else []
     parts += [f"correct={method}" for method in corrections]
     return [base, *(f"{base}+{part}" for part in parts)]
 

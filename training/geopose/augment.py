@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
 
+from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, torso_length
 from stages.skeleton import GRIP, LEFT_ELBOW, NODE_COUNT, TIP
 
@@ -31,6 +34,27 @@ class KeypointFaults:
     tip_missing: float = 0.03
     stick_rotation_deg: float = 5.0
     stick_stretch: float = 0.08
+
+
+def changed_faults(without: Sequence[str], strengths: Sequence[str]) -> dict[str, float]:
+    """Values of fields of KeypointFaults: 0 for those `without`, and `strengths` such as `node_dropout:0.1`.
+
+    Raises UserError for a fault that there is not, or a strength that is none.
+    """
+    told = dict.fromkeys(without, 0.0)
+    for text in strengths:
+        name, _, strength = text.partition(":")
+        try:
+            told[name] = float(strength)
+        except ValueError:
+            told[name] = -1.0
+        if not 0 <= told[name] < math.inf:
+            raise UserError(f"strengths={text} makes no sense; write such as node_dropout:0.1")
+    known = sorted(field.name for field in fields(KeypointFaults))
+    for name in told:
+        if name not in known:
+            raise UserError(f"there is no keypoint fault {name!r}; there are {', '.join(known)}")
+    return told
 
 
 def augment_keypoints(keypoints: np.ndarray, rng: np.random.Generator, faults: KeypointFaults) -> np.ndarray:

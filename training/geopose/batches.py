@@ -10,7 +10,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, build_graph, torso_length
 from stages.skeleton import GRIP, TIP
-from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
+from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints, changed_faults
 from training.geopose.data import NO_CROPS, PoseTable, keypoint_table
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
@@ -57,6 +57,7 @@ class Mixture:
     hand_known: float = 0.6
     """Share of the pictures with a mistaken hand in which it is put right: in a video, votes over time do that."""
     crop_faults: bool = True
+    """Whether crops are shifted, turned, recoloured and the like."""
     faults: KeypointFaults = KeypointFaults()
     """Of true keypoints."""
     mild_faults: KeypointFaults = MILD_FAULTS
@@ -80,7 +81,7 @@ class Mixture:
 
     def as_told(self, settings: FitSettings) -> Mixture:
         """With the faults that the settings ask for; raises UserError for a fault that there is not."""
-        told = _strengths(settings)
+        told = changed_faults(settings.without, settings.strengths)
         kinds = {
             "mild": self.mild_faults,
             "full": self.faults,
@@ -117,22 +118,6 @@ def training_batches(
         faulty, part_tables, crops = zip(*parts, strict=True)
         table = PoseTable.joined(list(part_tables))
         yield _altered(np.concatenate(faulty), table, np.concatenate(crops), settings, rng, neutral)
-
-
-def _strengths(settings: FitSettings) -> dict[str, float]:
-    """Of the keypoint faults that the settings change; raises UserError for one that makes no sense."""
-    told = dict.fromkeys(settings.without, 0.0)
-    for text in settings.strengths:
-        name, _, strength = text.partition(":")
-        try:
-            told[name] = float(strength)
-        except ValueError:
-            raise UserError(f"strengths={text} makes no sense; write such as node_dropout:0.1") from None
-    known = sorted(field.name for field in fields(KeypointFaults))
-    for name in told:
-        if name not in known:
-            raise UserError(f"there is no keypoint fault {name!r}; there are {', '.join(known)}")
-    return told
 
 
 def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from training.data.table import Table
-from training.geopose.data import crops_of
 
 _RENDER = re.compile(r"images/(s\d+p\d{4,})_\d{2,}\.jpg$")
 """How `training.synth.write` names its pictures; the group is the person."""
@@ -43,7 +42,7 @@ def data_text(table: Table) -> str:
 def notes_text(table: Table, source: Path, transfer: bool) -> str:
     """For the card's `notes`; `source` is what was given as --seen or --table, `transfer` whether real keypoints were
     measured too."""
-    seen = "seen through the shipped detectors" if crops_of(source) else "as the table has them"
+    seen = "seen through the shipped detectors" if source.is_dir() else "as the table has them"
     if is_rendered(table):
         people = f"Test people are rendered and {seen};"
     elif (table.groups != "").all():

@@ -36,6 +36,8 @@ class PoseTable:
     """str (N,): train, val or test as the data set's own table says, or empty."""
     wrong_hand: np.ndarray
     """bool (N,): mirrored by mistake, or not mirrored, because the stick seemed to be in the other hand."""
+    rows: np.ndarray
+    """int64 (N,): place in the table that was read; -1 for samples that are of none."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,7 +47,7 @@ class PoseTable:
         crops = self.crops[chosen] if len(self.crops) else self.crops
         return PoseTable(
             self.keypoints[chosen], self.labels[chosen], self.people[chosen], self.views[chosen], crops,
-            self.crop_present[chosen], self.splits[chosen], self.wrong_hand[chosen],
+            self.crop_present[chosen], self.splits[chosen], self.wrong_hand[chosen], self.rows[chosen],
         )  # fmt: skip
 
     @staticmethod
@@ -74,7 +76,8 @@ class PoseTable:
 def keypoint_table(keypoints: np.ndarray, labels: np.ndarray) -> PoseTable:
     """Samples of nobody, without crops, from canonical keypoints (N, 19, 3) and labels (N,)."""
     nobody, absent = np.full(len(labels), ""), np.zeros(len(labels), np.float32)
-    return PoseTable(keypoints, labels, nobody, nobody, NO_CROPS, absent, nobody, absent > 0)
+    places = np.full(len(labels), -1)
+    return PoseTable(keypoints, labels, nobody, nobody, NO_CROPS, absent, nobody, absent > 0, places)
 
 
 def load_table(
@@ -89,10 +92,16 @@ def load_table(
     return pose_table(with_hand(read_any(table, class_names), hand), class_names, crops)
 
 
-def crops_of(source: Path) -> Path | None:
-    """The hand crops of a folder that `see` wrote; None for any other table."""
-    crops = source / "crops"
-    return crops if crops.is_dir() else None
+def read_source(source: Path, class_names: tuple[str, ...]) -> tuple[Table, Path | None]:
+    """The table of a folder that `see` wrote, and its crops; or that of a file in any form, and None.
+
+    Raises UserError for any other folder: true keypoints are not to be taken for what the detectors saw.
+    """
+    if not source.is_dir():
+        return read_any(source, class_names), None
+    if not (source / "table.csv").is_file() or not (source / "crops").is_dir():
+        raise UserError(f"folder {source} is none that `arnis-train see` wrote; let it write one, or give a table file")
+    return read_any(source / "table.csv", class_names), source / "crops"
 
 
 def with_hand(rows: Table, hand: str | None) -> Table:
@@ -107,7 +116,7 @@ def pose_table(rows: Table, class_names: tuple[str, ...], crops: Path | None = N
     mistaken = (rows.true_hands != "") & (rows.left_handed() != (rows.true_hands == "left"))
     return PoseTable(
         rows.canonical(), rows.label_indices(class_names), rows.groups, rows.views, pictures,
-        present.astype(np.float32), rows.splits, mistaken,
+        present.astype(np.float32), rows.splits, mistaken, np.arange(len(rows)),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from stages.cards import load_model_classes
 from stages.classes import ClassFile, load_classes
 from training.data.readers import read_any
 from training.geopose import measure
-from training.geopose.data import PoseTable, crops_of, pose_table, with_hand
+from training.geopose.data import PoseTable, pose_table, read_source, with_hand
 from training.geopose.parts import add_hand_argument, add_truth_argument
 from training.geopose.served import ServedModel
 from training.geopose.validity import keypoint_figures
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate`."""
     parser.add_argument("--model", type=Path, default=Path("geopose"), help="model folder (default: the shipped one)")
     parser.add_argument("--data", type=Path, required=True,
-                        help="table of keypoints in any form, or a folder that `see` wrote")  # fmt: skip
+                        help="file of keypoints in any form, or a folder that `see` wrote")  # fmt: skip
     add_truth_argument(parser)
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--classes", type=Path, help="class file (default: the model's own)")
@@ -53,8 +53,9 @@ def evaluate(
     Where the hand was mistaken, as far as the table or `hand` tells, `hand_known` has the figures with it put right, as
     votes over a video do.
     """
-    rows = with_hand(read_any(data, classes.names), hand)
-    table = pose_table(rows, classes.names, crops_of(data))
+    rows, crops = read_source(data, classes.names)
+    rows = with_hand(rows, hand)
+    table = pose_table(rows, classes.names, crops)
     figures = _figures(model, table, classes)
     if table.wrong_hand.any():
         figures["hand_known"] = measure.summary(_figures(model, table.mirrored(table.wrong_hand), classes))

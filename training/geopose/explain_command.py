@@ -74,7 +74,7 @@ def _explain_picture(model: nn.Module, file: Path, classes: ClassFile, out: Path
     image = cv2.imread(os.fspath(file))
     if image is None:
         raise UserError(f"picture {file} does not exist or cannot be read; give a JPEG or PNG file")
-    keypoints, hand = detected_keypoints(Detectors())(image, file.name, True)
+    keypoints, hand = detected_keypoints(Detectors(closer="auto"))(image, file.name, True)
     if not keypoints[:, 2].any():
         raise UserError(f"nobody is seen in {file}; give a picture that shows a whole person")
     sample = one_sample(image, keypoints, left_handed=hand == "left")
@@ -100,5 +100,5 @@ def one_sample(image: np.ndarray, keypoints: np.ndarray, left_handed: bool) -> P
     return PoseTable(
         np.nan_to_num(canonical[None]), np.zeros(1, np.int64), empty, empty,
         np.zeros((1, 128, 128, 3), np.uint8) if crop is None else crop[None],
-        np.array([crop is not None], np.float32), empty, np.zeros(1, bool),
+        np.array([crop is not None], np.float32), empty, np.zeros(1, bool), np.full(1, -1),
     )  # fmt: skip

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ import torch
 from torch import nn
 
 from stages.classes import load_classes
-from training.data.readers import read_any
 from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
-from training.geopose.data import PoseTable, load_table
+from training.geopose.data import PoseTable, load_table, read_source
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
 from training.geopose.fit import load_weights, read_checkpoint
 from training.geopose.judge import calibrate, figures_of, judge
@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_truth_argument(parser)
     parser.add_argument("--output", type=Path, help="model folder to write (default RUN/model)")
     parser.add_argument("--int8", action="store_true",
-                        help="also quantise to INT8, measured against FP32, into RUN/int8")  # fmt: skip
+                        help="also quantise to INT8, measured against FP32, into RUN/int8, unless it moves "
+                             f"a logit by more than {LOGIT_BOUND:g}")  # fmt: skip
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_weights(args.run / "best.pt", len(classes.classes))
     temperature, threshold = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
+    keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
     log.info("test people: %s", json.dumps(measure.summary(figures)))
     file = (args.output or args.run / "model") / "model.onnx"
     export.export_onnx(model, file)
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
         log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
-    rows = read_any(args.seen, classes.names)
+    rows = read_source(args.seen, classes.names)[0]
     data, notes = args.data_text or data_text(rows), args.notes or notes_text(rows, args.seen, bool(args.transfer))
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
                    data=data)  # fmt: skip
@@ -84,19 +86,16 @@ def run(args: argparse.Namespace) -> int:
     if args.int8:
         precisions = _int8(file, args.run / "int8", parts, temperature, threshold)
         figures["precisions"] = msgspec.to_builtins(precisions)
-        if (gap := max(row.largest_logit_gap for row in precisions)) <= LOGIT_BOUND:
-            card(args.run / "int8", metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
+        if refusal := refused(args.run / "int8", precisions):
+            notes = f"{notes} {refusal}"
         else:
-            shutil.rmtree(args.run / "int8")
-            log.warning("INT8 moves a logit by %.2f, which is more than %.2f: it is not kept, use the FP32 model", gap,
-                        LOGIT_BOUND)  # fmt: skip
+            card(args.run / "int8", metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
     if args.ir:
         _ir(model, file, args.ir, parts.test)
         card(args.ir, metrics=metrics, notes=notes, file="model.xml")
     explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
-    figures |= keypoint_figures_of(args.seen, classes, parts.test.people, args.truth)
     facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold, "data": data, "notes": notes}
-    _report(args.run, figures | facts, trained)
+    _report(args.run, figures | keypoints | facts, trained)
     return 0
 
 
@@ -118,6 +117,17 @@ def _int8(file: Path, folder: Path, parts: Parts, temperature: float, threshold:
     rows = compare_precisions(files, parts.test.mirrored(parts.test.wrong_hand), temperature, threshold)
     log.info("precisions, %d samples of test people:\n%s", len(parts.test), table_text(rows))
     return rows
+
+
+def refused(folder: Path, precisions: Sequence[PrecisionRow]) -> str:
+    """Delete an INT8 model that moves a logit too far, and say so; empty where it is kept."""
+    gap = max(row.largest_logit_gap or 0.0 for row in precisions)
+    if gap <= LOGIT_BOUND:
+        return ""
+    shutil.rmtree(folder)
+    refusal = f"INT8 moves a logit by {gap:.2f}, which is more than {LOGIT_BOUND:g}: it was not kept."
+    log.warning("%s Use the FP32 model.", refusal)
+    return refusal
 
 
 def _ir(model: nn.Module, file: Path, folder: Path, test: PoseTable) -> None:

@@ -18,7 +18,6 @@ from stages.classes import ClassFile, load_classes
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
-from training.geopose.data import crops_of
 from training.geopose.fit import data_hash, fit, load_weights, read_checkpoint
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
@@ -87,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, or go on where it stopped; 0 on success."""
     classes = load_classes(args.classes)
     # A model that takes crops would be shown some when it is served, whatever it was trained on.
-    args.model = args.model or ("geopose_graph" if args.graph_only or crops_of(args.seen) is None else "geopose")
+    args.model = args.model or ("geopose_graph" if args.graph_only or not args.seen.is_dir() else "geopose")
     if args.poses_only and not args.folds:
         raise UserError("--poses-only measures; give --folds with it, or a class file without neutral to train by")
     drawn = drawn_samples(args)
@@ -111,13 +110,15 @@ def drawn_samples(args: argparse.Namespace) -> int:
     if args.drawn is not None:
         return int(args.drawn)
     others = args.classes is not None and args.statistics == STATISTICS
-    return 0 if args.folds or others or crops_of(args.seen) is None else DRAWN
+    return 0 if args.folds or others or not args.seen.is_dir() else DRAWN
 
 
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
+    # Before the training: a truth that cannot be read would cost it.
+    keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
     if args.graph_only:
         train, validation, test = (part.without_crops() for part in (train, validation, test))
@@ -132,7 +133,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     facts = {name: state[name] for name in ("settings", "data_sha256", "revision", "epoch")}
     return {
         **judge(network, test, classes, temperature, threshold),
-        **keypoint_figures_of(args.seen, classes, test.people, args.truth),
+        **keypoints,
         "temperature": temperature, "threshold": threshold, "training": facts,
     }  # fmt: skip
 
@@ -143,8 +144,8 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
         if not is_network(args.model):
             raise UserError(f"--start gives a network its weights, and {args.model} is none; leave it out")
         log.warning("every fold begins with %s: what that has seen of the people here flatters the figures", args.start)
-    keypoints = keypoint_figures_of(args.seen, classes, None, args.truth)
     table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
+    keypoints = keypoint_figures_of(args.seen, classes, table, args.truth)
     table = table.mirrored(table.wrong_hand)
     if args.graph_only:
         table = table.without_crops()

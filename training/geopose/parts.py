@@ -12,7 +12,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.classes import ClassFile
 from training.data.readers import read_any
-from training.geopose.data import PoseTable, crops_of, load_table, split_table, with_anything_seen
+from training.geopose.data import PoseTable, pose_table, read_source, split_table, with_anything_seen, with_hand
 from training.geopose.folds import with_groups
 from training.geopose.validity import keypoint_figures
 
@@ -60,18 +60,16 @@ def load_exact(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
 
 
 def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> PoseTable:
-    """A table, from a folder that `see` wrote, with its crops, or one of keypoints alone in any form."""
-    return load_table(source, classes.names, crops_of(source), hand)
+    """The samples of `read_source`."""
+    rows, crops = read_source(source, classes.names)
+    return pose_table(with_hand(rows, hand), classes.names, crops)
 
 
 def keypoint_figures_of(
-    source: Path, classes: ClassFile, people: np.ndarray | None, truth: Path | None
+    source: Path, classes: ClassFile, samples: PoseTable, truth: Path | None
 ) -> dict[str, dict[str, float]]:
-    """`keypoint_figures` of the rows of a source that show `people`, as `Parts` names them, or of all rows."""
-    rows = read_any(source, classes.names)
-    if people is not None:
-        names = rows.groups if (rows.groups != "").all() else np.arange(len(rows)).astype(str)
-        rows = rows.select(np.isin(names, people))
+    """`keypoint_figures` of those rows of a source that the samples are of."""
+    rows = read_source(source, classes.names)[0].select(samples.rows)
     return keypoint_figures(rows, read_any(truth, classes.names) if truth else None)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import UserError
+from training.geopose.augment import changed_faults
 
 
 @dataclass(frozen=True)
@@ -74,4 +75,6 @@ class FitSettings:
                 msgspec.convert(values, type=FitSettings, strict=False)
             except msgspec.ValidationError as error:
                 raise UserError(f"{change!r} makes no sense: {error}") from None
-        return msgspec.convert(values, type=FitSettings, strict=False)
+        settings = msgspec.convert(values, type=FitSettings, strict=False)
+        changed_faults(settings.without, settings.strengths)
+        return settings

@@ -29,7 +29,7 @@ _SIDE_ON = 0.15
 
 def keypoint_figures(seen: Table, truth: Table | None) -> dict[str, dict[str, float]]:
     """`validity` of what was seen and, where the truth is known, `stick`: its `stick_errors`."""
-    return {"validity": validity(seen.keypoints)} | ({"stick": stick_errors(seen, truth)} if truth else {})
+    return {"validity": validity(seen.keypoints)} | ({"stick": stick_errors(seen, truth)} if truth is not None else {})
 
 
 def validity(keypoints: np.ndarray) -> dict[str, float]:

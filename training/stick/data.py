@@ -246,9 +246,9 @@ class Loader:
         batch: int,
         seed: int,
         clip_share: float,
-        hard: Sequence[np.ndarray] | None = None,
+        hard: Sequence[np.ndarray] = (),
     ) -> None:
-        """`hard`: bool (N,) of each shard, which of its pictures are drawn `_REPEAT_HARD` times as often."""
+        """`hard`: bool (N,) of each shard, which of its pictures are drawn `_REPEAT_HARD` times as often; or empty."""
         self._shards, self._batch, self._seed = shards, batch, seed
         pictures = [
             (s, i)
@@ -257,7 +257,7 @@ class Loader:
             for i in range(len(shard))
             for _ in range(
                 (1 if np.isfinite(shard.keypoints[i, GRIP, 0]) else _REPEAT_EMPTY)
-                * (_REPEAT_HARD if hard is not None and hard[s][i] else 1)
+                * (_REPEAT_HARD if len(hard) and hard[s][i] else 1)
             )
         ]
         frames = [(s, i) for s, shard in enumerate(shards) for i in range(len(shard)) if shard.drawable]

@@ -19,6 +19,7 @@ from stages.runtime import RUNTIMES, Backend, Network, load_network
 from stages.skeleton import GRIP, TIP
 from stages.stick_crop import from_crop, stick_crop, stick_inputs
 from training.stick.clips import (
+    FRAMES_PER_CLIP,
     HELD_OUT,
     Follower,
     body_detector,
@@ -206,15 +207,16 @@ def false_rates(presence: dict[str, np.ndarray], threshold: float) -> dict[str, 
     return {name: round(rate, 4) for name, rate in rates.items()}
 
 
-def drawn_outcomes(model: Any, clips: Sequence[Path], frames_per_clip: int = 150, seed: int = 0) -> list[Outcome]:
+def drawn_outcomes(
+    model: Any, clips: Sequence[Path], frames_per_clip: int = FRAMES_PER_CLIP, seed: int = 0
+) -> list[Outcome]:
     """Answers to sticks that are drawn into frames of real clips, beside where they were drawn; the clip is the view.
 
-    Clips held out of training where there are such, else all. The hand is where MoveNet Thunder sees it, the crop where
-    the program would look.
+    The hand is where MoveNet Thunder sees it, the crop where the program would look.
     """
     rng = np.random.default_rng(seed)
     judged = []
-    for clip in [clip for clip in clips if clip.stem in HELD_OUT] or clips:
+    for clip in clips:
         true, told = Follower(body_detector()), Follower(served_detector())
         for index, frame in clip_frames(clip, step_for(clip, frames_per_clip)):
             person = true.look(index, frame)
@@ -222,7 +224,9 @@ def drawn_outcomes(model: Any, clips: Sequence[Path], frames_per_clip: int = 150
                 continue
             seen = told.look(index, frame, beside=person)
             keypoints = np.concatenate([person.keypoints, [[*stick.grip, 1], [*stick.tip, 1]]]).astype(np.float32)
-            if seen is not None and _judgeable(keypoints, frame.shape[1], frame.shape[0]):
+            if seen is None or is_somebody_else(seen.keypoints, keypoints):
+                continue
+            if _judgeable(keypoints, frame.shape[1], frame.shape[0]):
                 row = Row(clip, keypoints, "test", clip.stem, clip.stem, "")
                 judged.append(judge_answer(row, model(frame, seen.keypoints)))
     return judged

@@ -67,7 +67,8 @@ class Losses(msgspec.Struct):
 def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, init: Path | None = None) -> Path:
     """Train on the shards `train` and `clips` of a cache; returns the file of the averaged weights.
 
-    `run` receives `checkpoint.pt` (to resume) and `weights.pt`; `init` are weights to start from.
+    `run` receives `checkpoint.pt` (to resume) and `weights.pt`. `init` are weights to start from: they know sticks, so
+    the rates are halved and what they find hard is drawn more often.
     Raises UserError when the cache is empty.
     """
     torch.set_num_threads(settings.threads)
@@ -80,27 +81,24 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     optimiser = torch.optim.AdamW(net.parameter_groups(*rates), weight_decay=settings.weight_decay)
     steps = settings.epochs * (settings.samples_per_epoch // settings.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.1)
-    loader = _loader(cache, settings, None if init is None else average)
-    first = _resume(run, net, average, optimiser, schedule) if resume else 0
+    first, hard = _resume(run, net, average, optimiser, schedule) if resume else (0, [])
+    shards = load_samples(cache, "train") + load_samples(cache, "clips")
+    if not shards:
+        raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
+    log.info("training on %d crops", sum(map(len, shards)))
+    if init is not None and not resume:
+        hard = [hardest(average, shard) for shard in shards]
+    loader = Loader(shards, settings.batch, settings.seed, settings.clip_share, hard)
     for epoch in range(first, settings.epochs):
         started_ns = now_ns()
         means = _epoch(net, average, loader, epoch, settings, optimiser, schedule)
         state = {"net": net.state_dict(), "average": average.state_dict(), "epoch": epoch + 1}
+        state |= {"hard": [torch.from_numpy(mask) for mask in hard]}
         state |= {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
         _write(state, run / "checkpoint.pt")
         _write(average.state_dict(), run / "weights.pt")
         log.info("epoch %d: %s, %.0f s", epoch, means, (now_ns() - started_ns) / 1e9)
     return run / "weights.pt"
-
-
-def _loader(cache: Path, settings: FitSettings, begun: StickNet | None) -> Loader:
-    """`begun`: weights that know sticks already; what they find hard is drawn more often."""
-    shards = load_samples(cache, "train") + load_samples(cache, "clips")
-    if not shards:
-        raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
-    log.info("training on %d crops", sum(map(len, shards)))
-    hard = None if begun is None else [hardest(begun, shard) for shard in shards]
-    return Loader(shards, settings.batch, settings.seed, settings.clip_share, hard)
 
 
 def hardest(net: StickNet, samples: Samples) -> np.ndarray:
@@ -230,7 +228,8 @@ def _resume(
     average: StickNet,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.OneCycleLR,
-) -> int:
+) -> tuple[int, list[np.ndarray]]:
+    """Number of the next epoch, and which crops are hard."""
     path = run / "checkpoint.pt"
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; leave out --resume to start anew")
@@ -246,7 +245,7 @@ def _resume(
             f"checkpoint {path} belongs to a run of another length; resume with the same --epochs and --samples"
         )
     schedule.load_state_dict(state["schedule"])
-    return int(state["epoch"])
+    return int(state["epoch"]), [mask.numpy() for mask in state.get("hard", [])]
 
 
 def _write(state: object, path: Path) -> None:

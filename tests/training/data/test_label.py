@@ -30,7 +30,7 @@ def picture(path: Path) -> None:
 def seeing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors that see the same person, with the stick in the left hand, in each picture."""
 
-    def look_at(data: Table, *_: object, hold_every: int) -> Iterator[tuple[Table, np.ndarray]]:
+    def look_at(data: Table, *_: object, all_held: bool) -> Iterator[tuple[Table, np.ndarray]]:
         points = np.ones((len(data), 19, 3), np.float32) * (20, 30, 0.8)
         hands = np.full(len(data), "left")
         yield replace(data, keypoints=points, hands=hands, sizes=np.full((len(data), 2), 64)), np.zeros(0)

@@ -159,7 +159,7 @@ def speed(report: RunReport) -> str:
     rows = [
         [r.precision, r.runtime, Number(f"{r.top1:.1%}"), "{:.1%} to {:.1%}".format(*r.top1_interval),
          Number(f"{r.coverage:.0%}"), Number(f"{r.accepted_accuracy:.0%}"), Number(f"{r.same_answer:.1%}"),
-         Number(f"{r.largest_logit_gap:.1e}"),
+         Number("" if r.largest_logit_gap is None else f"{r.largest_logit_gap:.1e}"),
          Number(f"{r.megabytes:.1f}"), Number(f"{r.best_ms:.2f}"), Number(f"{r.median_ms:.2f}")]
         for r in report.precisions
     ]  # fmt: skip
