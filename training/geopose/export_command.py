@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="model folder to write (default RUN/model)")
     parser.add_argument("--int8", action="store_true",
                         help="also quantise to INT8, measured against FP32, into RUN/int8, unless it moves "
-                             f"a logit by more than {LOGIT_BOUND:g}")  # fmt: skip
+                             f"logits by more than {LOGIT_BOUND:g} on average")  # fmt: skip
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
@@ -121,11 +121,11 @@ def _int8(file: Path, folder: Path, parts: Parts, temperature: float, threshold:
 
 def refused(folder: Path, precisions: Sequence[PrecisionRow]) -> str:
     """Delete an INT8 model that moves a logit too far, and say so; empty where it is kept."""
-    gap = max(row.largest_logit_gap or 0.0 for row in precisions)
+    gap = max(row.mean_logit_gap or 0.0 for row in precisions)
     if gap <= LOGIT_BOUND:
         return ""
     shutil.rmtree(folder)
-    refusal = f"INT8 moves a logit by {gap:.2f}, which is more than {LOGIT_BOUND:g}: it was not kept."
+    refusal = f"INT8 moves logits by {gap:.2f} on average, more than {LOGIT_BOUND:g}: it was not kept."
     log.warning("%s Use the FP32 model.", refusal)
     return refusal
 

@@ -21,8 +21,8 @@ from training.geopose.measure import person_interval
 
 CALIBRATION_SAMPLES = 300
 TIMED_RUNS = 60
-LOGIT_BOUND = 0.5
-"""Most that INT8 may move a logit of a test picture: five times what it moved the shipped model's."""
+LOGIT_BOUND = 0.2
+"""Most that INT8 may move a logit of test pictures on average; single ones may move ten times as far."""
 _GRAPH_OPERATORS = ("MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "ReduceMean", "ReduceSum", "Concat")
 """Left in FP32 where there are convolutions, which hold most weights and take most time: with the graph and the head in
 INT8 as well, logits moved by 0.6 on average, with convolutions alone by 0.01."""
@@ -44,8 +44,9 @@ class PrecisionRow(msgspec.Struct, frozen=True):
     best_ms: float
     """Least time of one sample, one thread: what is least disturbed by other programs."""
     median_ms: float
-    largest_logit_gap: float | None = None
+    mean_logit_gap: float | None = None
     """From FP32 on ONNX Runtime, over all test samples and classes."""
+    largest_logit_gap: float | None = None
 
 
 def quantise(model_file: Path, inputs: Sequence[np.ndarray], out: Path) -> None:
@@ -93,11 +94,12 @@ def compare_precisions(
         first = logits if first is None else first
         probabilities = class_probabilities(logits, temperature)
         answer = probabilities.argmax(1)
+        gaps = np.abs(logits - first)
         right, accepted = answer == test.labels, probabilities.max(1) >= threshold
         rows.append(PrecisionRow(
             precision, runtime, float(right.mean()), person_interval(right, test.people), float(accepted.mean()),
             float(right[accepted].mean()) if accepted.any() else 0.0, float((answer == first.argmax(1)).mean()),
-            files[precision].stat().st_size / 1e6, *times[precision, runtime], float(np.abs(logits - first).max()),
+            files[precision].stat().st_size / 1e6, *times[precision, runtime], float(gaps.mean()), float(gaps.max()),
         ))  # fmt: skip
     return rows
 
@@ -120,13 +122,14 @@ def by_precision(rows: Sequence[PrecisionRow]) -> dict[str, dict[str, Any]]:
 def table_text(rows: Sequence[PrecisionRow]) -> str:
     """The comparison, for the terminal."""
     lines = [
-        "precision  runtime      top-1 (95 %)           accepted  right  same answer  logit gap    MB  best ms  "
-        "median ms"
+        "precision  runtime      top-1 (95 %)           accepted  right  same answer  logits off, at most    MB"
+        "  best ms  median ms"
     ]
     for r in rows:
         top1 = f"{r.top1:.3f} ({r.top1_interval[0]:.3f} to {r.top1_interval[1]:.3f})"
         answers = f"{r.coverage:8.3f}  {r.accepted_accuracy:.3f}  {r.same_answer:11.3f}"
-        cost = f"{r.largest_logit_gap or 0:9.1e}  {r.megabytes:4.1f}  {r.best_ms:7.2f}  {r.median_ms:9.2f}"
+        gaps = f"{r.mean_logit_gap or 0:10.1e}  {r.largest_logit_gap or 0:7.1e}"
+        cost = f"{gaps}  {r.megabytes:4.1f}  {r.best_ms:7.2f}  {r.median_ms:9.2f}"
         lines.append(f"{r.precision:<9}  {r.runtime:<11}  {top1}  {answers}  {cost}")
     return "\n".join(lines)
 
