@@ -124,6 +124,8 @@ def test_faults_can_be_left_out_one_by_one_or_all() -> None:
     with pytest.raises(UserError, match="no keypoint fault 'jiter'"):
         Mixture(None).as_told(FitSettings(without=("jiter",)))
     told = Mixture(None).as_told(FitSettings(strengths=("node_dropout:0.1",), crop_faults=False))
+    both = FitSettings(strengths=("jitter:0.1",), without=("jitter",))
+    assert Mixture(None).as_told(both).faults.jitter == 0
     assert told.faults.node_dropout == told.mild_faults.node_dropout == 0.1 and not told.crop_faults
     for nonsense in ("node_dropout", "jitter:-1", "jitter:nan"):
         with pytest.raises(UserError, match="node_dropout:0.1"):
@@ -136,6 +138,7 @@ def test_settings_are_changed_by_text() -> None:
     settings = FitSettings().changed(["mixup=0.4", "pretrained=true", "without=jitter,shear"])
     assert settings.mixup == 0.4 and settings.pretrained is True and settings.without == ("jitter", "shear")
     assert replace(settings, mixup=0.0, pretrained=False, without=()) == FitSettings()
+    assert settings.changed(["without=stretch", "without=leg_swap"]).without[1:] == ("shear", "stretch", "leg_swap")
 
 
 def test_imagenet_weights_see_the_colours_that_they_were_trained_on() -> None:

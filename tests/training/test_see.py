@@ -18,6 +18,14 @@ from stages.skeleton import TIP
 from training import app
 from training.data.table import KEYPOINT_COLUMNS
 from training.geopose.data import load_table
+from training.see import is_of_a_hold
+
+
+def test_half_of_anybodys_pictures_are_of_a_hold_whatever_the_order() -> None:
+    for names in ([f"anna/IMG_{i:04d}.jpg" for i in range(200)], [f"p{i}/front.jpg" for i in range(200)]):
+        held = [is_of_a_hold(name) for name in names]
+        assert 70 < sum(held) < 130
+        assert 70 < sum(a != b for a, b in zip(held, held[1:], strict=False)) < 130
 
 
 def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
@@ -25,14 +33,14 @@ def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
 ) -> None:
     with av.open(os.fspath(models_folder() / "demo.mp4")) as clip:
         frame = next(clip.decode(video=0)).to_ndarray(format="bgr24")
-    cv2.imwrite(os.fspath(tmp_path / "person.png"), frame)
-    cv2.imwrite(os.fspath(tmp_path / "holding.png"), frame)
+    cv2.imwrite(os.fspath(tmp_path / "moving.png"), frame)
+    cv2.imwrite(os.fspath(tmp_path / "in_a_hold.png"), frame)
     cv2.imwrite(os.fspath(tmp_path / "nobody.png"), np.full_like(frame, 128))
     head = ["image_path", "label", "label_name", "group", "view", "width", "height", "grip_hand", "split"]
     with (tmp_path / "table.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([*head, *KEYPOINT_COLUMNS])
-        for name in ("person", "holding", "nobody"):
+        for name in ("moving", "in_a_hold", "nobody"):
             writer.writerow([f"{name}.png", 12, "neutral", "p0", "front", 1, 1, "right", "train", *[""] * 57])
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "seen")]) == 0
     table = load_table(tmp_path / "seen/table.csv", load_classes().names, tmp_path / "seen/crops")

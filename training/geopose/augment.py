@@ -41,7 +41,7 @@ def changed_faults(without: Sequence[str], strengths: Sequence[str]) -> dict[str
 
     Raises UserError for a fault that there is not, or a strength that is none.
     """
-    told = dict.fromkeys(without, 0.0)
+    told = dict[str, float]()
     for text in strengths:
         name, _, strength = text.partition(":")
         try:
@@ -50,6 +50,7 @@ def changed_faults(without: Sequence[str], strengths: Sequence[str]) -> dict[str
             told[name] = -1.0
         if not 0 <= told[name] < math.inf:
             raise UserError(f"strengths={text} makes no sense; write such as node_dropout:0.1")
+    told |= dict.fromkeys(without, 0.0)
     known = sorted(field.name for field in fields(KeypointFaults))
     for name in told:
         if name not in known:

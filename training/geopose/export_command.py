@@ -83,18 +83,19 @@ def run(args: argparse.Namespace) -> int:
     metrics = _rounded(measure.for_card(figures))
     card(file.parent, metrics=metrics, notes=notes)
     log.info("wrote %s", file.parent)
+    refusal = ""
     if args.int8:
         precisions = _int8(file, args.run / "int8", parts, temperature, threshold)
         figures["precisions"] = msgspec.to_builtins(precisions)
-        if refusal := refused(args.run / "int8", precisions):
-            notes = f"{notes} {refusal}"
-        else:
+        refusal = refused(args.run / "int8", precisions)
+        if not refusal:
             card(args.run / "int8", metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
     if args.ir:
         _ir(model, file, args.ir, parts.test)
         card(args.ir, metrics=metrics, notes=notes, file="model.xml")
     explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
-    facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold, "data": data, "notes": notes}
+    facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold, "data": data,
+             "notes": f"{notes} {refusal}".strip()}  # fmt: skip
     _report(args.run, figures | keypoints | facts, trained)
     return 0
 
@@ -120,7 +121,7 @@ def _int8(file: Path, folder: Path, parts: Parts, temperature: float, threshold:
 
 
 def refused(folder: Path, precisions: Sequence[PrecisionRow]) -> str:
-    """Delete an INT8 model that moves a logit too far, and say so; empty where it is kept."""
+    """Delete an INT8 model that moves logits too far, and say so; empty where it is kept."""
     gap = max(row.mean_logit_gap or 0.0 for row in precisions)
     if gap <= LOGIT_BOUND:
         return ""

@@ -83,7 +83,8 @@ def load_weights(file: Path, class_count: int) -> nn.Module:
 
 
 def with_start(settings: FitSettings) -> FitSettings:
-    """The settings with the backbone that the weights to begin with have; its features learn as slowly as theirs did.
+    """The settings with the backbone that the weights to begin with have; pretrained ones stand still for
+    `frozen_epochs` here too.
 
     Raises UserError when there are no such weights.
     """

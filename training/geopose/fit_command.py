@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="what to train (default geopose, without crops geopose_graph)")  # fmt: skip
     parser.add_argument("--folds", type=int, help="measure by so many folds instead of training one model to ship")
     parser.add_argument("--poses-only", action="store_true", help="with --folds: leave out the class neutral")
-    parser.add_argument("--exact", type=Path, help="folder that `see --truth` wrote: further samples")
+    parser.add_argument("--exact", type=Path,
+                        help="folder that `see --truth` wrote, or a table file: further samples")  # fmt: skip
     add_truth_argument(parser)
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
     parser.add_argument("--drawn", type=int,
@@ -145,8 +146,8 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
             raise UserError(f"--start gives a network its weights, and {args.model} is none; leave it out")
         log.warning("every fold begins with %s: what that has seen of the people here flatters the figures", args.start)
     table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
-    keypoints = keypoint_figures_of(args.seen, classes, table, args.truth)
     table = table.mirrored(table.wrong_hand)
+    every = classes
     if args.graph_only:
         table = table.without_crops()
     if args.poses_only:
@@ -155,6 +156,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
         if mixture.exact is not None:
             mixture = replace(mixture, exact=without_neutral(mixture.exact, classes)[0])
         table, classes = without_neutral(table, classes)
+    keypoints = keypoint_figures_of(args.seen, every, table, args.truth)
     settings = settings_of(args)
     result = cross_validate(args.model, table, classes, settings, args.folds, args.run, mixture)
     facts = {

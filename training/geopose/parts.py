@@ -84,7 +84,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--seen", type=Path, help="folder that `see` wrote")
     source.add_argument("--table", type=Path, dest="seen", metavar="TABLE",
-                        help="table of keypoints in any form, without pictures")  # fmt: skip
+                        help="file of keypoints in any form, without pictures")  # fmt: skip
     parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
     add_hand_argument(parser)
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")

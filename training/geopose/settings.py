@@ -63,14 +63,16 @@ class FitSettings:
     seed: int = 0
 
     def changed(self, changes: Sequence[str]) -> FitSettings:
-        """With changes such as `mixup=0.4` or `without=jitter,shear`; raises UserError for one that makes no sense."""
+        """With changes such as `mixup=0.4` or `without=jitter,shear`, which adds to a list; raises UserError for one
+        that makes no sense."""
         values: dict[str, Any] = asdict(self)
         for change in changes:
             name, sign, value = change.partition("=")
             if not sign or name not in values:
                 known = ", ".join(field.name for field in fields(self))
                 raise UserError(f"{change!r} is not a setting of the training; write NAME=VALUE, NAME one of {known}")
-            values[name] = [v for v in value.split(",") if v] if isinstance(values[name], tuple) else value
+            several = isinstance(values[name], (tuple, list))
+            values[name] = [*values[name], *filter(None, value.split(","))] if several else value
             try:
                 msgspec.convert(values, type=FitSettings, strict=False)
             except msgspec.ValidationError as error:

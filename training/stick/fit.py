@@ -86,6 +86,8 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     if not shards:
         raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
     log.info("training on %d crops", sum(map(len, shards)))
+    if hard and [len(mask) for mask in hard] != [len(shard) for shard in shards]:
+        raise UserError(f"cache {cache} has changed since {run} was begun; leave out --resume to start anew")
     if init is not None and not resume:
         hard = [hardest(average, shard) for shard in shards]
     loader = Loader(shards, settings.batch, settings.seed, settings.clip_share, hard)
