@@ -22,7 +22,7 @@ from training.geopose.measure import person_interval
 CALIBRATION_SAMPLES = 300
 TIMED_RUNS = 60
 LOGIT_BOUND = 0.3
-"""Most that INT8 may move logits of test pictures on average. The shipped model's move by 0.17 and 0.18, one by 2.2, and
+"""Most that INT8 may move logits of test pictures on average. The shipped model's move by 0.17 and 0.18, one by 2.2;
 97.3 % of its answers stay."""
 _GRAPH_OPERATORS = ("MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "ReduceMean", "ReduceSum", "Concat")
 """Left in FP32 where there are convolutions, which hold most weights and take most time: with the graph and the head in
