@@ -128,7 +128,7 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
         if changed:
             raise UserError(f"{file.parent} was begun with {', '.join(changed)}; say the same, or choose another --out")
     elif (file.parent / "table.csv").is_file():
-        return  # of a time when nobody wrote it down
+        raise UserError(f"{file.parent} does not say whose eyes saw it; delete it, or choose another --out")
     file.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
 
 

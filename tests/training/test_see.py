@@ -49,6 +49,10 @@ def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
     assert table.crop_present.tolist() == [1, 1, 0]
     apart = np.linalg.norm(table.keypoints[0, :17, :2] - table.keypoints[1, :17, :2], axis=1)
     assert 0 < np.median(apart) < 10, "the second is seen by the network that looks closer"
+    (tmp_path / "seen/detectors.json").rename(tmp_path / "kept.json")
+    assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "seen")]) == 2
+    assert "whose eyes saw it" in capsys.readouterr().err
+    (tmp_path / "kept.json").rename(tmp_path / "seen/detectors.json")
     other = ["--correct", "off"]
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "seen"), *other]) == 2
     assert "was begun with correct evidence" in capsys.readouterr().err

@@ -23,9 +23,6 @@ HELD_OUT = ("sam2_juggle", "tfjs_pose_squats")
 REFERENCE = "movenet_thunder"
 """Model whose bodies count as true on real clips."""
 
-FRAMES_PER_CLIP = 150
-"""Spread over a clip, into which sticks are drawn."""
-
 _FRAME_SIDE_PX = 1280
 
 

@@ -19,7 +19,7 @@ from engine.clock import now_ns
 from engine.errors import UserError
 from stages.cards import load_card
 from training.stick import agree, evaluate
-from training.stick.clips import FRAMES_PER_CLIP, HELD_OUT, cache_clips, keypoints_finder, served_detector
+from training.stick.clips import HELD_OUT, cache_clips, keypoints_finder, served_detector
 from training.stick.data import extend_cache, load_samples
 from training.stick.export import KINDS, export_onnx, load_weights, write_card
 from training.stick.fit import FitSettings, fit
@@ -30,6 +30,9 @@ from training.stick.yolo import YoloSettings, fit_yolo, load_yolo
 from training.weights import WEIGHTS_FILE, weights_file
 
 log = logging.getLogger(__name__)
+
+_FRAMES_PER_CLIP = 60
+"""That are learnt from."""
 
 
 
@@ -147,7 +150,7 @@ def run_judge(args: argparse.Namespace, model: str) -> int:
 
 def drawn_figures(model: evaluate.StickModel, clips: list[Path], threshold: float, limit: int) -> dict[str, Any]:
     """Figures of sticks drawn into real clips, of all and by clip; none where no hand is seen."""
-    outcomes = evaluate.drawn_outcomes(model, clips, limit or FRAMES_PER_CLIP)
+    outcomes = evaluate.drawn_outcomes(model, clips, limit or evaluate.DRAWN_PER_CLIP)
     if not outcomes:
         return {}
     by_clip = evaluate.by_view(outcomes, threshold)
@@ -175,7 +178,7 @@ def fill_cache(table: Path | None, clips: Path | None, cache: Path) -> None:
             extend_cache(table, cache, split, find)
     if clips is not None and not load_samples(cache, "clips"):
         found = video_files(clips)
-        log.info("%d crops from %d clips", cache_clips(found, cache, FRAMES_PER_CLIP), len(found))
+        log.info("%d crops from %d clips", cache_clips(found, cache, _FRAMES_PER_CLIP), len(found))
 
 
 def video_files(folder: Path) -> list[Path]:

@@ -19,7 +19,6 @@ from stages.runtime import RUNTIMES, Backend, Network, load_network
 from stages.skeleton import GRIP, TIP
 from stages.stick_crop import from_crop, stick_crop, stick_inputs
 from training.stick.clips import (
-    FRAMES_PER_CLIP,
     HELD_OUT,
     Follower,
     body_detector,
@@ -36,6 +35,8 @@ log = logging.getLogger(__name__)
 
 FOUND_WITHIN = 0.15
 """An end counts as found within this share of the stick's length in the picture."""
+DRAWN_PER_CLIP = 150
+"""Frames of a clip, spread over it, into which a stick is drawn to judge by."""
 _ALLOWED_FALSE_RATE = 0.02
 _LEAST_THRESHOLD, _MOST_THRESHOLD = 0.4, 0.9
 
@@ -208,7 +209,7 @@ def false_rates(presence: dict[str, np.ndarray], threshold: float) -> dict[str, 
 
 
 def drawn_outcomes(
-    model: Any, clips: Sequence[Path], frames_per_clip: int = FRAMES_PER_CLIP, seed: int = 0
+    model: Any, clips: Sequence[Path], frames_per_clip: int = DRAWN_PER_CLIP, seed: int = 0
 ) -> list[Outcome]:
     """Answers to sticks that are drawn into frames of real clips, beside where they were drawn; the clip is the view.
 

@@ -38,7 +38,7 @@ class FitSettings(msgspec.Struct, frozen=True, kw_only=True):
     samples_per_epoch: int = 6400
     batch: int = 16
     seed: int = 7
-    clip_share: float = 0.4
+    clip_share: float = 0.25
     """Share of real frames (with drawn sticks or none) in an epoch."""
     head_rate: float = 2e-3
     backbone_rate: float = 4e-4
