@@ -18,7 +18,7 @@ from benchmarks.demo import QUIET, named_holds
 from benchmarks.figures import Part, Row, Session, Value
 from benchmarks.networks import installed_runtimes, precisions
 from benchmarks.running import run_program
-from engine.config import WorkerSettings, load_config
+from engine.config import WorkerSettings, join_workers, load_config
 from engine.errors import UserError
 from stages.app import default_config
 from stages.capture import DEMO
@@ -111,10 +111,10 @@ def steps(quick: bool) -> list[tuple[str, Any]]:
 
 def groupings(workers: list[WorkerSettings]) -> list[tuple[WorkerSettings, ...]]:
     """The same stages in fewer processes: any one pair of neighbours joined, and all in one."""
-    joined = [
-        (*workers[:i], _join(workers[i : i + 2]), *workers[i + 2 :]) for i in range(len(workers) - 1)
-    ]  # fmt: skip
-    return joined if len(workers) < 3 else [*joined, (_join(workers[:2]), _join(workers[2:])), (_join(workers),)]
+    pairs = [(*workers[:i], join_workers(workers[i : i + 2]), *workers[i + 2 :]) for i in range(len(workers) - 1)]
+    if len(workers) < 3:
+        return pairs
+    return [*pairs, (join_workers(workers[:2]), join_workers(workers[2:])), (join_workers(workers),)]
 
 
 def with_change(candidate: Candidate, changed: str, value: Any) -> Candidate:
@@ -158,11 +158,6 @@ class _Search:
         score = Score(run.stats["fps_out"], run.stats["latency_ms"]["p95"], named_holds(run.results))
         self.rows.append({"tried": name, "fps": score.fps, "p95_ms": score.p95_ms, "named": score.named})
         return score
-
-
-def _join(workers: list[WorkerSettings]) -> WorkerSettings:
-    name = "_".join(worker.name for worker in workers)[:32]
-    return WorkerSettings(name=name, stages=[stage for worker in workers for stage in worker.stages])
 
 
 def _write(best: Candidate, out: Path, loss: int) -> None:

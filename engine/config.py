@@ -97,17 +97,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return lines + [Setting("worker", worker.name, msgspec.to_builtins(worker), origin) for worker in self.workers]
 
     def with_workers(self, count: int | None) -> Config:
-        """The same with at most `count` worker processes: the last ones are joined; None changes nothing."""
+        """The same with at most `count` worker processes: the first ones are joined; None changes nothing."""
         if count is None or count >= len(self.workers):
             return self
         if count < 1:
             raise UserError(f"--workers {count} is not possible: at least 1 process is needed")
-        kept, joined = self.workers[: count - 1], self.workers[count - 1 :]
-        merged = WorkerSettings(
-            name="_".join(worker.name for worker in joined)[:32],
-            stages=[stage for worker in joined for stage in worker.stages],
-        )
-        return msgspec.structs.replace(self, workers=[*kept, merged])
+        split = len(self.workers) - count + 1
+        return msgspec.structs.replace(self, workers=[join_workers(self.workers[:split]), *self.workers[split:]])
+
+
+def join_workers(workers: Sequence[WorkerSettings]) -> WorkerSettings:
+    """One process that runs all of their stages in order."""
+    name = "_".join(worker.name for worker in workers)[:32]
+    return WorkerSettings(name=name, stages=[stage for worker in workers for stage in worker.stages])
 
 
 def import_name(dotted: str, setting: str) -> Any:

@@ -24,7 +24,7 @@ def run_pipeline(
     """Run until every source has ended, `duration_s` is over, each stream has had `max_frames`, or a signal came.
 
     `workers`: None takes the processes that the configuration names (plus one for each source); 1 runs everything in
-    this process, without sockets; n joins the last of the configured workers until n are left.
+    this process, without sockets; n joins the first of the configured workers until n are left.
     Stream names are "0", "1", ... in the order of `sources`. Ctrl-C and SIGTERM end the run in good order.
     Raises UserError when a source, file or setting is at fault, whichever process found it.
     """

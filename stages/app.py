@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from enum import Enum
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +35,8 @@ from stages.sources.camera import camera_device
 from stages.view import has_display
 
 PROGRAM = "arnis-stream"
+LIVE_WORKERS = 2
+"""Processes for the stages of one live stream: what finds and judges, and what shows."""
 
 
 class SourceKind(Enum):
@@ -92,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     summary = run_pipeline(
         config,
         options.source,
-        workers=options.workers,
+        workers=options.workers or suitable_workers(config, options.source),
         duration_s=options.duration,
         max_frames=options.max_frames,
         log_level="INFO" if options.verbose else "WARNING",
@@ -121,7 +123,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     pace.add_argument("--fast", action="store_true", help="read files as fast as they can be processed")
     add("--duration", type=_positive(float), metavar="S", help="stop after S seconds")
     add("--max-frames", type=_positive(int), metavar="N", help="stop after N frames of each source")
-    add("--workers", type=_positive(int), metavar="N", help="processes for the stages (1: no other process at all)")
+    processes = f"processes for the stages (1: none; otherwise {LIVE_WORKERS} for one live source, else all)"
+    add("--workers", type=_positive(int), metavar="N", help=processes)
     add("--stats", type=Path, metavar="FILE", help="write rates, latencies and losses as JSON")
     add("--profile", metavar="FILE", help="write a trace of stages and frames for ui.perfetto.dev")
     add("--print-config", action="store_true", help="print all settings and where they come from")
@@ -161,21 +164,36 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
             changes.setdefault(section, {})[key] = value
 
     watched = bool(kinds & {SourceKind.CAMERA, SourceKind.DEMO})
-    capture = config.sections.get("capture")
-    realtime = capture.realtime if isinstance(capture, CaptureSettings) else "auto"
     live = bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
-    paced = SourceKind.DEMO in kinds if realtime == "auto" else realtime
     results = config.sections.get("results", ResultsSettings())
     replace("overlay", "view", "window" if watched and has_display() else "none")
     replace("overlay", "mirror", "on" if kinds == {SourceKind.CAMERA} else "off")
     replace("publish", "url", DEFAULT_URL if live or SourceKind.DEMO in kinds else "off")
-    replace("record", "when_slow", "drop" if live or paced else "wait")
+    replace("record", "when_slow", "drop" if keeps_time(config, kinds) else "wait")
     if isinstance(results, ResultsSettings) and results.path == "-":
         changes.setdefault("overlay", {})["live_line"] = "stderr"
     sections = {
         name: msgspec.structs.replace(section, **changes.get(name, {})) for name, section in config.sections.items()
     }
     return msgspec.structs.replace(config, sections=sections)
+
+
+def keeps_time(config: Config, kinds: Set[SourceKind]) -> bool:
+    """Whether frames come at a pace of their own: live, or from a file that is played as it was filmed."""
+    capture = config.sections.get("capture")
+    realtime = capture.realtime if isinstance(capture, CaptureSettings) else "auto"
+    paced = SourceKind.DEMO in kinds if realtime == "auto" else realtime
+    return paced or bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
+
+
+def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
+    """How many processes the stages should share for these sources; None: as configured.
+
+    Alone and live, a stream is answered soonest by one process for all but what is shown: a core that it has woken
+    goes on. Files and several streams gain more frames from overlapping. Workers of the user's own are left alone.
+    """
+    alone = len(sources) == 1 and keeps_time(config, {kind_of(sources[0])})
+    return LIVE_WORKERS if alone and config.origins.get("worker") == "default" else None
 
 
 def config_text(config: Config) -> str:

@@ -92,8 +92,8 @@ def test_a_file_that_leaves_out_a_stage_need_not_leave_out_its_section(default_f
     assert [line.origin for line in config.describe() if line.section == "worker"] == ["file"]
 
 
-def test_fewer_workers_join_the_last_ones(default_file: Path) -> None:
+def test_fewer_workers_join_the_first_ones(default_file: Path) -> None:
     config = load_config(default_file).with_workers(2)
-    assert [(worker.name, len(worker.stages)) for worker in config.workers] == [("detect", 1), ("classify_output", 2)]
+    assert [(worker.name, len(worker.stages)) for worker in config.workers] == [("detect_classify", 2), ("output", 1)]
     with pytest.raises(UserError, match="at least 1"):
         config.with_workers(0)

@@ -10,7 +10,17 @@ import pytest
 
 from engine.client import DEFAULT_URL
 from engine.config import load_config
-from stages.app import SourceKind, decide, default_config, flags_of, kind_of, main, parse, summary_text
+from stages.app import (
+    SourceKind,
+    decide,
+    default_config,
+    flags_of,
+    kind_of,
+    main,
+    parse,
+    suitable_workers,
+    summary_text,
+)
 
 
 def decided(*sources: str, **flags: Any) -> dict[str, Any]:
@@ -65,6 +75,18 @@ def test_a_demo_in_a_hurry_is_recorded_whole() -> None:
 def test_without_a_display_the_camera_has_a_line_in_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.app.has_display", lambda: False)
     assert decided("0")["overlay"].view == "none"
+
+
+def test_one_live_stream_is_answered_by_one_process_and_shown_by_another(tmp_path: Path) -> None:
+    config = load_config(default_config())
+    assert [suitable_workers(config, [source]) for source in ("0", "rtsp://host/door", "demo")] == [2, 2, 2]
+    assert suitable_workers(config, ["clip.mp4"]) is None
+    assert suitable_workers(config, ["0", "1"]) is None
+    played = load_config(default_config(), flags={"capture.realtime": True})
+    assert suitable_workers(played, ["clip.mp4"]) == 2
+    own = tmp_path / "own.toml"
+    own.write_text('[[worker]]\nname = "all"\nstages = ["stages.gate:MotionGate", "stages.detect:Detect"]\n')
+    assert suitable_workers(load_config(default_config(), own), ["0"]) is None
 
 
 def test_what_was_chosen_is_never_overruled() -> None:
