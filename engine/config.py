@@ -35,7 +35,7 @@ class EngineSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     links: Literal["auto", "ipc", "tcp"] = "auto"
     heartbeat_s: Annotated[float, msgspec.Meta(ge=0.05, le=10)] = 1.0
     silent_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 10.0
-    starting_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 60.0
+    starting_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 180.0
     restarts: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 5
     restarts_within_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 60.0
     errors_in_a_row: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 30
@@ -152,6 +152,7 @@ def load_config(
     # A file that leaves out a stage need not leave out its section, which the program's own file has.
     shipped = _decode_workers(default_workers, str(default_file))
     known = dict(_settings_types(engine, [*shipped, *workers]))
+    _check_replicas(workers, layers.workers_label)
     sections = {name: layers.take(name, kind) for name, kind in known.items()}
     layers.refuse_rest(["engine", "worker", *sections])
     return Config(engine=engine, workers=workers, sections=sections, origins=layers.origins)
@@ -299,6 +300,17 @@ def _settings_types(engine: EngineSettings, workers: Iterable[WorkerSettings]) -
         for dotted in worker.stages:
             stage = import_name(dotted, f"[[worker]] {worker.name}")
             yield stage.name, stage.settings_type
+
+
+def _check_replicas(workers: Iterable[WorkerSettings], label: str) -> None:
+    """Replicas take a stream's packets by turns: a stage that remembers the last one would see every other."""
+    for worker in workers:
+        for dotted in worker.stages if worker.replicas > 1 else []:
+            if not getattr(import_name(dotted, f"[[worker]] {worker.name}"), "stateless", False):
+                raise UserError(
+                    f"{label}: [[worker]] {worker.name!r} can't have replicas, because {dotted} remembers a stream's "
+                    "earlier packets: move it to a worker of its own, or leave replicas out"
+                )
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -70,6 +70,7 @@ class Stage(Protocol):
 #   process_batch(packets: list) -> list      instead of `process`, over whatever waits, of all streams
 #   max_batch: int, max_wait_ms: float        attributes that bound such a batch
 #   sees_ended: ClassVar[bool]                process also gets packets that have ended (writers, publishers)
+#   stateless: ClassVar[bool]                 each packet stands alone, so that replicas may share a stream
 #   idle(now_ns: int) -> None                 called about every 50 ms when nothing arrives (window events, health)
 #   describe() -> dict[str, str]              device, runtime and versions really used; goes into --stats
 

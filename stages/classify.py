@@ -102,6 +102,7 @@ class Classify:
 
     name: ClassVar[str] = "classify"
     settings_type: ClassVar[type[msgspec.Struct]] = ClassifySettings
+    stateless: ClassVar[bool] = True
 
     def __init__(self, settings: ClassifySettings) -> None:
         self._settings = settings

@@ -231,6 +231,7 @@ class Correct:
 
     name: ClassVar[str] = "correct"
     settings_type: ClassVar[type[msgspec.Struct]] = CorrectSettings
+    stateless: ClassVar[bool] = True
 
     def __init__(self, settings: CorrectSettings) -> None:
         self._settings = settings

@@ -185,6 +185,7 @@ class Graph:
 
     name: ClassVar[str] = "graph"
     settings_type: ClassVar[type[msgspec.Struct]] = GraphSettings
+    stateless: ClassVar[bool] = True
 
     def __init__(self, settings: GraphSettings) -> None:
         self._settings = settings

@@ -123,6 +123,7 @@ class Read(_Work):
     """Reads the number back from every pixel; a mixed frame is an error that ends the test's hopes."""
 
     name: ClassVar[str] = "read"
+    stateless: ClassVar[bool] = True
 
     def process(self, packet: NumberPacket) -> NumberPacket | None:
         assert packet.frame is not None
@@ -136,12 +137,14 @@ class Read(_Work):
 
 class Middle(_Work):
     name: ClassVar[str] = "middle"
+    stateless: ClassVar[bool] = True
 
 
 class Batched:
     """Sees packets of all streams together."""
 
     name: ClassVar[str] = "middle"
+    stateless: ClassVar[bool] = True
     settings_type: ClassVar[type[msgspec.Struct]] = WorkSettings
 
     def __init__(self, settings: WorkSettings) -> None:

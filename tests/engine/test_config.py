@@ -68,6 +68,11 @@ def test_a_wrong_setting_names_place_value_and_what_is_allowed(
         ('[[worker]]\nname = "a"\nstages = ["no_such_module:Read"]\n', ["no_such_module"]),
         ('[[worker]]\nname = "a"\nstages = []\n', ["stages"]),
         ('[[worker]]\nname = "a"\nstages = ["bench_parts:Read"]\nreplicas = 2\n', ["last", "replicas"]),
+        (
+            '[[worker]]\nname = "a"\nstages = ["bench_parts:Write"]\nreplicas = 2\n'
+            '[[worker]]\nname = "b"\nstages = ["bench_parts:Read"]\n',
+            ["'a'", "replicas", "bench_parts:Write", "of its own"],
+        ),
         ('[[worker]]\nname = "../a"\nstages = ["bench_parts:Read"]\n', ["name"]),
     ],
 )
