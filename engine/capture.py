@@ -11,7 +11,7 @@ import zmq
 
 from engine.clock import NS_PER_S, now_ns
 from engine.config import import_name
-from engine.control import Beat, Begin, Opened, Ready, Stop, StreamEnded, SupervisorLine, WorkerLost
+from engine.control import Beat, Begin, Ready, Stop, StreamEnded, SupervisorLine, WorkerLost
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.intake import Intake
@@ -43,7 +43,6 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
             # It could be opened before, so that the device may need a moment: the budget for restarts decides.
             raise ConnectionError(str(error)) from error
         raise
-    line.send(Opened(info))
     capture = _Capture(spec, line, source, info, state)
     try:
         capture.run()
@@ -60,7 +59,6 @@ class _Capture:
         self._spec = spec
         self._line = line
         self._beat_at_ns = 0
-        self._served = 0
         self._context: zmq.Context[Any] = zmq.Context()
         self._server = EntryServer(self._context, spec.entry_endpoints[spec.stream])
         # The reading thread wakes the main loop through a pair of sockets, because a poll cannot wait for a lock.
@@ -119,7 +117,6 @@ class _Capture:
         for notice in notices:
             self._server.note(peer, self._parcel.pack(notice)[0])
         self._server.answer(peer, self._parcel.pack(packet) if packet else None)
-        self._served += 1
 
     def _handle_messages(self) -> None:
         while (message := self._line.poll()) is not None:
@@ -133,7 +130,7 @@ class _Capture:
         now = now_ns()
         if now >= self._beat_at_ns:
             self._beat_at_ns = now + int(self._spec.engine.heartbeat_s * NS_PER_S)
-            self._line.send(Beat(self._served))
+            self._line.send(Beat())
 
     def _new_writer(self, frame_bytes: int) -> FrameWriter:
         """Room for larger frames than before; also called by the reading thread."""

@@ -175,6 +175,8 @@ class _Layers:
         self.workers_label = ""
 
     def add(self, section: str, key: str, value: Any, label: str, origin: Origin, text: str | None = None) -> None:
+        if section == "worker":
+            raise UserError(f"{label}: workers can't be set one by one; write [[worker]] into a file for --config")
         self.values.setdefault(section, {})[key] = _Value(value, label, text)
         self.origins[f"{section}.{key}"] = origin
 
@@ -294,12 +296,13 @@ def _decode_workers(raw: Any, label: str) -> list[WorkerSettings]:
 
 def _settings_types(engine: EngineSettings, workers: Iterable[WorkerSettings]) -> Iterator[tuple[str, type[Any]]]:
     """Section name and Struct of the source and of every stage."""
-    source = import_name(engine.source, "engine.source")
-    yield source.name, source.settings_type
-    for worker in workers:
-        for dotted in worker.stages:
-            stage = import_name(dotted, f"[[worker]] {worker.name}")
-            yield stage.name, stage.settings_type
+    named = [(engine.source, "engine.source")]
+    named += [(dotted, f"[[worker]] {worker.name}") for worker in workers for dotted in worker.stages]
+    for dotted, setting in named:
+        kind = import_name(dotted, setting)
+        if not (hasattr(kind, "name") and hasattr(kind, "settings_type")):
+            raise UserError(f"{setting}: {dotted!r} is no stage or source: it has no `name` and `settings_type`")
+        yield kind.name, kind.settings_type
 
 
 def _check_replicas(workers: Iterable[WorkerSettings], label: str) -> None:

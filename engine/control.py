@@ -17,15 +17,7 @@ from typing import Any
 
 import msgspec
 
-from engine.stage import SourceInfo
-
 _GRANT_TIMEOUT_S = 10.0
-
-
-class Opened(msgspec.Struct, tag=True, frozen=True):
-    """Capture: the source is open."""
-
-    info: SourceInfo
 
 
 class NeedRing(msgspec.Struct, tag=True, frozen=True):
@@ -48,8 +40,6 @@ class Described(msgspec.Struct, tag=True, frozen=True):
 
 class Beat(msgspec.Struct, tag=True, frozen=True):
     """The main loop turns."""
-
-    packets: int
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
@@ -93,7 +83,7 @@ class HealthRecord(msgspec.Struct, tag=True, frozen=True):
     record: dict[str, Any]
 
 
-ToSupervisor = Opened | NeedRing | Ready | Described | Beat | Failed | StopRequested | StreamEnded
+ToSupervisor = NeedRing | Ready | Described | Beat | Failed | StopRequested | StreamEnded
 ToWorker = Begin | GrantRing | WorkerLost | Stop | HealthRecord
 
 _encoder = msgspec.msgpack.Encoder()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.clock import NS_PER_MS
 from engine.packet import Packet
 
 REPEAT_MS = 1000
 """How long a notice (a packet that carries no frame) waits for its acknowledgement before it is sent again."""
-_NS_PER_MS = 1_000_000
 _NOTICES_AT_ONCE = 100
 
 
@@ -32,8 +32,8 @@ class InFlight:
     def __init__(self, limit: int, write_off_ms: float, silent_ms: float) -> None:
         """`silent_ms`: after that long a frame counts as lost even if no death was noticed."""
         self._limit = limit
-        self._write_off_ns = int(write_off_ms * _NS_PER_MS)
-        self._silent_ns = int(silent_ms * _NS_PER_MS)
+        self._write_off_ns = int(write_off_ms * NS_PER_MS)
+        self._silent_ns = int(silent_ms * NS_PER_MS)
         self._frames: dict[int, _Sent] = {}
         self._notices: dict[int, _Notice] = {}
 
@@ -73,7 +73,7 @@ class InFlight:
         due = sorted(sequence for sequence, notice in self._notices.items() if notice.due_at_ns <= now_ns)
         taken = [self._notices[sequence] for sequence in due[:_NOTICES_AT_ONCE]]
         for notice in taken:
-            notice.due_at_ns = now_ns + REPEAT_MS * _NS_PER_MS
+            notice.due_at_ns = now_ns + REPEAT_MS * NS_PER_MS
         return [notice.packet for notice in taken]
 
     def finished(self, before: int) -> None:

@@ -61,6 +61,3 @@ class OwnedFrames:
 
     def drop(self, ref: FrameRef) -> None:
         self._frames.pop((ref.segment, ref.generation), None)
-
-    def close(self) -> None:
-        self._frames.clear()

@@ -25,7 +25,7 @@ _STOP_GRACE_NS = NS_PER_S
 class Intake:
     """Everything between a source and the first worker, the same with and without sockets.
 
-    `take`, `finished_before`, `tick` and `stop` belong to one thread; the source is read in another.
+    `take`, `tick` and `stop` belong to one thread; the source is read in another.
     """
 
     def __init__(
@@ -60,13 +60,11 @@ class Intake:
         self._stop_at_ns: int | None = None
         self._closed = False
         self._reading_since_ns: int | None = None
+        self._anew = info.live and state.frames_read > 0
+        self._pts_offset_s = 0.0
         self.error: Exception | None = None
         """What ended the reading thread, if it was no regular end."""
         self._resume(settings.write_off_ms)
-
-    @property
-    def writer(self) -> FrameWriter:
-        return self._writer
 
     @property
     def ended(self) -> bool:
@@ -208,9 +206,15 @@ class Intake:
         self._wake()
 
     def _fill(self, packet: Packet, event: Captured) -> None:
-        self._state.frames_read += 1
-        self._state.last_pts = event.pts
-        packet.pts, packet.captured_at_ns = event.pts, event.captured_at_ns
+        state = self._state
+        if self._anew and event.pts <= state.last_pts:
+            # The process before this one died with the time at which the stream began: a live source begins at 0 again.
+            away_s = (event.captured_at_ns - state.last_captured_at_ns) / NS_PER_S
+            self._pts_offset_s = state.last_pts + away_s - event.pts
+        self._anew = False
+        packet.pts, packet.captured_at_ns = event.pts + self._pts_offset_s, event.captured_at_ns
+        state.frames_read += 1
+        state.last_pts, state.last_captured_at_ns = packet.pts, event.captured_at_ns
         packet.frame = self._writer.commit(packet.sequence)
         if self.live:
             packet.expires_at_ns = event.captured_at_ns + self._max_age_ns

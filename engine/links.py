@@ -106,9 +106,6 @@ class EntryServer:
         """Answer a request with the parts of a packet, or with nothing."""
         self._send([peer, FRAME, *parts] if parts else [peer, NONE])
 
-    def close(self) -> None:
-        self.socket.close()
-
     def _send(self, parts: list[Any]) -> None:
         try:
             self.socket.send_multipart(parts, zmq.NOBLOCK)
@@ -164,9 +161,10 @@ class TakeInlet:
             self._poller.register(socket, zmq.POLLIN)
 
     def receive(self, timeout_ms: float, max_batch: int, max_wait_ms: float) -> list[Packet]:
-        """Packets that came within the timeout; asks for at most `max_batch` frames."""
+        """Packets that came within the timeout; asks for at most `max_batch` frames, one of each stream."""
         packets: list[Packet] = []
         until = now_ns() + int(timeout_ms * NS_PER_MS)
+        max_batch = min(max_batch, len(self._sockets))
         # What has come already goes first: to ask before would keep the worker one frame behind from then on.
         for socket, _ in self._poller.poll(0):
             self._drain(socket, packets)

@@ -46,13 +46,6 @@ def add_duration(row: np.ndarray, duration_ns: int) -> None:
     row[_MAXIMUM] = max(int(row[_MAXIMUM]), duration_ns)
 
 
-def merge(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The histogram of both."""
-    merged = first + second
-    merged[_MAXIMUM] = max(first[_MAXIMUM], second[_MAXIMUM])
-    return np.asarray(merged)
-
-
 def percentiles(row: np.ndarray) -> Percentiles | None:
     """Read a histogram; None when it is empty."""
     cumulated = np.cumsum(row[:_BINS])

@@ -15,12 +15,10 @@ class ReorderBuffer:
     def __init__(self, first: int) -> None:
         self._expected = first
         self._waiting: dict[int, tuple[int, Packet]] = {}
-        self.discarded = 0
 
     def push(self, packet: Packet, deadline_ns: int) -> bool:
         """Returns False when the packet's turn is over or an equal one already waits."""
         if packet.sequence < self._expected or packet.sequence in self._waiting:
-            self.discarded += 1
             return False
         self._waiting[packet.sequence] = (deadline_ns, packet)
         return True

@@ -175,9 +175,12 @@ class RingReader:
             if not _NAME.match(name):
                 raise FrameOverrun(f"{name!r} is no ring of frames")
             try:
-                ring = self._rings[name] = FrameRing.attach(name, self._slots)
-            except FileNotFoundError as error:  # a larger ring has replaced it meanwhile
+                ring = FrameRing.attach(name, self._slots)
+            except FileNotFoundError as error:  # all its frames counted as finished
                 raise FrameOverrun(f"the ring {name} is gone") from error
+            for old in [old for old in self._rings.values() if old.stream == ring.stream]:
+                self._rings.pop(old.name).close()  # a larger ring replaces it; attached again if a frame comes late
+            self._rings[name] = ring
         return ring
 
 

@@ -83,6 +83,15 @@ class StreamState:
         self._row[2] = round(value * 1e9)
 
     @property
+    def last_captured_at_ns(self) -> int:
+        """When the newest frame was captured."""
+        return int(self._row[5])
+
+    @last_captured_at_ns.setter
+    def last_captured_at_ns(self, value: int) -> None:
+        self._row[5] = value
+
+    @property
     def finished(self) -> int:
         """All packets before this number have left the pipeline."""
         return int(self._row[3])
@@ -105,7 +114,7 @@ class RunState:
     """The streams' states of a run; the supervisor makes it first, so that no two processes name a row."""
 
     def __init__(self, folder: Path | None, streams: Sequence[str]) -> None:
-        self._table = SharedTable(folder / "streams" if folder else None, columns=5, rows=len(streams) + 1)
+        self._table = SharedTable(folder / "streams" if folder else None, columns=6, rows=len(streams) + 1)
         self._states = {name: StreamState(self._table[name]) for name in streams}
 
     def stream(self, name: str) -> StreamState:

@@ -90,7 +90,10 @@ class Supervisor:
         self._health = Health(meter)
         self._health_at_ns = 0
         self._handles = [WorkerHandle(spec) for spec in specs]
-        self._rings: list[FrameRing] = []
+        self._rings: dict[str, FrameRing] = {}
+        """The ring that each stream's capture writes to."""
+        self._old_rings: list[tuple[FrameRing, int]] = []
+        """Replaced ones, whose frames before that sequence may still be asked for."""
         self._described: dict[str, dict[str, str]] = {}
         self._begun_at_ns: int | None = None
         self._stopped_at_ns: int | None = None
@@ -107,6 +110,7 @@ class Supervisor:
             while self._closing_until_ns is None or any(handle.alive for handle in self._handles):
                 self._wait()
                 self._watch()
+                self._remove_old_rings()
                 self._direct()
         if self._user_error is not None:
             raise UserError(self._user_error)
@@ -124,7 +128,7 @@ class Supervisor:
         finally:
             for handle in self._handles:
                 handle.kill()
-            for ring in self._rings:
+            for ring in [*self._rings.values(), *(ring for ring, _ in self._old_rings)]:
                 ring.close(unlink=True)
 
     def _wait(self) -> None:
@@ -159,17 +163,23 @@ class Supervisor:
                     self._user_error = self._user_error or sentence
 
     def _grant_ring(self, handle: WorkerHandle, frame_bytes: int) -> None:
-        """A ring replaces the one the stream had: readers keep what they have mapped, the name goes."""
+        """A ring replaces the one that the stream had, which stays until its last frame has left the pipeline."""
+        stream = handle.spec.stream
         try:
-            ring = FrameRing.create(handle.spec.stream, self._settings.slots, frame_bytes)
+            ring = FrameRing.create(stream, self._settings.slots, frame_bytes)
         except UserError as error:
             self._user_error = self._user_error or str(error)
             return
-        for old in [old for old in self._rings if old.stream == handle.spec.stream]:
-            old.close(unlink=True)
-            self._rings.remove(old)
-        self._rings.append(ring)
+        if stream in self._rings:
+            self._old_rings.append((self._rings[stream], self._state.stream(stream).next_sequence))
+        self._rings[stream] = ring
         handle.send(GrantRing(ring.name))
+
+    def _remove_old_rings(self) -> None:
+        done = [(ring, end) for ring, end in self._old_rings if self._state.stream(ring.stream).finished >= end]
+        for ring, end in done:
+            ring.close(unlink=True)
+            self._old_rings.remove((ring, end))
 
     def _watch(self) -> None:
         """Find dead and silent workers; start again those whose time has come."""

@@ -74,7 +74,6 @@ class _Loop:
         self._parcel = Parcel(PacketCodec(packet_type), owned)
         self._finisher = self._make_finisher() if spec.last else None
         self._stopping = False
-        self._packets = 0
         self._beat_at_ns = 0
         self._idle_at_ns = 0
 
@@ -130,7 +129,6 @@ class _Loop:
 
     def _groups(self, packets: list[Packet]) -> list[list[Packet]]:
         """Together where a stage works on batches, else one by one, so that each is on its way as soon as it can be."""
-        self._packets += len(packets)
         size = self._chain.max_batch
         return [packets[start : start + size] for start in range(0, len(packets), size)]
 
@@ -150,7 +148,7 @@ class _Loop:
         now = now_ns()
         if now >= self._beat_at_ns:
             self._beat_at_ns = now + int(self._spec.engine.heartbeat_s * NS_PER_S)
-            self._line.send(Beat(self._packets))
+            self._line.send(Beat())
         if now >= self._idle_at_ns:
             self._idle_at_ns = now + _IDLE_MS * 1_000_000
             self._chain.idle()

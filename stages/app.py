@@ -24,6 +24,7 @@ import msgspec
 from engine.client import DEFAULT_URL
 from engine.config import Config, load_config
 from engine.errors import UserError
+from engine.layout import stream_names
 from engine.run import run_pipeline
 from engine.summary import RunSummary
 from stages.capture import DEMO
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.source:
         raise UserError("no source given: add --source 0 (a camera), --source clip.mp4 (a file) or --source demo")
     config = decide(config, options.source)
-    streams = [str(number) for number in range(len(options.source))]
+    check_patience(config)
     check_outputs(config, options.source, options.stats)
     if options.dry_run:
         sys.stdout.write("\n".join([*dry_run(config, options.source), ""]))
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         max_frames=options.max_frames,
         log_level="INFO" if options.verbose else "WARNING",
     )
-    return conclude(config, summary, streams, options.stats)
+    return conclude(config, summary, stream_names(options.source), options.stats)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -184,6 +185,16 @@ def keeps_time(config: Config, kinds: Set[SourceKind]) -> bool:
     realtime = capture.realtime if isinstance(capture, CaptureSettings) else "auto"
     paced = SourceKind.DEMO in kinds if realtime == "auto" else realtime
     return paced or bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
+
+
+def check_patience(config: Config) -> None:
+    """Raise UserError when a capture process would be taken for dead before it says that its source is lost."""
+    capture, silent_s = config.sections.get("capture"), config.engine.silent_s
+    if isinstance(capture, CaptureSettings) and capture.timeout_s >= silent_s:
+        raise UserError(
+            f"capture.timeout_s = {capture.timeout_s:g} is too long for engine.silent_s = {silent_s:g}: the capture "
+            "process would be started again before its source counts as lost; raise engine.silent_s above it"
+        )
 
 
 def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:

@@ -76,7 +76,7 @@ def load_card(model: str | Path) -> tuple[Card, Path]:
         raise UserError(f"model {model}: no card.toml in {folder}; give a shipped model's name or a folder with a card")
     try:
         card = msgspec.toml.decode(path.read_bytes(), type=Card)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"model card {path} is not valid: {error}") from None
     file = folder / card.file
     if file.resolve().parent != folder.resolve() or not file.is_file():

@@ -23,7 +23,8 @@ FOREARM_RATIO = 1.35
 FOREARM_CONE_DEG = 20.0
 
 MAX_LENGTH = 1.6
-"""Grip to tip in torsos: what a stick reaches at most in a picture. An upper bound only, because of foreshortening."""
+"""Grip to tip in torsos: what a stick reaches at most in a picture. An upper bound only, because of foreshortening; a
+longer one (detect.longest_stick allows it) is kept as detected."""
 
 # The strip is sampled in fractions of the torso: a rod, 2 to 6 % of a torso thick, is 3 to 8 rows.
 _ROW = 0.0075
@@ -98,13 +99,13 @@ def refine_stick(
     if torso_px <= 0.0:
         return None
     length = float(np.hypot(*(tip - grip))) / torso_px
-    if not _SHORTEST <= length <= 1.5 * MAX_LENGTH:
+    if not _SHORTEST <= length <= MAX_LENGTH:
         return None
     axis = (tip - grip) / np.hypot(*(tip - grip))
     strip = _cut_strip(frame, grip, axis, torso_px)
     contrast = _rod_contrast(strip)
     inside = _inside(frame, grip, axis, torso_px)
-    angle, offset, evidence, margin = _best_line(contrast, min(length, MAX_LENGTH))
+    angle, offset, evidence, margin = _best_line(contrast, length)
     reach = _find_tip(strip, contrast, angle, offset, length, inside)
     if reach > _HALFWAY * length:
         # Half a rod says little of its direction: what lies behind may be the next best line, so judge the whole.
@@ -203,7 +204,7 @@ def _find_tip(
     rows = rows.astype(np.int32)
     seen = np.max([contrast[rows + d, columns] for d in (-1, 0, 1)], axis=0)
     colour = cv2.blur(strip, (3, 3))[rows, columns].astype(np.float32)
-    first, known = int(_HAND / _COLUMN), int(min(0.75 * length, MAX_LENGTH) / _COLUMN)
+    first, known = int(_HAND / _COLUMN), int(0.75 * length / _COLUMN)
     usual = np.median(colour[first:known], axis=0)
     spread = 15.0 + np.median(np.abs(colour[first:known] - usual))
     alike = np.exp(-0.5 * np.square((colour - usual) / (2.0 * spread)).mean(axis=1))

@@ -19,12 +19,11 @@ from stages.angles import QUANTITIES, VIEWS, measure, mirrored_name, view_of
 from stages.classes import ClassFile, models_folder
 from stages.classify import classes_of
 from stages.graph import canonical_keypoints
-from stages.packets import ArnisPacket, Cue, Hand, Person, Stick
+from stages.packets import MISSING_END, ArnisPacket, Cue, Hand, Person, Stick
 
 log = logging.getLogger(__name__)
 
 ANY_VIEW = "any"
-_MISSING = (float("nan"), float("nan"), 0.0)
 
 
 class Band(msgspec.Struct, frozen=True, array_like=True):
@@ -96,7 +95,7 @@ def read_bands(path: Path) -> BandTable:
         bands = msgspec.toml.decode(path.read_bytes(), type=BandTable)
     except FileNotFoundError:
         raise UserError(f"bands file {path} does not exist; make it with `arnis-train bands`") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"bands file {path} is not valid: {error}") from None
     for pose, views in bands.items():
         for view, quantities in views.items():
@@ -177,6 +176,15 @@ def level_name(height: float) -> str:
     return next((name for lowest, name in _LEVELS if height >= lowest), "to your feet")
 
 
+class _Shown(NamedTuple):
+    """What was cued last, and to whom."""
+
+    track: int
+    label: str
+    quantities: frozenset[str]
+    """Canonical names."""
+
+
 class Feedback:
     """Adds cues to accepted poses."""
 
@@ -186,7 +194,7 @@ class Feedback:
     def __init__(self, settings: FeedbackSettings) -> None:
         self._settings = settings
         self._bands: BandTable = {}
-        self._shown: dict[str, tuple[str, frozenset[str]]] = {}
+        self._shown: dict[str, _Shown] = {}
 
     def open(self, context: Context) -> None:
         if not self._settings.max_cues:
@@ -196,11 +204,13 @@ class Feedback:
         self._bands = fitting_bands(bands, classes_of(context), path)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
-        gated = packet.gate is not None and not (packet.gate.detect and packet.gate.classify)
         person, pose = packet.person, packet.pose
-        if gated or person is None or pose is None or not pose.accepted or pose.label not in self._bands:
+        if packet.gate is not None and not (packet.gate.detect and packet.gate.classify):
+            return packet  # an earlier result may stand in, with its cues
+        if person is None or pose is None or not pose.accepted or pose.label not in self._bands:
+            self._shown.pop(packet.stream, None)
             return packet
-        stick = packet.stick or Stick(hand="right", grip=_MISSING, tip=_MISSING)
+        stick = packet.stick or Stick(hand="right", grip=MISSING_END, tip=MISSING_END)
         packet.feedback = self._cues(packet.stream, person, stick, pose.label)
         return packet
 
@@ -213,11 +223,11 @@ class Feedback:
         view = int(view_of(keypoints))
         bands = views.get(VIEWS[view] if view >= 0 else ANY_VIEW) or views.get(ANY_VIEW, {})
         values = {name: float(value) for name, value in measure(keypoints, self._settings.min_confidence).items()}
-        before, shown = self._shown.get(stream, ("", frozenset()))
+        before = self._shown.get(stream)
+        shown = before.quantities if before and before[:2] == (person.track, label) else frozenset[str]()
         cues = find_cues(
-            values, bands, stick.hand, min_severity=self._settings.min_severity,
-            shown=shown if before == label else frozenset(),
+            values, bands, stick.hand, min_severity=self._settings.min_severity, shown=shown
         )[: self._settings.max_cues]  # fmt: skip
         names = (mirrored_name(cue.quantity) if stick.hand == "left" else cue.quantity for cue in cues)
-        self._shown[stream] = (label, frozenset(names))
+        self._shown[stream] = _Shown(person.track, label, frozenset(names))
         return cues

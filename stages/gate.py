@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from engine.stage import Context
-from stages.packets import ArnisPacket, Cue, End, GateDecision, Hand, Person, Pose, Stick
+from stages.packets import MISSING_END, ArnisPacket, Cue, End, GateDecision, Hand, Person, Pose, Stick
 
 GREY_SIZE = (96, 54)
 """Width and height of the small picture in which motion is looked for."""
@@ -137,8 +137,8 @@ class MotionGate:
             grey = shrink_grey(frame)
         reference, moved = self._references.get(packet.stream), False
         if reference is not None:
-            gate.motion = motion_between(reference.grey, grey)
-            moved = gate.motion >= self._settings.motion_threshold
+            gate.reference = reference.sequence
+            moved = motion_between(reference.grey, grey) >= self._settings.motion_threshold
             gate.still = not moved
             gate.reason = self._why_skipped(packet, reference, moved)
             if gate.reason is not None:
@@ -230,8 +230,7 @@ class ConfidenceGate:
         gate.classify = gate.reason is None
         if packet.stick is None and hand is not None:
             # The graph must know which hand is the weapon hand even while the stick points at the lens.
-            missing = (float("nan"), float("nan"), 0.0)
-            packet.stick = Stick(hand=hand, grip=missing, tip=missing)
+            packet.stick = Stick(hand=hand, grip=MISSING_END, tip=MISSING_END)
         return packet
 
     def close(self) -> None:
@@ -308,6 +307,7 @@ class StandIn:
         self._last: dict[str, _Seen] = {}
         self._before: dict[str, _Seen | None] = {}
         self._last_ok: dict[str, _Seen] = {}
+        """The last accepted result, until another pose or person is seen."""
 
     def open(self, context: Context) -> None:
         pass
@@ -321,6 +321,9 @@ class StandIn:
             seen = self._remember(packet)
         else:
             seen = self._last.get(packet.stream)
+            if seen is not None and gate.reference is not None and seen.sequence < gate.reference:
+                seen = None  # the frame that this one is like was lost on its way: nobody knows what it shows
+                self._forget(packet.stream)
             self._repeat(packet, seen)
         if seen is None or seen.pose is None or not gate.detect:
             self._hold(packet)
@@ -338,9 +341,16 @@ class StandIn:
         )  # fmt: skip
         self._before[packet.stream] = self._last.get(packet.stream)
         self._last[packet.stream] = seen
+        accepted = self._last_ok.get(packet.stream)
         if packet.status == "ok" and packet.pose is not None:
             self._last_ok[packet.stream] = seen
+        elif packet.pose is not None or _is_another(accepted, packet.person):
+            self._last_ok.pop(packet.stream, None)
         return seen
+
+    def _forget(self, stream: str) -> None:
+        for kept in (self._last, self._before, self._last_ok):
+            kept.pop(stream, None)
 
     def _repeat(self, packet: ArnisPacket, seen: _Seen | None) -> None:
         """The picture has not changed, or the next look is near: what was seen last is said again."""
@@ -358,11 +368,9 @@ class StandIn:
             packet.pose = msgspec.structs.replace(seen.pose, age_frames=packet.sequence - seen.sequence)
 
     def _hold(self, packet: ArnisPacket) -> None:
-        """An accepted result stands in while it is fresh, unless a newer frame was classified as something else."""
-        last, accepted = self._last.get(packet.stream), self._last_ok.get(packet.stream)
-        if accepted is None or accepted.pose is None or last is None:
-            return
-        if last.pose is not None and last is not accepted:
+        """An accepted result stands in while it is fresh."""
+        accepted = self._last_ok.get(packet.stream)
+        if accepted is None or accepted.pose is None:
             return
         if not _recent(self._settings, packet, accepted.sequence, accepted.pts):
             return
@@ -372,6 +380,11 @@ class StandIn:
         if packet.person is None and accepted.person is not None:
             packet.stick = accepted.stick
             packet.person = msgspec.structs.replace(accepted.person, age_frames=packet.pose.age_frames)
+
+
+def _is_another(seen: _Seen | None, person: Person | None) -> bool:
+    """Whether this person is not the one who was seen then."""
+    return bool(seen and seen.person and person and seen.person.track != person.track)
 
 
 def _recent(settings: GateSettings, packet: ArnisPacket, sequence: int, pts: float) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from engine.stage import Context
-from stages.packets import ArnisPacket, GraphInput, Hand, Stick
+from stages.packets import MISSING_END, ArnisPacket, GraphInput, Hand, Stick
 from stages.skeleton import (
     COCO19,
     GRIP,
@@ -81,7 +81,6 @@ _RULERS = np.array([(LEFT_SHOULDER, RIGHT_SHOULDER), (LEFT_HIP, LEFT_KNEE), (RIG
 """Pairs of nodes whose distance tells the torso."""
 _TORSO_PER_LENGTH = np.array([1.0, _TORSO_PER_SHOULDER_WIDTH, _TORSO_PER_THIGH, _TORSO_PER_THIGH], np.float32)
 """Of the spine, then of each of `_RULERS`."""
-_MISSING = (float("nan"), float("nan"), 0.0)
 
 
 def canonical_keypoints(
@@ -197,7 +196,7 @@ class Graph:
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if packet.person is None or (packet.gate and not (packet.gate.detect and packet.gate.classify)):
             return packet
-        stick = packet.stick or Stick(hand="right", grip=_MISSING, tip=_MISSING)
+        stick = packet.stick or Stick(hand="right", grip=MISSING_END, tip=MISSING_END)
         body = packet.person.keypoints
         nodes, edges, mask = build_graph(canonical_keypoints(body, stick.grip, stick.tip, stick.hand))
         packet.graph = GraphInput(nodes=nodes, edges=edges, mask=mask)

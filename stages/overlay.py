@@ -20,8 +20,6 @@ from stages.packets import ArnisPacket, Cue, Person, Stick
 from stages.skeleton import DRAWN_EDGES, KEYPOINT_NAMES
 from stages.view import CANVAS_DEMAND, LiveLine, Rate, Window
 
-MAX_CUES = 3
-
 # BGR. Chosen to differ in brightness as well as in hue, for colour-blind viewers.
 WHITE = (255, 255, 255)
 GREY = (215, 215, 215)
@@ -71,7 +69,7 @@ def draw_overlay(
     canvas = image.copy()
     if packet.person is not None:
         draw_person(canvas, packet.person, min_confidence)
-        for cue in packet.feedback[:MAX_CUES]:
+        for cue in packet.feedback:
             _mark_joint(canvas, packet.person, cue, min_confidence)
     if packet.stick is not None:
         draw_stick(canvas, packet.stick, min_confidence)
@@ -79,7 +77,7 @@ def draw_overlay(
         canvas = cv2.flip(canvas, 1)
     em = text_size_px(canvas)
     _draw_pose(canvas, packet, neutral, em)
-    _draw_cues(canvas, packet.feedback[:MAX_CUES], em)
+    _draw_cues(canvas, packet.feedback, em)
     figures = figures_text(fps, age_ms)
     if figures:
         width = _text_width(figures, 0.8 * em)

@@ -31,6 +31,8 @@ class Person(msgspec.Struct, kw_only=True):
 End = tuple[float, float, float]
 """One end of the stick: x, y in pixels of the source frame and confidence 0..1."""
 
+MISSING_END: End = (float("nan"), float("nan"), 0.0)
+
 
 class Stick(msgspec.Struct, kw_only=True):
     """The stick in pixels of the source frame; a missing end has confidence 0 and x = y = NaN."""
@@ -52,7 +54,8 @@ class GateDecision(msgspec.Struct, kw_only=True):
     classify: bool = True
     """False: too little was seen with confidence; `reason` names what."""
     reason: str | None = None
-    motion: float = 0.0
+    reference: int | None = None
+    """Sequence of the frame that it was compared with: the last one that went through to detection."""
     still: bool = False
     """Nothing has moved since the last frame that was detected."""
 

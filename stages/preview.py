@@ -109,11 +109,3 @@ class Preview:
 def with_comment(jpeg: bytes, comment: bytes) -> bytes:
     """The JPEG with a comment segment right behind its start marker (ITU T.81, B.2.4.5); at most 65,533 bytes."""
     return jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:]
-
-
-def comment_of(jpeg: bytes) -> bytes:
-    """The comment that `with_comment` put in. Raises ValueError when there is none in its place."""
-    if jpeg[2:4] != b"\xff\xfe":
-        raise ValueError("the JPEG does not begin with a comment")
-    (size,) = struct.unpack(">H", jpeg[4:6])
-    return jpeg[6 : 4 + size]

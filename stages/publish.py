@@ -121,7 +121,7 @@ class Publish:
         self._encode: Callable[[Any], bytes] = (
             msgspec.json.Encoder() if settings.format == "json" else msgspec.msgpack.Encoder()
         ).encode
-        self._cues: dict[str, list[str]] = {}
+        self._cues: dict[str, tuple[str | None, list[str]]] = {}
         self._health_at_ns = 0
 
     def open(self, context: Context) -> None:
@@ -182,16 +182,17 @@ class Publish:
 
     def _send_cues(self, publisher: Publisher, packet: ArnisPacket) -> None:
         sentences = [] if packet.ended else [cue.sentence for cue in packet.feedback]
-        if packet.status == "dropped" or sentences == self._cues.get(packet.stream, []):
+        label = packet.pose.label if packet.pose and sentences else None
+        if packet.status == "dropped" or (label, sentences) == self._cues.get(packet.stream, (None, [])):
             return
-        self._cues[packet.stream] = sentences
+        self._cues[packet.stream] = label, sentences
         topic = f"feedback.{packet.stream}"
         message = FeedbackMessage(
             stream=packet.stream,
             sequence=publisher.next_sequence(topic),
             frame=packet.sequence,
             pts=round(packet.pts, 6),
-            label=packet.pose.label if packet.pose and sentences else None,
+            label=label,
             cues=[cue_result(cue) for cue in packet.feedback] if sentences else [],
         )
         publisher.send(topic, self._encode(message))

@@ -38,10 +38,10 @@ class SmoothSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One-Euro: by how many Hz the cut-off rises per torso length a second; higher lags less."""
     sure: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.5
     """Confidence from which a point has full weight; below, its weight falls in proportion."""
-    max_gap_s: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 0.5
-    """A gap in time after which all starts anew."""
+    max_gap_s: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.2
+    """A gap in time after which all starts anew; in a hold the gate lets a frame through every `gate.hold_s` only."""
     max_tip_jump: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 0.8
-    """Torso lengths a frame: a tip that jumps farther (the stick's ends swapped) starts anew."""
+    """Torso lengths from one look to the next: a tip that jumps farther (the stick's ends swapped) starts anew."""
 
 
 class Filter(Protocol):

@@ -85,10 +85,11 @@ class CloserLook:
             return person
         try:
             found = usable[-1].answer.result()
-        except Exception:  # whatever it was, the quick network goes on
+        except Exception as error:  # whatever it was, the quick network goes on
             self.forget(stream)
             if not self._failed:
-                log.warning("the closer look at a hold fails, holds are judged without it", exc_info=True)
+                log.warning("the closer look at a hold fails, holds are judged without it: %s", error)
+                log.debug("the closer look fails", exc_info=True)
             self._failed = True
             return person
         exact = max(found, key=lambda candidate: overlap(candidate.box, person.box), default=None)

@@ -36,11 +36,11 @@ class ImageFolder:
         self._closed = threading.Event()
 
     def open(self, skip: int) -> SourceInfo:
-        self._paths = sorted((p for p in self._folder.iterdir() if p.suffix.lower() in SUFFIXES), key=natural_key)
-        if not self._paths:
+        paths = [path for path in self._folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+        if not paths:
             kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
             raise UserError(f"folder {self._folder} holds no pictures; put files of these kinds into it: {kinds}")
-        self._remaining = iter(self._paths)
+        self._remaining = iter(sorted(paths, key=natural_key))
         for _ in range(skip):
             self._load_next()
         self._next, self._index = self._load_next(), skip
@@ -67,8 +67,12 @@ class ImageFolder:
         """The next picture that can be read, uint8 BGR, turned as its camera says."""
         for path in self._remaining:
             # Not cv2.imread, which cannot open names with letters beyond ASCII on Windows.
-            data = np.frombuffer(path.read_bytes(), np.uint8)
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            try:
+                data = np.frombuffer(path.read_bytes(), np.uint8)
+                picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            except (OSError, cv2.error) as error:
+                log.warning("picture %s cannot be read and is skipped: %s", path, error)
+                continue
             if picture is not None:
                 return picture
             log.warning("picture %s is damaged and is skipped", path)

@@ -30,8 +30,8 @@ class NumbersSettings(msgspec.Struct, forbid_unknown_fields=True):
     fps: float = 0.0
     """0: as fast as they are taken."""
     live: bool = False
-    grow_at: int = -1
-    """From this frame on, frames are twice as wide."""
+    grow_from: int = -1
+    """From this frame on, each frame is higher than the one before."""
     broken_at: int = -1
 
 
@@ -45,6 +45,7 @@ class Numbers:
         self._settings = settings
         self._source = source
         self._next = 0
+        self._first = 0
         self._closed = False
         self._started_ns = 0
 
@@ -53,6 +54,7 @@ class Numbers:
             raise UserError(f"{self._source!r} is no number of frames")
         settings = self._settings
         self._next = skip
+        self._first = skip if settings.live else 0  # a camera's time begins when it is opened
         self._started_ns = now_ns()
         return SourceInfo(settings.width, settings.height, settings.fps or None, settings.live)
 
@@ -65,10 +67,10 @@ class Numbers:
         if settings.fps:
             time.sleep(1 / settings.fps)
         self._next += 1
-        wide = settings.grow_at >= 0 and number >= settings.grow_at
-        frame = allocate(settings.height, settings.width * (2 if wide else 1))
+        grown = number - settings.grow_from if settings.grow_from >= 0 else 0
+        frame = allocate(settings.height + 16 * max(0, grown), settings.width)
         frame[:] = number % 251
-        return Captured(number / 30, now_ns())
+        return Captured((number - self._first) / 30, now_ns())
 
     def close(self) -> None:
         self._closed = True

@@ -45,6 +45,7 @@ def test_later_layers_win_and_each_value_says_where_it_came_from(default_file: P
         ("reed.delay_ms=5", ["no section [reed]", "did you mean 'read'"]),
         ("numbers.width=wide", ["numbers.width", "'wide'", "int"]),
         ("engine.slots=4", ["too few", "at least 6"]),
+        ("worker.replicas=2", ["worker.replicas=2", "[[worker]]", "--config"]),
         ("engine.silent_s=1", ["engine.silent_s", "three times"]),
         ("nonsense", ["section.key=value"]),
         ("engine=3", ["section.key"]),
@@ -66,6 +67,7 @@ def test_a_wrong_setting_names_place_value_and_what_is_allowed(
         ('[read]\ndelay_ms = "long"\n', ["mine.toml", "read.delay_ms", "number"]),
         ('[[worker]]\nname = "a"\nstages = ["bench_parts:Nobody"]\n', ["bench_parts:Nobody"]),
         ('[[worker]]\nname = "a"\nstages = ["no_such_module:Read"]\n', ["no_such_module"]),
+        ('[[worker]]\nname = "a"\nstages = ["bench_parts:lines_of"]\n', ["a:", "bench_parts:lines_of", "no stage"]),
         ('[[worker]]\nname = "a"\nstages = []\n', ["stages"]),
         ('[[worker]]\nname = "a"\nstages = ["bench_parts:Read"]\nreplicas = 2\n', ["last", "replicas"]),
         (

@@ -14,6 +14,8 @@ from engine.links import EntryServer, Parcel, TakeInlet
 from engine.packet import Packet, PacketCodec
 
 PARCEL = Parcel(PacketCodec(Packet), None)
+MAX_BATCH = 8
+"""A worker may take several frames at once, but only one of each stream."""
 
 
 class Link:
@@ -40,7 +42,7 @@ class Link:
             self.receive(10)
 
     def receive(self, timeout_ms: float = 2000) -> list[int]:
-        return [packet.sequence for packet in self.inlet.receive(timeout_ms, 1, 0)]
+        return [packet.sequence for packet in self.inlet.receive(timeout_ms, MAX_BATCH, 0)]
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def link(tmp_path: Path) -> Iterator[Link]:
         made = Link(context, tmp_path)
         yield made
         made.inlet.close()
-        made.server.close()
+        made.server.socket.close()
 
 
 def test_a_request_stands_until_there_is_a_frame_and_a_busy_worker_gets_none(link: Link) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.clock import NS_PER_MS, now_ns
 from engine.health import Health
-from engine.meter import HISTOGRAM_COLUMNS, Meter, add_duration, drops, merge, percentiles
+from engine.meter import HISTOGRAM_COLUMNS, Meter, add_duration, drops, percentiles
 from engine.packet import Packet, Span
 from engine.state import RunState, SharedTable
 
@@ -34,14 +34,6 @@ def test_percentiles_are_within_a_percent_of_the_true_ones() -> None:
     assert found is not None
     for share, value in ((50, found.p50), (95, found.p95), (99, found.p99), (100, found.max)):
         assert value == pytest.approx(np.percentile(durations_ms, share), rel=0.015)
-
-
-def test_two_histograms_merge_into_that_of_all_durations() -> None:
-    first, second, both = row(), row(), row()
-    for number in range(1, 200):
-        add_duration(first if number % 3 else second, number * NS_PER_MS)
-        add_duration(both, number * NS_PER_MS)
-    assert (merge(first, second) == both).all()
 
 
 def test_an_empty_histogram_says_nothing() -> None:

@@ -76,6 +76,17 @@ def test_a_killed_capture_goes_on_with_the_next_frame_of_the_file(tmp_path: Path
     assert sum(line["status"] == "ok" for line in lines_of(bench.results)) >= 140
 
 
+def test_the_time_of_a_live_stream_goes_on_after_its_capture_was_killed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["150"], "numbers.fps=60", "numbers.live=true")
+    wait_until(lambda: bench.line_count() > 40)
+    os.kill(capture_pid(bench, process), signal.SIGKILL)
+    assert summary_of(process)["stats"]["restarts"]["capture-0"] == 1
+    times = [line["pts"] for line in lines_of(bench.results) if line["status"] == "ok"]
+    assert times == sorted(set(times))
+    assert times[-1] > 150 / 30  # and the time that it was away
+
+
 def test_killing_everybody_again_and_again_loses_and_doubles_no_result(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     process = bench.start(

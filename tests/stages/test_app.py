@@ -89,6 +89,11 @@ def test_one_live_stream_is_answered_by_one_process_and_shown_by_another(tmp_pat
     assert suitable_workers(load_config(default_config(), own), ["0"]) is None
 
 
+def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--source", "demo", "--dry-run", "--set", "capture.timeout_s=20"]) == 2
+    assert "raise engine.silent_s" in capsys.readouterr().err
+
+
 def test_what_was_chosen_is_never_overruled() -> None:
     chosen = {"overlay.view": "none", "overlay.mirror": "off", "publish.url": "tcp://127.0.0.1:6000"}
     sections = decided("0", **chosen)

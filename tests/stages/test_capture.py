@@ -191,10 +191,13 @@ def test_pictures_of_a_folder_come_in_counting_order_whatever_their_sizes(tmp_pa
 def test_a_damaged_picture_is_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), picture(1))
     (tmp_path / "b.png").write_bytes(b"not a picture")
+    (tmp_path / "b2.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "b3.png").mkdir()
     cv2.imwrite(str(tmp_path / "c.png"), picture(2))
     _, frames = read_all(str(tmp_path))
     assert len(frames) == 2
     assert "b.png is damaged" in caplog.text
+    assert "b2.png cannot be read" in caplog.text
 
 
 def test_a_missing_file_is_named() -> None:

@@ -110,6 +110,7 @@ def test_the_stick_is_never_longer_than_a_torso_allows(frames: list[np.ndarray])
     found = refine_stick(picture, grip, towards, TORSO_PX, **ACCEPT)
     assert found is not None
     assert np.hypot(*(found.tip - found.grip)) <= 1.65 * TORSO_PX
+    assert refine_stick(picture, grip, far, TORSO_PX, **ACCEPT) is None  # detected as long as that: kept, not cut
 
 
 def test_a_foreshortened_stick_is_not_lengthened_towards_a_norm(frames: list[np.ndarray]) -> None:

@@ -97,10 +97,11 @@ def test_the_shipped_bands_cover_all_poses_but_neutral() -> None:
         ("[crown_thrust.front]\nstick_deg = [1.0, 2.0]\n", "bands file"),
         ("[crown_thrust.above]\nstick_deg = [1.0, 2.0, 30]\n", "view above"),
         ("[crown_thrust.front]\nnose_deg = [1.0, 2.0, 30]\n", "quantity nose_deg"),
+        ("# für alle\n", "bands file"),
     ],
 )
 def test_a_bad_bands_file_is_named(tmp_path: Path, text: str, names: str) -> None:
-    (tmp_path / "bands.toml").write_text(text)
+    (tmp_path / "bands.toml").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=names):
         read_bands(tmp_path / "bands.toml")
 
@@ -184,6 +185,25 @@ def test_neutral_and_rejected_poses_get_no_cue() -> None:
     assert judged(stage, who)
     assert not judged(stage, who, label="neutral")
     assert not judged(stage, who, accepted=False)
+
+
+def test_a_small_fault_is_told_only_to_who_just_had_a_large_one(tmp_path: Path) -> None:
+    person, stick = performer()
+    canonical = canonical_keypoints(person.keypoints, stick.grip, stick.tip, stick.hand)
+    elbow = float(measure(canonical)["right_elbow_deg"])
+    (tmp_path / "b.toml").write_text(
+        f"[right_knee_block.any]\nright_elbow_deg = [{elbow + 5}, {elbow + 105}, 50]\n"
+    )
+    small = performer()
+    large = performer(elbow_x=-100.0)
+    stage = opened(bands=str(tmp_path / "b.toml"))
+    assert not judged(stage, small)
+    assert judged(stage, large) and judged(stage, small)
+    other = msgspec.structs.replace(small[0], track=2), small[1]
+    assert not judged(stage, other)
+    assert judged(stage, large)
+    judged(stage, small, label="neutral")
+    assert not judged(stage, small)
 
 
 def test_a_joint_that_was_hardly_seen_gets_no_cue(tmp_path: Path) -> None:

@@ -360,3 +360,24 @@ def test_a_newer_rejected_pose_is_not_covered_by_an_older_accepted_one() -> None
     rejected.pose = msgspec.structs.replace(pose("left_knee_block"), accepted=False)
     assert rig.stand_in.process(rejected).status == "unsure"
     assert rig.stand_in.process(rejected).pose.label == "left_knee_block"
+    later = rig.unsure(rig.packet())
+    assert (later.status, later.pose, later.feedback) == ("unsure", None, [])
+
+
+def test_a_result_does_not_stand_in_for_another_person() -> None:
+    rig = Rig()
+    rig.seen(rig.packet())
+    other = rig.packet()
+    other.person = person(track=2)
+    other = rig.stand_in.process(rig.confidence.process(other))
+    assert (other.status, other.reason, other.pose) == ("unsure", "no_stick", None)
+
+
+def test_nothing_stands_in_for_a_picture_that_was_lost_on_its_way(picture: np.ndarray) -> None:
+    rig = Rig()
+    rig.seen(rig.motion.process(rig.packet(picture)))
+    other = with_stick(picture, 40.0)
+    lost = rig.motion.process(rig.packet(other))
+    assert lost.gate.detect  # and then its worker dies
+    like_it = rig.seen(rig.motion.process(rig.packet(other)))
+    assert (like_it.status, like_it.reason, like_it.pose) == ("unsure", "nothing_seen_yet", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,8 @@ from engine.errors import UserError
 from engine.stage import Context
 from stages.classes import load_classes
 from stages.outputs import check_writable
-from stages.packets import ArnisPacket, Cue
-from stages.preview import Preview, comment_of
+from stages.packets import ArnisPacket, Cue, Pose
+from stages.preview import Preview
 from stages.publish import Publish, Results, ResultsSettings
 from stages.publisher import PublishSettings, frames_url, is_loopback
 from stages.view import CANVAS_DEMAND
@@ -191,6 +192,18 @@ def test_cues_are_sent_when_they_change(publish: Publish, url: str) -> None:
     subscriber.close()
 
 
+def test_the_same_words_for_another_pose_are_sent_again(publish: Publish, url: str) -> None:
+    cue = Cue(quantity="left_knee_deg", measured=170.0, wanted=(120, 150), severity=1, sentence="Bend it.")
+    subscriber = Subscriber(url, "feedback.0\0", "health\0")
+    subscriber.receive(serve=idle(publish))
+    for sequence, label in enumerate(["crown_thrust", "crown_thrust", "left_eye_thrust"]):
+        named = Pose(label=label, confidence=0.9, accepted=True, family="", chamber="", probabilities={})
+        publish.process(packet(sequence, pose=named, feedback=[cue]))
+    messages = [json.loads(subscriber.receive()[1]) for _ in range(2)]
+    assert [(said["frame"], said["label"]) for said in messages] == [(0, "crown_thrust"), (2, "left_eye_thrust")]
+    subscriber.close()
+
+
 def test_messagepack_holds_the_same(url: str) -> None:
     stage = Publish(PublishSettings(url=url, format="msgpack"))
     stage.open(context())
@@ -284,7 +297,8 @@ def test_pictures_are_drawn_and_sent_only_while_somebody_wants_them(url: str) ->
     topic, jpeg = subscriber.receive(serve=serve)
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert (topic, picture.shape) == ("frame.0", (48, 64, 3))
-    comment = json.loads(comment_of(jpeg))
+    (size,) = struct.unpack(">H", jpeg[4:6])  # behind the marker of a comment, FF FE
+    comment = json.loads(jpeg[6 : 4 + size])
     assert (comment["sequence"], comment["frame"]) == (0, 5)
     subscriber.close()
     until = time.monotonic() + 5

@@ -8,6 +8,7 @@ import pytest
 
 from engine.frames import OwnedFrames
 from engine.stage import Context
+from stages.gate import GateSettings
 from stages.packets import ArnisPacket, GateDecision, Person, Stick
 from stages.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_ELBOW, RIGHT_HIP, RIGHT_SHOULDER
 from stages.smooth import (
@@ -172,7 +173,11 @@ def test_another_person_starts_anew() -> None:
 def test_a_gap_in_time_starts_anew() -> None:
     rig = Rig()
     rig.elbow(person(0.0), at_s=0.0)
-    assert rig.elbow(person(10.0), at_s=1.0) == 10.0
+    assert rig.elbow(person(10.0), at_s=1.5) == 10.0
+
+
+def test_two_looks_at_a_hold_are_averaged_at_any_frame_rate() -> None:
+    assert SmoothSettings().max_gap_s > GateSettings().hold_s
 
 
 def test_a_lost_person_starts_anew() -> None:
