@@ -18,6 +18,7 @@ from enum import Enum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,6 +37,8 @@ from stages.sources.camera import camera_device
 from stages.view import has_display
 
 PROGRAM = "arnis-stream"
+VIDEO_FILES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm"})
+"""What is behind an address that ends so is a file, not a live stream."""
 LIVE_WORKERS = 2
 """Processes for the stages of one live stream: what finds and judges, and what shows."""
 
@@ -55,7 +58,10 @@ def kind_of(source: str) -> SourceKind:
         return SourceKind.DEMO
     if camera_device(source) is not None:
         return SourceKind.CAMERA
-    return SourceKind.NETWORK if "://" in source else SourceKind.FILE
+    address = urlsplit(source) if "://" in source else None
+    if address and Path(address.path).suffix.lower() not in VIDEO_FILES:
+        return SourceKind.NETWORK
+    return SourceKind.FILE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,6 +37,8 @@ def test_the_default_configuration_is_found() -> None:
         ("0", SourceKind.CAMERA),
         ("/dev/video2", SourceKind.CAMERA),
         ("rtsp://host/door", SourceKind.NETWORK),
+        ("http://host/lesson.mp4?key=1", SourceKind.FILE),
+        ("http://host/video.mjpg", SourceKind.NETWORK),
         ("demo", SourceKind.DEMO),
         ("lesson 3.mp4", SourceKind.FILE),
         ("2024.mp4", SourceKind.FILE),
