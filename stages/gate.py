@@ -26,6 +26,9 @@ STILL, MOVING = "still", "moving"
 _TOP_CELLS = 5
 # Cells of a still picture hardly ever differ by more than this many robust standard deviations of all cells.
 _NOISE_SIGMAS = 4.0
+_MOST_NOISE = 5.0
+"""Grey levels: a cell averages so many pixels that noise is 0 to 4 of them, in a picture of 320 pixels too; where most
+cells change by more, another scene is shown."""
 
 
 class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +83,7 @@ def motion_between(before: np.ndarray, after: np.ndarray) -> float:
     # A large moving object lowers the fitted gain without any change of exposure.
     change = (y - np.clip(gain, 0.5, 2.0) * x).ravel()
     change = np.abs(change - np.median(change[::4]))
-    noise = 1.4826 * float(np.median(change[::4]))
+    noise = min(1.4826 * float(np.median(change[::4])), _MOST_NOISE)
     top = np.partition(change, -_TOP_CELLS)[-_TOP_CELLS:]
     return max(0.0, float(top.mean()) - _NOISE_SIGMAS * noise)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import cv2
@@ -17,14 +18,18 @@ from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Stick
 CLIP = Path(__file__).parent.parent / "clips" / "sam2_juggle.mp4"
 
 
-@pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    """A real frame, 720p."""
-    capture = cv2.VideoCapture(str(CLIP))
+def first_frame(clip: Path) -> np.ndarray:
+    capture = cv2.VideoCapture(str(clip))
     found, frame = capture.read()
     capture.release()
     assert found
     return frame
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """A real frame, 720p."""
+    return first_frame(CLIP)
 
 
 def with_stick(picture: np.ndarray, angle_deg: float) -> np.ndarray:
@@ -47,6 +52,14 @@ def noisy(picture: np.ndarray, seed: int) -> np.ndarray:
 def test_a_moving_tip_alone_is_motion(picture: np.ndarray) -> None:
     still, moved = with_stick(picture, 40), with_stick(picture, 45)
     assert motion(still, moved) > GateSettings().motion_threshold
+
+
+def test_another_scene_is_motion(picture: np.ndarray) -> None:
+    clips = [clip for clip in sorted(CLIP.parent.glob("*.mp4")) if clip != CLIP]
+    scenes = [shrink_grey(cv2.resize(first_frame(clip), picture.shape[1::-1])) for clip in clips]
+    scenes += [shrink_grey(picture), shrink_grey(picture[:, ::-1]), shrink_grey(picture[::-1])]
+    for before, after in permutations(scenes, 2):
+        assert motion_between(before, after) > GateSettings().motion_threshold
 
 
 def test_camera_noise_is_no_motion(picture: np.ndarray) -> None:
