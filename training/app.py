@@ -53,7 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenProcessPool:
         sys.stderr.write(f"{PROGRAM}: one of the processes died, perhaps for want of memory; repeat the command\n")
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"{PROGRAM}: {error.filename}: {error.strerror}; choose another place, or mend that\n")
+        return 2
     except KeyboardInterrupt:
+        sys.stderr.write(f"{PROGRAM}: interrupted\n")
         return 130
 
 

@@ -1,0 +1,16 @@
+"""`arnis-train` as a whole: what all commands have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training import app
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no folder")
+    out = tmp_path / "notes.txt" / "runs"
+    assert app.main(["synth", "--out", str(out), "--people", "1"]) == 2
+    assert str(out) in capsys.readouterr().err
