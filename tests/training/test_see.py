@@ -54,6 +54,7 @@ def test_the_truth_holds_the_hand_that_really_has_the_stick(tmp_path: Path) -> N
     (out / "detectors.json").write_bytes(msgspec.json.encode(Detectors(truth=True, closer="auto")))
     assert app.main(["see", str(data), "--truth", "--out", str(out)]) == 0
     assert read_table(out / "table.csv").hands.tolist() == ["left", "left"]
+    assert len(load_table(out / "table.csv", load_classes().names, out / "crops")) == 2
 
 
 def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_shards(
