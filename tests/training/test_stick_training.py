@@ -16,6 +16,7 @@ from engine.errors import UserError
 from stages.cards import Card, CardInput, load_card, sha256_of
 from stages.skeleton import GRIP, TIP
 from training import app
+from training.backbone import FROZEN_BLOCKS
 from training.stick import evaluate, fit
 from training.stick.augment import Warp, noisy_body, random_warp
 from training.stick.composite import add_distractors, add_stick
@@ -199,6 +200,19 @@ def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
     fit.fit(cache, tmp_path / "run", settings, resume=True)
     after = torch.load(checkpoint, weights_only=True)
     assert after["epoch"] == 2 and torch.equal(after["hard"][0], before["hard"][0])
+
+
+def test_every_tensor_of_the_tuned_blocks_learns_and_none_of_the_frozen_ones(
+    net: StickNet, cache: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "begun.pt"
+    torch.save(net.state_dict(), weights)
+    settings = fit.FitSettings(epochs=1, samples_per_epoch=8, batch=4, threads=1, averaging=0.0)
+    learnt = torch.load(fit.fit(cache, tmp_path / "run", settings, init=weights), weights_only=True)
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(learnt[name], value)}
+    names = [f"backbone.{name}" for name, _ in net.backbone.named_parameters()]
+    tuned = {name for name in names if any(f"._blocks.{k}." in name for k in range(FROZEN_BLOCKS, 11))}
+    assert changed & set(names) == tuned and len(tuned) == 42
 
 
 def test_resuming_without_a_checkpoint_says_what_to_do(cache: Path, tmp_path: Path) -> None:
