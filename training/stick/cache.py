@@ -39,7 +39,8 @@ def extend_cache(table: Path | None, cache: Path, split: str, find: Find) -> int
     rows = [row for row in read_table(table) if row.split == split and row.path.is_file()] if table else []
     given = {_source(row): row for row in rows}
     done = made_from(cache, split)
-    refuse_others(cache, done, given, f"{table} has for {split}" if table else "are named: there is no --table")
+    why = f"not, or no longer so, in split {split} of {table}" if table else "of a table, and --table is not given"
+    refuse_others(cache, done, given, why)
     fresh = [row for source, row in given.items() if source not in done]
     if not fresh:
         return 0
@@ -98,14 +99,13 @@ def made_from(cache: Path, name: str) -> set[str]:
     return sources
 
 
-def refuse_others(cache: Path, done: Collection[str], given: Collection[str], now: str) -> None:
-    """Raises UserError when something in the cache was made from what is not `given` any more."""
+def refuse_others(cache: Path, done: Collection[str], given: Collection[str], why: str) -> None:
+    """Raises UserError when something in the cache was made from what is not `given`; `why` says what it is."""
     others = sorted(set(done) - set(given))
     if others:
         what = others[0].rpartition(" ")[0]
         raise UserError(
-            f"cache {cache} holds others than {now}, such as {what}; delete it, it is made anew, or choose another "
-            "--work"
+            f"cache {cache} holds {what}, which is {why}; delete the cache, it is made anew, or choose another --work"
         )
 
 

@@ -107,7 +107,8 @@ def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
     learnt = [clip for clip in clips if clip.stem not in HELD_OUT]
     given = {f"{clip.name} {clip.stat().st_size}:{frames_per_clip}": clip for clip in learnt}
     done = made_from(cache, "clips")
-    refuse_others(cache, done, given, "the videos of --clips" if clips else "are named: there is no --clips")
+    why = "not, or no longer so, among the videos of --clips" if clips else "a clip, and --clips is not given"
+    refuse_others(cache, done, given, why)
     fresh = {source: clip for source, clip in given.items() if source not in done}
     if not fresh:
         return 0
