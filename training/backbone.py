@@ -48,5 +48,7 @@ def _fold_normalisation(net: Any) -> None:
         pairs += [(block, "_expand_conv", "_bn0"), (block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
     for owner, conv, norm in pairs:
         if hasattr(owner, conv):
-            setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
+            folded = fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm))
+            # The bias that folding makes does not learn unless it is told to.
+            setattr(owner, conv, folded.requires_grad_(True))
             setattr(owner, norm, nn.Identity())

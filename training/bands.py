@@ -95,7 +95,7 @@ def _limits(quantity: str) -> tuple[float, float]:
 
 def _examples(args: argparse.Namespace, classes: ClassFile) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if args.table:
-        table = read_any(args.table, classes.names)
+        table = read_any(args.table, classes.names).as_held()
         yield table.canonical(), table.label_indices(classes.names)
     if args.statistics:
         yield PoseStatistics(args.statistics, classes.names).draw(args.samples, np.random.default_rng(args.seed))

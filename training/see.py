@@ -35,6 +35,7 @@ from stages.detect import Detect, DetectSettings, DetectStick, closer_model
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from training.data.cells import whole_lines
 from training.data.readers import read_any
 from training.data.table import Table, append_table
 from training.processes import end_with_parent
@@ -140,6 +141,8 @@ def look_at(
 
     Raises UserError when a picture cannot be read.
     """
+    if processes < 1:
+        raise UserError(f"--processes {processes} look at nothing; give at least 1")
     shards = [data.select(slice(start, start + shard_rows)) for start in range(0, len(data), shard_rows)]
     # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
     spawn = multiprocessing.get_context("spawn")
@@ -229,6 +232,7 @@ def is_of_a_hold(picture: str) -> bool:
 
 
 def _look_at(data: Table, all_held: bool) -> tuple[Table, np.ndarray]:
+    data = data if _look else data.as_held()
     crops = np.zeros((len(data), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
     keypoints, hands, sizes = data.keypoints.copy(), [], data.sizes.copy()
     for i in range(len(data)):
@@ -252,11 +256,10 @@ def _whole_shards(table: Path, crops: Path) -> int:
     """How many full shards are there; anything half written is cut off."""
     if not table.exists():
         return 0
-    with table.open(newline="") as stream:
-        lines = list(csv.reader(stream))
-    whole = min((len(lines) - 1) // SHARD_ROWS, len(list(crops.glob("[0-9]*.npy"))))
-    with table.open("w", newline="") as stream:
-        csv.writer(stream).writerows(lines[: 1 + whole * SHARD_ROWS])
+    lines = whole_lines(table)
+    whole = max(0, min((len(lines) - 1) // SHARD_ROWS, len(list(crops.glob("[0-9]*.npy")))))
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(lines[: 1 + whole * SHARD_ROWS] if whole else [])
     for file in sorted(crops.glob("[0-9]*.npy"))[whole:]:
         file.unlink()
     return whole

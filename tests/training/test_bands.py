@@ -10,7 +10,10 @@ import pytest
 from stages.angles import measure
 from stages.classes import load_classes
 from stages.feedback import read_bands
+from stages.graph import mirror_keypoints
+from stages.skeleton import GRIP
 from training.bands import MIN_SAMPLES, band_of, format_bands, learn_bands, main
+from training.data.table import make_table, write_table
 from training.geopose.pose_statistics import PoseStatistics
 
 STATISTICS = Path(__file__).parent.parent.parent / "training" / "synth" / "pose_statistics.json"
@@ -57,6 +60,24 @@ def test_the_command_writes_a_file_that_feedback_reads(tmp_path: Path) -> None:
     out = tmp_path / "bands.toml"
     assert main(["--statistics", str(STATISTICS), "--samples", "3000", "--out", str(out)]) == 0
     assert "crown_thrust" in read_bands(out)
+
+
+def test_a_left_hander_whose_true_hand_is_corrected_gives_the_bands_of_a_right_hander(tmp_path: Path) -> None:
+    classes = load_classes()
+    keypoints, labels = PoseStatistics(STATISTICS, classes.names).draw(3000, np.random.default_rng(1))
+    keypoints[..., :2] = 300 + 100 * keypoints[..., :2]
+    names = [classes.names[label] for label in labels]
+    bands = []
+    for hand, points in (("right", keypoints), ("left", mirror_keypoints(keypoints))):
+        table = make_table(
+            tmp_path, [""] * len(names), names, np.zeros((len(names), 2)), points, ["r"] * len(names),
+            hands=["right"] * len(names), true_hands=[hand] * len(names),
+        )  # fmt: skip
+        table = table.select(points[:, GRIP].any(1))
+        write_table(table, tmp_path / "t.csv", classes.names)
+        assert main(["--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "b.toml")]) == 0
+        bands.append(read_bands(tmp_path / "b.toml"))
+    assert bands[0] == bands[1]
 
 
 def test_without_being_told_where_it_writes_into_the_working_folder(

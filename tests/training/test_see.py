@@ -8,17 +8,19 @@ from pathlib import Path
 
 import av
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 pytest.importorskip("tqdm")
 
 from stages.classes import load_classes, models_folder
-from stages.skeleton import TIP
-from training import app
-from training.data.table import KEYPOINT_COLUMNS
+from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, TIP
+from training import app, see
+from training.data.cells import whole_lines
+from training.data.table import KEYPOINT_COLUMNS, make_table, read_table, write_table
 from training.geopose.data import load_table
-from training.see import is_of_a_hold
+from training.see import Detectors, is_of_a_hold
 
 
 def test_half_of_anybodys_pictures_are_of_a_hold_whatever_the_order() -> None:
@@ -26,6 +28,54 @@ def test_half_of_anybodys_pictures_are_of_a_hold_whatever_the_order() -> None:
         held = [is_of_a_hold(name) for name in names]
         assert 70 < sum(held) < 130
         assert 70 < sum(a != b for a, b in zip(held, held[1:], strict=False)) < 130
+
+
+def write_people(folder: Path, count: int) -> Path:
+    """A table of grey pictures; everybody's grip is at the left wrist, and `grip_hand` says right by mistake."""
+    points = np.random.default_rng(0).uniform(100, 300, (count, NODE_COUNT, 3)).astype(np.float32)
+    points[..., 2] = 1
+    points[:, GRIP] = points[:, LEFT_WRIST]
+    names = [f"{i}.png" for i in range(count)]
+    for name in names:
+        cv2.imwrite(os.fspath(folder / name), np.full((400, 400, 3), 128, np.uint8))
+    table = make_table(
+        folder, names, ["neutral"] * count, np.full((count, 2), 400), points, names, hands=["right"] * count,
+        true_hands=["left"] * count,
+    )  # fmt: skip
+    write_table(table, folder / "table.csv", load_classes().names)
+    return folder / "table.csv"
+
+
+def test_the_truth_holds_the_hand_that_really_has_the_stick(tmp_path: Path) -> None:
+    """And a run that was killed before the head of its table was on the disk goes on."""
+    data, out = write_people(tmp_path, 2), tmp_path / "exact"
+    (out / "crops").mkdir(parents=True)
+    (out / "table.csv").touch()
+    (out / "detectors.json").write_bytes(msgspec.json.encode(Detectors(truth=True, closer="auto")))
+    assert app.main(["see", str(data), "--truth", "--out", str(out)]) == 0
+    assert read_table(out / "table.csv").hands.tolist() == ["left", "left"]
+    assert len(load_table(out / "table.csv", load_classes().names, out / "crops")) == 2
+
+
+def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = write_people(tmp_path, 4), tmp_path / "exact"
+    monkeypatch.setattr(see, "SHARD_ROWS", 2)
+    whole = whole_lines(data)
+    (out / "crops").mkdir(parents=True)
+    for number in range(2):
+        (out / "crops" / f"{number:05d}.npy").touch()
+    text = "\r\n".join(",".join(line) for line in whole)
+    (out / "table.csv").write_text(text[:-9], newline="")
+    assert see._whole_shards(out / "table.csv", out / "crops") == 1
+    assert whole_lines(out / "table.csv") == whole[:3]
+
+
+def test_without_a_process_nothing_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_people(tmp_path, 1)
+    assert app.main(["see", str(data), "--out", str(tmp_path / "seen"), "--processes", "0"]) == 2
+    assert "--processes 0" in capsys.readouterr().err
 
 
 def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(

@@ -16,10 +16,12 @@ from engine.errors import UserError
 from stages.cards import Card, CardInput, load_card, sha256_of
 from stages.skeleton import GRIP, TIP
 from training import app
+from training.backbone import FROZEN_BLOCKS
 from training.stick import evaluate, fit
 from training.stick.augment import Warp, noisy_body, random_warp
+from training.stick.cache import load_samples, save_samples
 from training.stick.composite import add_distractors, add_stick
-from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, load_samples, read_table, save_samples, target_of
+from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, read_table, target_of
 from training.stick.export import toml_text
 from training.stick.network import MAP_SIZE, Maps, StickNet
 from training.stick.yolo import label_line
@@ -44,7 +46,7 @@ def net() -> StickNet:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     images = [np.full((CACHE_PX, CACHE_PX, 3), 40 * k, np.uint8) for k in range(4)]
-    save_samples(tmp_path, "clips", images, [someone()] * 4, [someone()[:17]] * 4)
+    save_samples(tmp_path, "clips", images, [someone()] * 4, [someone()[:17]] * 4, ["a.mp4 1"])
     return tmp_path
 
 
@@ -135,7 +137,7 @@ def save_people(cache: Path) -> None:
         person[GRIP], person[TIP] = (*stick.grip, 1), (*stick.tip, 1)
         images.append(image)
         keypoints.append(person)
-    save_samples(cache, "train", images, keypoints, [person[:17] for person in keypoints])
+    save_samples(cache, "train", images, keypoints, [person[:17] for person in keypoints], ["a.jpg 1"])
 
 
 def test_what_a_network_finds_hard_is_drawn_twice_as_often(net: StickNet, tmp_path: Path) -> None:
@@ -201,6 +203,19 @@ def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
     assert after["epoch"] == 2 and torch.equal(after["hard"][0], before["hard"][0])
 
 
+def test_every_tensor_of_the_tuned_blocks_learns_and_none_of_the_frozen_ones(
+    net: StickNet, cache: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "begun.pt"
+    torch.save(net.state_dict(), weights)
+    settings = fit.FitSettings(epochs=1, samples_per_epoch=8, batch=4, threads=1, averaging=0.0)
+    learnt = torch.load(fit.fit(cache, tmp_path / "run", settings, init=weights), weights_only=True)
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(learnt[name], value)}
+    names = [f"backbone.{name}" for name, _ in net.backbone.named_parameters()]
+    tuned = {name for name in names if any(f"._blocks.{k}." in name for k in range(FROZEN_BLOCKS, 11))}
+    assert changed & set(names) == tuned and len(tuned) == 42
+
+
 def test_resuming_without_a_checkpoint_says_what_to_do(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave out --resume"):
         fit.fit(cache, tmp_path / "nowhere", fit.FitSettings(), resume=True)
@@ -253,6 +268,38 @@ def test_the_threshold_keeps_pictures_without_a_stick_below_it() -> None:
     seen = [0.1] * 90 + [0.7] * 10
     empty = [evaluate.Outcome(row, evaluate.Answer(np.zeros((2, 3)), p), False, 0, 0, 0) for p in seen]  # type: ignore[arg-type]
     assert 0.7 < evaluate.choose_threshold(empty) < 0.75
+
+
+def test_pictures_that_show_no_stick_are_counted_and_tell_nothing_of_sticks() -> None:
+    row = None
+    empty = [evaluate.Outcome(row, evaluate.Answer(np.zeros((2, 3)), p), False, 0, 0, 0) for p in (0.1, 0.9)]  # type: ignore[arg-type]
+    figures = evaluate.summarise(empty, 0.5)
+    assert figures == {"pictures_with_stick": 0, "pictures_without_stick": 2, "false_rate": 0.5}
+    assert evaluate.aims(figures, {}) == {}
+
+
+def test_a_training_of_ten_steps_runs(net: StickNet, cache: Path, tmp_path: Path) -> None:
+    """The tenth of it in which the rates rise is one step."""
+    weights = tmp_path / "begun.pt"
+    torch.save(net.state_dict(), weights)
+    settings = fit.FitSettings(epochs=1, samples_per_epoch=20, batch=2, threads=1)
+    assert fit.fit(cache, tmp_path / "run", settings, init=weights).is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--samples", "10"], "--samples 10 is too few for --kind heatmap; give at least 16"),
+        (["--epochs", "0"], "--epochs 0 is too few"),
+        (["--size", "480"], "--size is of --kind fused alone"),
+        (["--kind", "yolo", "--init", "stick_heatmap"], "leave out --init"),
+    ],
+)
+def test_options_that_cannot_be_honoured_are_one_sentence(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["detector", "--table", str(tmp_path / "t.csv"), "--work", str(tmp_path), *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_says_what_it_needs_to_learn_from(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ pytest.importorskip("anny", reason="needs the training extra: anny")
 pytest.importorskip("moderngl", reason="needs the training extra: moderngl")
 
 from training.data.table import make_table, write_table
-from training.synth import command, compare, picture, pose, scene, solve
+from training.synth import command, compare, picture, pose, scene, solve, write
 from training.synth.body import BRACE_FROM_BUTT, Wish, pose_body
 from training.synth.camera import orbit
 from training.synth.rig import Rest, finger_rotations, forward, load_rig, make_rest
@@ -75,6 +75,39 @@ def test_a_process_that_dies_costs_nobody(data: Path, tmp_path: Path) -> None:
     assert run.returncode == 0 and "go on with new ones" in said, said
     groups = [row["group"] for row in rows_of(table)]
     assert groups == [f"s1p{person:04d}" for person in range(5)], "in the same order whoever was drawn first"
+
+
+@pytest.mark.parametrize("left", ["", "image_path,lab", "head and a cut row"])
+def test_a_run_killed_at_its_first_lines_is_gone_on_with(
+    left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row(person: int) -> list[str]:
+        cells = dict.fromkeys(write.TABLE_HEAD, "0")
+        group = write.group_of(1, person)
+        return list((cells | {"image_path": f"images/{group}_00.jpg", "group": group, "split": "train"}).values())
+
+    monkeypatch.setattr(write, "_drawn", lambda order, people: ((person, [row(person)]) for person in people))
+    cut = ",".join(write.TABLE_HEAD) + "\r\n" + ",".join(row(0))[:-1]
+    (tmp_path / "table.csv").write_text(left if left != "head and a cut row" else cut, newline="")
+    assert write.write_dataset(write.Order(tmp_path, 2, 1, 1, 1, None)) == 2
+    assert [found["group"] for found in rows_of(tmp_path / "table.csv")] == ["s1p0000", "s1p0001"]
+    assert len((tmp_path / "train.txt").read_text().split()) == 2
+
+
+def test_a_left_hander_is_labelled_where_the_mirrored_picture_shows_each_point(
+    rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """x is a distance from the left edge, so the middle of a picture is its own mirror image."""
+    plan = picture.plan_picture(np.random.default_rng(0), rest, "crown_thrust", load_classes(), (640, 480))
+    blank = np.zeros((480, 640, 3), np.uint8), np.full((480, 640), np.inf)
+    monkeypatch.setattr(picture, "_draw", lambda *_: blank)
+
+    def shot(left_handed: bool) -> picture.Shot:
+        performer = picture.Performer(rest, None, None, left_handed)  # type: ignore[arg-type]
+        return picture.take_picture(np.random.default_rng(1), None, performer, plan, [], [])  # type: ignore[arg-type]
+
+    right, left = shot(False).keypoints, shot(True).keypoints[sk.MIRROR]
+    np.testing.assert_allclose(left[:, 0], 640 - right[:, 0])
 
 
 def test_a_data_set_is_not_gone_on_with_in_another_way(data: Path) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from stages import skeleton as sk
+from stages.detect import DetectSettings
 from stages.graph import PRESENT_CONFIDENCE, torso_length
 from training.data.table import Table
 
 SURE = 0.5
 MIN_BODY_POINTS = 8
-LONGEST_STICK = 1.6
+LONGEST_STICK = DetectSettings().longest_stick
 """Torsos; the limit of the pipeline, and the 99.5th percentile of real photos (their median is 1.15)."""
 USUAL_STICK = (0.8, 1.5)
 """Torsos; a table whose median is not between these has grip and tip somewhere else, or other sticks."""
-FARTHEST_GRIP = 0.8
+FARTHEST_GRIP = DetectSettings().grip_within
 _OUTSIDE = 0.1
 """Share of the picture's size; feet cut off by the edge are guessed not farther away."""
 _CLEARLY = 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def keypoint_columns(count: int) -> list[str]:
 
 KEYPOINT_COLUMNS = keypoint_columns(NODE_COUNT)
 _REQUIRED = ["image_path", "label", *KEYPOINT_COLUMNS]
+
+
+def whole_lines(path: Path) -> list[list[str]]:
+    """Cells of all lines, head included, of a CSV file that is written bit by bit; without a last one that was cut off
+    when its writer was killed."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        text = stream.read()
+    return list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
 
 
 def layout_of(head: Sequence[str]) -> Layout:

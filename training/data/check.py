@@ -137,7 +137,7 @@ def _copies(table: Table, pairs: Sequence[Pair]) -> Iterator[Finding]:
          lambda a, b, pair: table.groups[a] != table.groups[b]),
         ("contradiction", "the same picture with two classes; delete or correct one", NEVER,
          lambda a, b, pair: table.labels[a] != table.labels[b]),
-        ("mirror", "flipped, with the stick still in the same hand; correct grip_hand", NEVER,
+        ("mirror", "flipped, with the stick still in the same hand; correct true_hand", NEVER,
          lambda a, b, pair: pair.mirrored and table.true_hands[a] == table.true_hands[b] != ""),
         ("copy", "the same picture again; it counts twice", ALWAYS, lambda a, b, pair: b not in told),
     )  # fmt: skip
@@ -169,7 +169,7 @@ def _keypoints(table: Table, classes: ClassFile) -> Iterator[Finding]:
     )  # fmt: skip
     yield from rule(
         "flipped", "faces the camera with left and right exchanged: a flipped picture whose points kept their names "
-        "(or a back view); exchange them and grip_hand", anatomy.flipped(table), tolerated=0.02,
+        "(or a back view); exchange them and true_hand", anatomy.flipped(table), tolerated=0.02,
     )  # fmt: skip
     yield from rule(
         "hand", "the grip is in the other hand than the table says", anatomy.wrong_hand(table), tolerated=0.05

@@ -1,8 +1,9 @@
 """Tables as torch-geometric graphs, built by the functions that serving uses.
 
 A graph has `x`, `edge_index`, `edge_attr`, `mask` (bool, which nodes are there), `y` (place of its class, -1 when it is
-not in the class file), and as text `label`, `group`, `view`, `split`, `hand` and `picture`. Left-handers are mirrored.
-With crops it also has `crop`, uint8 (1, 3, 128, 128) RGB of the weapon hand, (0, 3, 128, 128) where there is none.
+not in the class file), and as text `label`, `group`, `view`, `split`, `hand` and `picture`. Left-handers are mirrored,
+whichever hand a detector took for theirs. With crops it also has `crop`, uint8 (1, 3, 128, 128) RGB of the weapon hand,
+(0, 3, 128, 128) where there is none.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def load_graphs(path: Path) -> dict[str, Any]:
 
 def build_graphs(table: Table, names: Sequence[str], layout: Layout = COCO19, crops: bool = False) -> list[Data]:
     """One `Data` a row, in order; raises UserError when the table lacks the layout's points."""
+    table = table.as_held()
     nodes, edges, mask = build_graph(canonical_points(table, layout), layout)
     edge_index = torch.from_numpy(np.ascontiguousarray(layout.directed_edges.T))
     places = {name: place for place, name in enumerate(names)}

@@ -81,18 +81,21 @@ def label(pictures: Table, detectors: Detectors, processes: int = 1) -> Table:
     parts = look_at(pictures, detectors, processes, _SHARD_ROWS, all_held=True)
     seen = Table.joined([part for part, _ in parts])
     views = np.array([*VIEWS, ""])[view_of(seen.keypoints)]
-    return replace(seen, views=views, true_hands=usual_hands(seen.hands, seen.groups))
+    hands = usual_hands(seen.hands, seen.groups)
+    return replace(seen, views=views, hands=hands, true_hands=hands)
 
 
 def usual_hands(hands: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """str (N,): the hand in which most pictures of a person show the stick; as seen where that is not clear.
+    """str (N,): the hand in which most pictures of a person show the stick, also where none is seen: it may be labelled
+    there by hand. As seen where that is not clear.
 
     Nobody changes hands between pictures as often as a detector mistakes wrists that lie side by side.
     """
     usual = hands.copy()
     for group in np.unique(groups[groups != ""]):
-        own = (groups == group) & (hands != "")
-        left = float((hands[own] == "left").mean()) if own.any() else 0.5
-        if own.sum() >= _CLEAR_COUNT and abs(left - 0.5) >= _CLEAR_SHARE - 0.5:
+        own = groups == group
+        seen = hands[own & (hands != "")]
+        left = float((seen == "left").mean()) if len(seen) else 0.5
+        if len(seen) >= _CLEAR_COUNT and abs(left - 0.5) >= _CLEAR_SHARE - 0.5:
             usual[own] = "left" if left > 0.5 else "right"
     return usual

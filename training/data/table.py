@@ -114,15 +114,19 @@ class Table:
         posix = [Path(name).as_posix() if name else "" for name in names]
         return replace(self, folder=folder, pictures=np.array(posix, dtype=str))
 
-    def left_handed(self) -> np.ndarray:
-        """bool (N,): to be mirrored, because the stick is in the left hand, as the table says.
+    def as_held(self) -> Table:
+        """The same table with the hand that really holds each stick for the one that seems to: what `true_hands` says,
+        else `hands`, else the keypoints. For labels; what detectors saw keeps their mistakes, as a classifier meets."""
+        told = np.where(self.true_hands == "", self.hands, self.true_hands)
+        untold = (told == "") & self.keypoints[:, GRIP].any(-1)
+        nearest = np.where(weapon_hand(self.keypoints), "left", "right")
+        return replace(self, hands=np.where(untold, nearest, told))
 
-        Without a grip nothing is mirrored, as in serving. A table that names no hand at all is judged by its keypoints.
-        """
-        if (self.hands == "").all():
-            return weapon_hand(self.keypoints)
-        left: np.ndarray = (self.hands == "left") & self.keypoints[:, GRIP].any(-1)
-        return left
+    def left_handed(self) -> np.ndarray:
+        """bool (N,): to be mirrored, because the stick is in the left hand, as `hands` says or, where it is silent, the
+        keypoints. Without a grip nothing is mirrored, as in serving."""
+        left: np.ndarray = np.where(self.hands == "", weapon_hand(self.keypoints), self.hands == "left")
+        return left & self.keypoints[:, GRIP].any(-1)
 
     def canonical(self) -> np.ndarray:
         """float32 (N, 19, 3): the keypoints with the weapon hand on the right; left-handers are mirrored (x = -x)."""
@@ -220,10 +224,10 @@ def write_table(table: Table, path: Path, names: Sequence[str]) -> None:
 
 def append_table(table: Table, path: Path, names: Sequence[str]) -> None:
     """Add rows to a table that is written bit by bit; the head comes with the first."""
-    fresh, table = not path.exists(), table.in_folder(path.parent)
+    table = table.in_folder(path.parent)
     with path.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        if fresh:
+        if not stream.tell():
             writer.writerow([*TEXT_COLUMNS, *KEYPOINT_COLUMNS])
         writer.writerows(_row(table, i, names) for i in range(len(table)))
 

@@ -13,7 +13,8 @@ from engine.errors import UserError
 from stages.detect import DetectSettings, choose_person, make_body_detector
 from stages.detectors import BodyCandidate, BodyDetector, Runtime, open_model
 from stages.detectors.movenet import MoveNet
-from training.stick.data import Find, cache_sample, save_samples
+from training.stick.cache import made_from, refuse_others, save_samples
+from training.stick.data import Find, cache_sample
 
 log = logging.getLogger(__name__)
 
@@ -97,17 +98,25 @@ def frames_with_person(
 
 
 def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
-    """Cache crops of people in clips (without those held out) as the shard `clips`; returns how many.
+    """Cache crops of people in clips (without those held out) that are not cached yet, as a new shard of `clips`;
+    returns how many.
 
     Thunder's body counts as true, and a stick is drawn into its hand; the network is told what the program would see.
+    Raises UserError when the cache holds any of other clips: they would be learnt from.
     """
+    learnt = [clip for clip in clips if clip.stem not in HELD_OUT]
+    given = {f"{clip.name} {clip.stat().st_size}:{frames_per_clip}": clip for clip in learnt}
+    done = made_from(cache, "clips")
+    why = "not, or no longer so, among the videos of --clips" if clips else "a clip, and --clips is not given"
+    refuse_others(cache, done, given, why)
+    fresh = {source: clip for source, clip in given.items() if source not in done}
+    if not fresh:
+        return 0
     images: list[np.ndarray] = []
     keypoints: list[np.ndarray] = []
     bodies: list[np.ndarray] = []
     reference, served = body_detector(), served_detector()
-    for clip in clips:
-        if clip.stem in HELD_OUT:
-            continue
+    for clip in fresh.values():
         before, true, seen = len(images), Follower(reference), Follower(served)
         for index, frame in clip_frames(clip, step_for(clip, frames_per_clip)):
             person = true.look(index, frame)
@@ -119,7 +128,7 @@ def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
                     kept.append(made)
         log.info("clip %s: %d frames with a person", clip.stem, len(images) - before)
     if images:
-        save_samples(cache, "clips", images, keypoints, bodies)
+        save_samples(cache, "clips", images, keypoints, bodies, list(fresh))
     return len(images)
 
 

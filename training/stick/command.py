@@ -19,8 +19,9 @@ from engine.clock import now_ns
 from engine.errors import UserError
 from stages.cards import load_card
 from training.stick import agree, evaluate
+from training.stick.cache import extend_cache
+from training.stick.card_text import Begun, data_text, keep_begun, name_of, read_begun
 from training.stick.clips import HELD_OUT, cache_clips, keypoints_finder, served_detector
-from training.stick.data import extend_cache, load_samples
 from training.stick.export import KINDS, export_onnx, load_weights, write_card
 from training.stick.fit import FitSettings, fit
 from training.stick.fused import FusedSettings, fit_fused
@@ -35,7 +36,6 @@ _FRAMES_PER_CLIP = 60
 """That are learnt from."""
 
 
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `arnis-train detector`."""
     heatmap, yolo, fused = FitSettings(), YoloSettings(), FusedSettings()
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="model folder to write (default WORK/stick_<kind>)")
     parser.add_argument("--epochs", type=int, help=epochs)
     parser.add_argument("--samples", type=int, help="pictures an epoch (yolo: pictures written; fused: renders used)")
-    parser.add_argument("--size", type=int, choices=(320, 480), default=fused.size, help="side of the input (fused)")
+    parser.add_argument("--size", type=int, choices=(320, 480), help=f"side of the input (fused; default {fused.size})")
     parser.add_argument("--seed", type=int, default=heatmap.seed)
     parser.add_argument("--threads", type=int, default=heatmap.threads)
     parser.add_argument(
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the options say; returns the exit code. Raises UserError for missing files."""
+    check_options(args)
     output = args.output or args.work / f"stick_{args.kind}"
     if args.agree is not None:
         model = args.model or str(output)
@@ -86,19 +87,35 @@ def run(args: argparse.Namespace) -> int:
     return run_crops(args, output)
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """Raises UserError for numbers that leave nothing to do, and for options that --kind does not know."""
+    least = {"epochs": 1, "samples": FitSettings().batch if args.kind == "heatmap" else 1, "threads": 1}
+    for name, number in least.items():
+        if (value := getattr(args, name)) is not None and value < number:
+            raise UserError(f"--{name} {value} is too few for --kind {args.kind}; give at least {number}")
+    if args.size is not None and args.kind != "fused":
+        raise UserError(f"--size is of --kind fused alone, and {args.kind} has its own; leave it out")
+    if args.init and args.kind == "yolo":
+        raise UserError("--kind yolo begins with random weights; leave out --init, or choose --kind heatmap or fused")
+
+
 def run_crops(args: argparse.Namespace, output: Path) -> int:
     """Train, export and judge a network that looks at crops."""
     work = args.work / args.kind
     started_ns = now_ns()
     if not args.evaluate_only:
-        fill_cache(args.table, args.clips, args.work / "cache")
-        train(args, work)
+        clips = video_files(args.clips) if args.clips else []
+        fill_cache(args.table, clips, args.work / "cache")
+        init = weights_file(args.init) if args.init else None
+        if not args.resume:
+            keep_begun(work, Begun(name_of(init) if init else "", data_text(args.table, clips)))
+        train(args, work, init)
     minutes = (now_ns() - started_ns) / 60e9
     file = export(args.kind, work, output)
     threshold, metrics = judge(file, args.table, args.clips, work, args.limit)
     if not args.evaluate_only:
         metrics["training_minutes"] = round(minutes, 1)
-    write_card(output, KINDS[args.kind], threshold, metrics)
+    write_card(output, KINDS[args.kind].begun_as(read_begun(work)), threshold, metrics)
     log.info("model written to %s", output)
     return 0
 
@@ -170,15 +187,13 @@ def run_int8(args: argparse.Namespace, model: str) -> int:
     return 0
 
 
-def fill_cache(table: Path | None, clips: Path | None, cache: Path) -> None:
-    """Cache what is new in the table, and the clips once."""
-    if table is not None:
-        find = keypoints_finder(served_detector())
-        for split in ("train", "val"):
-            extend_cache(table, cache, split, find)
-    if clips is not None and not load_samples(cache, "clips"):
-        found = video_files(clips)
-        log.info("%d crops from %d clips", cache_clips(found, cache, _FRAMES_PER_CLIP), len(found))
+def fill_cache(table: Path | None, clips: list[Path], cache: Path) -> None:
+    """Cache what is new in the table, and the clips once. Raises UserError when the cache holds anything else."""
+    find = keypoints_finder(served_detector())
+    for split in ("train", "val"):
+        extend_cache(table, cache, split, find)
+    if added := cache_clips(clips, cache, _FRAMES_PER_CLIP):
+        log.info("cached %d crops of clips", added)
 
 
 def video_files(folder: Path) -> list[Path]:
@@ -189,7 +204,7 @@ def video_files(folder: Path) -> list[Path]:
     return found
 
 
-def train(args: argparse.Namespace, work: Path) -> None:
+def train(args: argparse.Namespace, work: Path, init: Path | None) -> None:
     """Train the chosen kind into its work folder."""
     cache = args.work / "cache"
     given = {"epochs": args.epochs, "seed": args.seed, "threads": args.threads}
@@ -201,7 +216,7 @@ def train(args: argparse.Namespace, work: Path) -> None:
         return
     if args.samples:
         given["samples_per_epoch"] = args.samples
-    fit(cache, work, FitSettings(**given), args.resume, weights_file(args.init) if args.init else None)
+    fit(cache, work, FitSettings(**given), args.resume, init)
 
 
 def export(kind: str, work: Path, output: Path) -> Path:

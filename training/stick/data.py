@@ -1,12 +1,10 @@
-"""Table of pictures and real clips to cached crops, and cached crops to augmented batches.
+"""Pictures of a table and of real clips to crops for the cache, and cached crops to augmented batches.
 
 The cache keeps a wider crop than the network sees, so that shift, zoom and turn happen when a batch is loaded.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +13,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
@@ -24,8 +21,6 @@ from training.data.readers import read_any
 from training.stick.augment import Warp, augment_pixels, hide_points, noisy_body, random_warp
 from training.stick.composite import DrawnStick, add_distractors, add_stick, torso_px
 from training.stick.network import SIZE_PX
-
-log = logging.getLogger(__name__)
 
 CACHE_PX = 352
 CACHE_MARGIN = 1.5
@@ -136,60 +131,6 @@ def cache_sample(
     for points in (full, moved):
         points[:, :2] = (points[:, :2] - corner) * (CACHE_PX / crop[2])
     return extract_crop(image_bgr, crop, CACHE_PX), full, moved
-
-
-def extend_cache(table: Path, cache: Path, split: str, find: Find) -> int:
-    """Cache the table's rows of one split that are not cached yet, as a new shard; returns how many were added.
-
-    The network is told of the body that `find` finds, or of the true one where that finds another or none.
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    index_path = cache / f"{split}.json"
-    done: list[str] = json.loads(index_path.read_text()) if index_path.is_file() else []
-    known = set(done)
-    fresh = [r for r in read_table(table) if r.split == split and str(r.path) not in known and r.path.is_file()]
-    if not fresh:
-        return 0
-    shard = len(list(cache.glob(f"{split}_*.npz")))
-    shape = (len(fresh), CACHE_PX, CACHE_PX, 3)
-    images = np.lib.format.open_memmap(cache / f"{split}_{shard:03d}.npy", "w+", np.uint8, shape)
-    keypoints = np.empty((len(fresh), NODE_COUNT, 3), np.float32)
-    bodies = np.empty((len(fresh), BODY_COUNT, 3), np.float32)
-    for i, row in enumerate(tqdm(fresh, f"cache {split}", disable=None)):
-        image = read_picture(row.path)
-        body = find(image, str(row.path))
-        if body is None or is_somebody_else(body, row.keypoints):
-            body = row.keypoints[:BODY_COUNT]
-        images[i], keypoints[i], bodies[i] = cache_sample(image, row.keypoints, body)
-    images.flush()
-    np.savez(cache / f"{split}_{shard:03d}.npz", keypoints=keypoints, bodies=bodies)
-    index_path.write_text(json.dumps(done + [str(r.path) for r in fresh]))
-    log.info("cached %d pictures of split %s", len(fresh), split)
-    return len(fresh)
-
-
-def save_samples(
-    cache: Path, name: str, images: list[np.ndarray], keypoints: list[np.ndarray], bodies: list[np.ndarray]
-) -> None:
-    """Write crops of real frames as a shard of their own."""
-    cache.mkdir(parents=True, exist_ok=True)
-    np.save(cache / f"{name}_000.npy", np.stack(images))
-    np.savez(cache / f"{name}_000.npz", keypoints=np.stack(keypoints), bodies=np.stack(bodies))
-
-
-def load_samples(cache: Path, name: str) -> list[Samples]:
-    """All shards of a split (`train`, `val`) or of `clips`; the latter are drawable.
-
-    Raises UserError when they are of an earlier version.
-    """
-    shards = []
-    for meta in sorted(cache.glob(f"{name}_*.npz")):
-        images = np.load(meta.with_suffix(".npy"), mmap_mode="r")
-        points = np.load(meta)
-        if "bodies" not in points:
-            raise UserError(f"cache {cache} is of an earlier version; delete it, it is made anew")
-        shards.append(Samples(images, points["keypoints"], points["bodies"], drawable=name.startswith("clips")))
-    return shards
 
 
 class Sample(NamedTuple):

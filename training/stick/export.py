@@ -21,6 +21,7 @@ from engine.errors import UserError
 from stages.cards import Card, CardInput, sha256_of
 from stages.skeleton import BODY_COUNT
 from training.onnx_file import strip_traces
+from training.stick.card_text import UNTOLD, Begun
 from training.stick.network import SIZE_PX, StickNet
 from training.weights import WEIGHTS_FILE
 
@@ -62,10 +63,6 @@ def whole_pictures(size: int) -> Form:
     return Form((CardInput("images", "float32", (1, 3, size, size), "NCHW", "RGB"),), ("output0",), 0.05)
 
 
-DATA = (
-    "Renders of synthetic people with a stick (training/synth; no real person), and sticks drawn anew into frames of "
-    "real clips: Pose2Sim Demo_SinglePerson and Sports2D demo (BSD-3-Clause), tfjs-models pose.mp4 (Apache-2.0)"
-)
 _CROP_NOTES = (
     "Inputs are made by stages.stick_crop.stick_inputs. points: grip and tip as x, y in 0..1 of the crop and score; "
     "presence: probability that a stick with both ends in the picture and at least 0.15 torso long is visible. Errors "
@@ -75,7 +72,7 @@ _CROP_NOTES = (
 
 
 class Kind(NamedTuple):
-    """What a card says of a kind of network, whoever trained it."""
+    """What a card says of a kind of network."""
 
     task: str
     architecture: str
@@ -83,6 +80,12 @@ class Kind(NamedTuple):
     source: str
     notes: str
     form: Form
+    data: str = UNTOLD
+
+    def begun_as(self, begun: Begun) -> Kind:
+        """The same of a run that began so."""
+        by_way = f", by way of {begun.init}" if begun.init else ""
+        return self._replace(source=self.source + by_way, data=begun.data)
 
 
 KINDS = {
@@ -168,7 +171,7 @@ def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, An
         outputs=form.outputs,
         licence=kind.licence,
         source=kind.source,
-        data=DATA,
+        data=kind.data,
         threshold=threshold,
         metrics=metrics,
         notes=kind.notes,

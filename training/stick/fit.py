@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from engine.clock import now_ns
 from engine.errors import UserError
-from training.stick.data import Batch, Loader, Samples, load_samples, make_sample
+from training.stick.cache import load_samples
+from training.stick.data import Batch, Loader, Samples, make_sample
 from training.stick.export import load_weights
 from training.stick.network import MAP_SIZE, Maps, StickNet
 
@@ -80,7 +81,8 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     rates = [rate * (1 if init is None else _FINE_TUNING) for rate in (settings.head_rate, settings.backbone_rate)]
     optimiser = torch.optim.AdamW(net.parameter_groups(*rates), weight_decay=settings.weight_decay)
     steps = settings.epochs * (settings.samples_per_epoch // settings.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.1)
+    # A little more than a tenth: when that is exactly one step, OneCycleLR divides by zero.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.1 + 1e-9)
     first, hard = _resume(run, net, average, optimiser, schedule) if resume else (0, [])
     shards = load_samples(cache, "train") + load_samples(cache, "clips")
     if not shards:

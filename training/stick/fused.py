@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, NODE_COUNT
+from training.stick.card_text import UNTOLD, data_text, name_of
 from training.stick.fused_data import write_clips, write_lists, write_yaml
 from training.stick.yolo import for_export, yolo_class
-from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class FusedSettings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 2
     init: str = ""
     """Name of the weights that it began with, for the card."""
+    data: str = UNTOLD
+    """What it learns from, for the card."""
     knows_bodies: bool = False
     """Whether those find keypoints already."""
 
@@ -103,7 +105,11 @@ def checkpoint_epoch(file: Path) -> int:
 
 
 def write_data(table: Path | None, clips: Sequence[Path], folder: Path, settings: FusedSettings) -> None:
-    """Write lists of renders and pictures of clips. Raises UserError when there is nothing to learn from."""
+    """Write lists of renders and pictures of clips, in the place of those of an earlier run.
+
+    Raises UserError when there is nothing to learn from.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
     share = settings.clip_share
     count = write_lists(table, folder, settings.pictures, settings.seed) if table else 0
     wanted = round(count * share / (1 - share)) if count else settings.pictures or 2000
@@ -127,7 +133,9 @@ def fit_fused(
         knows_bodies = init is not None and yolo_class()(str(_existing(init))).task == "pose"
         write_data(table, clips, data, settings)
         run.mkdir(parents=True, exist_ok=True)
-        begun = msgspec.structs.replace(settings, init=_name(init) if init else "", knows_bodies=knows_bodies)
+        begun = msgspec.structs.replace(
+            settings, init=name_of(init) if init else "", data=data_text(table, clips), knows_bodies=knows_bodies
+        )
         (run / "settings.json").write_bytes(msgspec.json.encode(begun))
     settings = read_settings(run)
     before = _kept(init, run) if init and not resume else init
@@ -142,11 +150,6 @@ def fit_fused(
             _start(step.phase, epochs, sigmas, run, settings, before)
         before = step.weights
     return steps[-1].weights
-
-
-def _name(weights: Path) -> str:
-    """Of a model folder its own, for the card."""
-    return weights.resolve().parent.name if weights.name == WEIGHTS_FILE else weights.name
 
 
 def _existing(weights: Path) -> Path:

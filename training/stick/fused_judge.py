@@ -85,13 +85,13 @@ def finish(
 
 
 def kind_of(settings: FusedSettings) -> Kind:
-    """What the card says: architecture and source, with the weights that the run began with."""
+    """What the card says: architecture, data, and source with the weights that the run began with."""
     begun = f"from {settings.init} (its licence holds too)" if settings.init else "from random weights"
     name = (settings.init or settings.model).removesuffix(".pt").removesuffix(".yaml").replace("-", "_")
     architecture = name if name.startswith("yolo") else f"yolo_{name}"
     source = f"training/stick: ultralytics {name}, person and stick as one instance of 19 keypoints, {begun}"
     form = whole_pictures(settings.size)
-    return Kind("fused", architecture, "AGPL-3.0-or-later", source, _NOTES.format(stick=0), form)
+    return Kind("fused", architecture, "AGPL-3.0-or-later", source, _NOTES.format(stick=0), form, settings.data)
 
 
 def judge(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import UserError
-from training.stick.data import Samples, load_samples, make_sample
+from training.stick.cache import load_samples
+from training.stick.data import Samples, make_sample
 from training.stick.network import SIZE_PX
 
 log = logging.getLogger(__name__)
@@ -43,13 +45,15 @@ class YoloSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_dataset(cache: Path, folder: Path, settings: YoloSettings) -> Path:
-    """Write crops and labels in ultralytics' layout and return `data.yaml`; sticks are drawn into real frames here.
+    """Write crops and labels in ultralytics' layout, in the place of those of an earlier run, and return `data.yaml`;
+    sticks are drawn into real frames here.
 
     Raises UserError when the cache is empty.
     """
     renders, clips = load_samples(cache, "train"), load_samples(cache, "clips")
     if not renders and not clips:
         raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
+    shutil.rmtree(folder, ignore_errors=True)
     from_clips = round(settings.pictures * settings.clip_share) if renders else settings.pictures
     _write_split(clips, folder, "train", "clip", from_clips, settings.seed)
     _write_split(renders, folder, "train", "render", settings.pictures - from_clips, settings.seed)

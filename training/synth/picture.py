@@ -240,7 +240,7 @@ def take_picture(
     if performer.left_handed:
         rgb = np.ascontiguousarray(rgb[:, ::-1])
         keypoints = keypoints[sk.MIRROR]
-        keypoints[:, 0] = plan.camera.width - 1 - keypoints[:, 0]
+        keypoints[:, 0] = plan.camera.width - keypoints[:, 0]  # edges, not indices of pixels
         view, hand = MIRRORED_VIEW[view], "left" if armed else ""
     return Shot(rgb, keypoints, plan.label_name, view, hand)
 

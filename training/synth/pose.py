@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth import solve
-from training.synth.body import Wish, brace_place, palm_error_deg
+from training.synth.body import brace_place, palm_error_deg
 from training.synth.camera import Camera, orbit
 from training.synth.rig import Rest
 from training.synth.rotations import about, unit
@@ -49,16 +48,6 @@ NEUTRAL_KINDS = {
     "point": 0.03,
     "behind": 0.02,
 }
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A pose to draw: points in metres, the camera, and what the picture is called."""
-
-    points: Array  # (19, 3), grip and tip NaN without a stick
-    camera: Camera
-    view: str
-    wish: Wish
 
 
 @cache

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import multiprocessing as mp
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,7 @@ from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages import skeleton as sk
 from stages.classes import ClassFile, load_classes
+from training.data.cells import whole_lines
 from training.processes import end_with_parent
 from training.synth import picture, pose, scene
 from training.synth.render import Renderer
@@ -42,7 +44,7 @@ KEYPOINT_SIGMAS = (
 
 @dataclass(frozen=True)
 class Order:
-    """What to write: `people` numbered from `first`, `per_person` pictures each, from one seed."""
+    """What to write: `people` numbered from 0, `per_person` pictures each, from one seed."""
 
     out: Path
     people: int
@@ -172,18 +174,11 @@ def _work(order: Order, person: int) -> tuple[int, list[list[str]]]:
 
 
 def finished_people(table: Path, per_person: int) -> set[str]:
-    """Groups whose rows are all in the table; rows of half-written people are dropped from the file."""
-    if not table.exists():
-        return set()
-    with table.open(newline="") as file:
-        rows = [r for r in csv.reader(file) if len(r) == len(TABLE_HEAD)]
-    count: dict[str, int] = {}
-    for r in rows[1:]:
-        count[r[3]] = count.get(r[3], 0) + 1
+    """Groups whose rows are all in the table, which is left, or made, with a head and these rows alone."""
+    rows = whole_lines(table)[1:] if table.exists() else []
+    count = Counter(r[3] for r in rows)
     done = {g for g, n in count.items() if n >= per_person}
-    if len(done) < len(count):
-        with table.open("w", newline="") as file:
-            csv.writer(file).writerows([rows[0], *(r for r in rows[1:] if r[3] in done)])
+    _rewrite(table, [r for r in rows if r[3] in done])
     return done
 
 
@@ -226,12 +221,9 @@ def write_dataset(order: Order) -> int:
     done = finished_people(table, order.per_person)
     people = [p for p in range(order.people) if group_of(order.seed, p) not in done]
     log.info("%d people to draw, %d are there", len(people), len(done))
-    fresh = not table.exists()
     started, pictures = now_ns(), 0
     with table.open("a", newline="") as file:
         writer = csv.writer(file)
-        if fresh:
-            writer.writerow(TABLE_HEAD)
         for k, (_, rows) in enumerate(_drawn(order, people), 1):
             writer.writerows(rows)
             file.flush()
@@ -260,10 +252,15 @@ def _keep_order(order: Order) -> None:
 
 def _sort(table: Path) -> None:
     """By picture: processes finish people in any order, and the same seed is to give the same table."""
-    with table.open(newline="") as file:
-        head, *rows = csv.reader(file)
-    with table.open("w", newline="") as file:
-        csv.writer(file).writerows([head, *sorted(rows)])
+    _rewrite(table, sorted(whole_lines(table)[1:]))
+
+
+def _rewrite(table: Path, rows: list[list[str]]) -> None:
+    """Whole or not at all: hours of drawing are in it."""
+    part = table.with_name(table.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([TABLE_HEAD, *rows])
+    part.replace(table)
 
 
 def _write_yaml(out: Path) -> None:

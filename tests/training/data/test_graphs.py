@@ -31,7 +31,7 @@ def test_a_written_file_holds_what_serving_would_see(tmp_path: Path) -> None:
     points = keypoints(3)
     table = make_table(
         tmp_path, [""] * 3, [NAMES[4], "somersault", NAMES[0]], np.zeros((3, 2)), points, ["r"] * 3,
-        hands=["right", "right", "left"], groups=["a", "b", "c"],
+        hands=["right", "right", "right"], true_hands=["right", "", "left"], groups=["a", "b", "c"],
     )  # fmt: skip
     write_table(table, tmp_path / "t.csv", NAMES)
     assert app.main(["graphs", str(tmp_path / "t.csv"), "--out", str(tmp_path / "g.pt")]) == 0

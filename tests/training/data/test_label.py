@@ -99,7 +99,30 @@ def test_other_folders_are_one_sentence_and_exit_code_two(
     assert message in capsys.readouterr().err
 
 
+def test_a_stick_that_is_labelled_by_hand_is_in_the_hand_its_person_is_known_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_at(data: Table, *_: object, all_held: bool) -> Iterator[tuple[Table, np.ndarray]]:
+        points = np.ones((len(data), 19, 3), np.float32) * (20, 30, 0.8)
+        points[4, 17:] = 0
+        hands = np.array(["left"] * 4 + [""])
+        yield replace(data, keypoints=points, hands=hands, sizes=np.full((len(data), 2), 64)), np.zeros(0)
+
+    monkeypatch.setattr(label_command, "look_at", look_at)
+    photos, table, corrected = tmp_path / "photos", tmp_path / "t.csv", tmp_path / "c.json"
+    for number in range(5):
+        picture(photos / "neutral" / f"anna_{number}.jpg")
+    assert app.main(["label", str(photos), "--out", str(table)]) == 0
+    assert app.main(["convert", str(table), "--out", str(corrected)]) == 0
+    edited = json.loads(corrected.read_text())
+    for annotation in edited["annotations"]:
+        annotation["keypoints"] = [20.0, 30.0, 2] * 19
+    corrected.write_text(json.dumps(edited))
+    assert app.main(["convert", str(corrected), str(table), "--out", str(table)]) == 0
+    assert read_any(table).left_handed().tolist() == [True] * 5
+
+
 def test_a_person_is_left_handed_when_most_pictures_say_so() -> None:
     hands = np.array(["left", "left", "left", "right", "", "right", "left", "left"])
     groups = np.array(["anna"] * 5 + ["ben", "ben", ""])
-    assert usual_hands(hands, groups).tolist() == ["left"] * 4 + ["", "right", "left", "left"]
+    assert usual_hands(hands, groups).tolist() == ["left"] * 5 + ["right", "left", "left"]

@@ -12,6 +12,7 @@ import pytest
 from engine.errors import UserError
 from stages.classes import load_classes
 from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
+from training.data.cells import whole_lines
 from training.data.table import KEYPOINT_COLUMNS, make_table, read_table, write_table
 
 NAMES = load_classes().names
@@ -117,8 +118,29 @@ def test_the_hand_is_told_from_the_keypoints_where_the_table_is_silent(tmp_path:
 
 
 def test_a_hand_counts_only_where_there_is_a_grip_as_in_serving(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / "t.csv", keypoints(3), {"grip_hand": ""}, grip_hand="left"))
+    points = keypoints(3)
+    points[1, GRIP] = points[1, RIGHT_WRIST]
+    table = read_table(write(tmp_path / "t.csv", points, {"grip_hand": ""}, grip_hand="left"))
     assert table.left_handed().tolist() == [False, False, True]
+
+
+def test_the_hand_is_told_from_the_keypoints_in_the_rows_that_name_none(tmp_path: Path) -> None:
+    points = keypoints(3)
+    points[1, GRIP] = points[1, LEFT_WRIST]
+    table = read_table(write(tmp_path / "t.csv", points, {"grip_hand": ""}, grip_hand="right"))
+    assert table.left_handed().tolist() == [False, True, False]
+    assert table.as_held().hands.tolist() == ["right", "left", "right"]
+
+
+def test_the_true_hand_overrules_the_one_that_was_seen_where_truth_is_asked_for(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", keypoints(3), {"true_hand": "left"}, grip_hand="right", true_hand=""))
+    assert table.as_held().left_handed().tolist() == [False, True, False]
+    assert not table.left_handed().any(), "what detectors saw keeps their mistakes"
+
+
+def test_a_line_that_was_cut_off_when_its_writer_was_killed_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\r\n1,2\r\n3,4", newline="")
+    assert whole_lines(tmp_path / "t.csv") == [["a", "b"], ["1", "2"]]
 
 
 @pytest.mark.parametrize(
