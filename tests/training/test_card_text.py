@@ -23,17 +23,30 @@ PHOTOS = table(["photos/crown_thrust/anna_01.jpg", "photos/crown_thrust/ben/2.jp
 
 def test_only_pictures_of_synthetic_people_are_called_rendered(tmp_path: Path) -> None:
     assert is_rendered(RENDERS) and not is_rendered(PHOTOS)
-    assert "are rendered and seen through the shipped detectors" in notes_text(RENDERS, tmp_path, transfer=False)
-    assert "render" not in notes_text(PHOTOS, tmp_path, transfer=False)
-    assert data_text(PHOTOS).startswith("2 pictures of 2 people") and "synthetic" in data_text(RENDERS)
+    rendered = notes_text(RENDERS, tmp_path, transfer=False, certain=True)
+    assert "are rendered and seen through the shipped detectors" in rendered
+    assert "render" not in notes_text(PHOTOS, tmp_path, transfer=False, certain=True)
+    assert data_text(PHOTOS, {}).startswith("2 pictures of 2 people") and "synthetic" in data_text(RENDERS, {})
+
+
+def test_a_card_tells_all_that_was_trained_on() -> None:
+    assert data_text(PHOTOS, {"exact": 0, "drawn": 0}) == data_text(PHOTOS, {})
+    assert "drawn" not in data_text(RENDERS, {"drawn": 0})
+    told = data_text(PHOTOS, {"exact": 40, "drawn": 6000, "statistics": "mine.json"})
+    assert told.endswith("; 40 samples of their true keypoints; 6000 samples an epoch drawn from mine.json")
+
+
+def test_a_card_says_whether_the_threshold_keeps_its_promise(tmp_path: Path) -> None:
+    assert "nine of ten accepted answers are right" in notes_text(PHOTOS, tmp_path, transfer=False, certain=True)
+    assert "mistrust it" in notes_text(PHOTOS, tmp_path, transfer=False, certain=False)
 
 
 def test_a_table_without_names_or_pictures_says_so(tmp_path: Path) -> None:
     bare = table(["", ""], ["", ""])
-    assert "names no people" in notes_text(bare, tmp_path / "t.csv", transfer=False)
-    assert "unnamed people" in data_text(bare)
+    assert "names no people" in notes_text(bare, tmp_path / "t.csv", transfer=False, certain=True)
+    assert "unnamed people" in data_text(bare, {})
 
 
 def test_real_keypoints_are_spoken_of_only_where_they_were_measured(tmp_path: Path) -> None:
-    assert "Real keypoints" in notes_text(RENDERS, tmp_path, transfer=True)
-    assert "Real keypoints" not in notes_text(RENDERS, tmp_path, transfer=False)
+    assert "Real keypoints" in notes_text(RENDERS, tmp_path, transfer=True, certain=True)
+    assert "Real keypoints" not in notes_text(RENDERS, tmp_path, transfer=False, certain=True)
