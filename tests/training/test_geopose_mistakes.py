@@ -22,26 +22,19 @@ CLASSES = load_classes()
 STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
-    from tests.training.test_geopose_people import PEOPLE, write
-
-    return write(tmp_path / "t.csv", PEOPLE)
-
-
 @pytest.mark.parametrize("words", ["--epochs 0", "--batch 0", "--threads 0", "--rate 0", "--rate -1", "--seed -1",
                                    "--set averaging=1.5", "--set patience=0", "--set drop_edge=1"])  # fmt: skip
-def test_settings_out_of_bounds_are_named(words: str, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.main(["fit", "--table", str(table), "--run", str(table.parent / "run"), *words.split()]) == 2
+def test_settings_out_of_bounds_are_named(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["fit", "--table", "t.csv", *words.split()]) == 2
     said = capsys.readouterr().err
     name = words.split()[-1].partition("=")[0] if "=" in words else words.split()[0].strip("-")
     assert said.count("\n") == 1 and name in said and "makes no sense: Expected" in said
 
 
 @pytest.mark.parametrize("words", ["--folds 1", "--folds 0", "--folds -2", "--drawn -1", "--crop-dropout 1.5"])
-def test_numbers_out_of_bounds_are_named(words: str, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_out_of_bounds_are_named(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        app.main(["fit", "--table", str(table), "--run", str(table.parent / "run"), *words.split()])
+        app.main(["fit", "--table", "t.csv", *words.split()])
     assert ended.value.code == 2 and f"argument {words.split()[0]}: " in capsys.readouterr().err
 
 

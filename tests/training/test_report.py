@@ -134,12 +134,15 @@ def test_only_people_who_are_apart_are_called_never_seen(tmp_path: Path) -> None
 def test_too_few_people_have_no_interval_on_the_page(tmp_path: Path) -> None:
     page = page_of(tmp_path, measured() | {"top1_interval_by_person": None, "people": 2})
     assert "95 % interval by person: too few people" in page.text
+    report = full_report()
+    report["precisions"][0]["top1_interval"] = None
+    assert "too few people" in page_of(tmp_path, report).text
 
 
 def test_the_page_tells_what_was_trained_on(tmp_path: Path) -> None:
     training = {"settings": {"seed": 7}, "mixture": {"drawn": 6000, "crop_dropout": 0.3}}
     page = page_of(tmp_path, measured() | {"training": training})
-    assert "drawn, trained on 6000" in " ".join(page.text.split())
+    assert "trained on: drawn 6000" in " ".join(page.text.split())
 
 
 def test_a_model_that_is_never_sure_is_not_said_to_answer_wrongly(tmp_path: Path) -> None:

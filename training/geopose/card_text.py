@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.data.table import Table
+from training.geopose.folds import GROUPED, UNGROUPED
 from training.geopose.people import RENDERED_PERSON
 
 _RENDER = re.compile(rf"images/({RENDERED_PERSON})_\d{{2,}}\.jpg$")
@@ -46,9 +47,9 @@ def data_text(table: Table, mixture: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def notes_text(table: Table, source: Path, transfer: bool, certain: bool) -> str:
-    """For the card's `notes`; `source` is what was given as --seen or --table, `transfer` whether real keypoints were
-    measured too, `certain` whether the threshold keeps its promise."""
+def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain: bool) -> str:
+    """For the card's `notes`; `source` is what was given as --seen or --table, `groups` what the test is by, `transfer`
+    whether real keypoints were measured too, `certain` whether the threshold keeps its promise."""
     seen = "seen through the shipped detectors" if source.is_dir() else "as the table has them"
     if is_rendered(table):
         people = f"Test people are rendered and {seen};"
@@ -57,4 +58,5 @@ def notes_text(table: Table, source: Path, transfer: bool, certain: bool) -> str
     else:
         people = f"The table names no people: test samples, {seen}, may be of people who were trained on, and flatter;"
     confidence = _CONFIDENCE + (_CERTAIN if certain else _UNCERTAIN)
-    return " ".join([confidence, people, _HAND, *([_TRANSFER] if transfer else [])])
+    doubt = [] if groups in (GROUPED, UNGROUPED) else [f"Tested on {groups}."]
+    return " ".join([confidence, people, _HAND, *doubt, *([_TRANSFER] if transfer else [])])

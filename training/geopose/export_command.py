@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
     rows = read_source(args.seen, classes.names)[0]
     data = args.data_text or data_text(rows, trained.get("mixture", {}))
-    notes = args.notes or notes_text(rows, args.seen, bool(args.transfer), certain)
+    groups = trained.get("groups", parts.groups)
+    notes = args.notes or notes_text(rows, args.seen, groups, bool(args.transfer), certain)
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
                    data=data, has_pictures=model.hand is not None)  # fmt: skip
     # First of all what is shipped: nothing that fails later can spoil it.
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         card(args.ir, metrics=metrics, notes=notes, file="model.xml")
     explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
     facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold,
-             "threshold_certain": certain, "groups": trained.get("groups", parts.groups), "data": data,
+             "threshold_certain": certain, "groups": groups, "data": data,
              "notes": f"{notes} {refusal}".strip()}  # fmt: skip
     _report(args.run, figures | keypoints | facts, trained)
     return 0

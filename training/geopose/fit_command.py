@@ -18,8 +18,8 @@ from stages.classes import ClassFile, load_classes
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
-from training.geopose.checkpoint import read_checkpoint, report_facts
-from training.geopose.fit import data_hash, fit, load_weights
+from training.geopose.checkpoint import report_facts
+from training.geopose.fit import data_hash, fit, load_trained
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
 from training.geopose.parts import (
@@ -128,8 +128,8 @@ def drawn_samples(args: argparse.Namespace) -> int:
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
-    parts = load_parts(args.seen, classes, args.no_groups, args.hand)
     settings = settings_of(args)
+    parts = load_parts(args.seen, classes, args.no_groups, args.hand)
     groups = told_groups(parts.groups, settings.start, parts.test.people) if settings.start else parts.groups
     # Before the training: a truth that cannot be read would cost it.
     keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
@@ -140,11 +140,10 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     held_out = np.concatenate([validation.people, test.people])
     mixture = replace(mixture.without_people(held_out), table=train)
     best = fit(classes, mixture, validation, settings, args.run, args.model)
-    network = load_weights(best, len(classes.classes))
+    network, state = load_trained(best, classes)
     temperature, threshold = calibrate(network, validation)
     found = {"temperature": temperature, "threshold": threshold.value, "groups": groups}
-    state = read_checkpoint(best) | found
-    torch.save(state, best)
+    torch.save(state | found, best)
     return {
         **judge(network, test, classes, temperature, threshold.value), **keypoints, **found,
         "threshold_certain": threshold.certain, "training": report_facts(state),

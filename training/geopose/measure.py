@@ -16,7 +16,7 @@ FEWEST_ANSWERS = 50
 """By which a threshold is tried: one mistake in them leaves nine of ten certain."""
 ONE_SIDED, TWO_SIDED = 1.645, 1.96
 """Standard deviations of a 95 % interval with one end or two."""
-FEWEST_PEOPLE = 5
+INTERVAL_PEOPLE = 5
 """With fewer, drawing them anew says nothing of others: one alone would have an interval without width."""
 COVERAGES = np.arange(1, 21) / 20
 """Where the curve of risk over coverage is read off."""
@@ -105,7 +105,7 @@ def report(
     return {
         "classes": list(names),
         "samples": len(labels),
-        "people": len(np.unique(people)),
+        "people": len(np.unique(people[people != ""])),
         "top1": float(right.mean()),
         "top1_interval_by_person": person_interval(right, people),
         "top2": float(top_hits(probabilities, labels, 2).mean()),
@@ -188,7 +188,7 @@ def person_interval(
     """95 % interval of the mean of `right` (N,), by drawing whole people with replacement; None of too few people."""
     rng = np.random.default_rng(seed)
     names, number = np.unique(people, return_inverse=True)
-    if len(names) < FEWEST_PEOPLE:
+    if len(names) < INTERVAL_PEOPLE:
         return None
     hits, counts = np.bincount(number, right.astype(float)), np.bincount(number)
     drawn = rng.integers(0, len(names), (draws, len(names)))

@@ -163,7 +163,7 @@ def speed(report: RunReport) -> str:
     head = ["precision", "runtime", "named right", "95 %", "answered", "right among them", "same answer as FP32",
             "logits moved by", "at most", "MB", "ms, best", "ms, median"]  # fmt: skip
     rows = [
-        [r.precision, r.runtime, Number(f"{r.top1:.1%}"), "{:.1%} to {:.1%}".format(*r.top1_interval),
+        [r.precision, r.runtime, Number(f"{r.top1:.1%}"), interval_text(r.top1_interval, ".1%"),
          Number(f"{r.coverage:.0%}"), Number(f"{r.accepted_accuracy:.0%}"), Number(f"{r.same_answer:.1%}"),
          *(Number("" if gap is None else f"{gap:.1e}") for gap in (r.mean_logit_gap, r.largest_logit_gap)),
          Number(f"{r.megabytes:.1f}"), Number(f"{r.best_ms:.2f}"), Number(f"{r.median_ms:.2f}")]
@@ -198,7 +198,7 @@ def origin(report: RunReport) -> str:
     plain = {"data": report.data, "test_pictures": report.samples, "test_people": report.people or ""}
     plain |= {"seed": settings.get("seed", ""), "training of one fold, seconds": _short(report.train_seconds_per_fold)}
     plain |= {"judging one sample, ms": _short(report.infer_ms_per_sample)}
-    mixture = {f"{name}, trained on": value for name, value in report.training.get("mixture", {}).items()}
+    mixture = {f"trained on: {name}": value for name, value in report.training.get("mixture", {}).items()}
     told = {key: value for key, value in report.training.items() if key not in ("settings", "mixture", "classes")}
     plain |= mixture | told
     parts = [facts(plain)]
