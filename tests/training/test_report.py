@@ -132,8 +132,8 @@ def test_only_people_who_are_apart_are_called_never_seen(tmp_path: Path) -> None
 
 
 def test_too_few_people_have_no_interval_on_the_page(tmp_path: Path) -> None:
-    page = page_of(tmp_path, measured() | {"top1_interval_by_person": None, "people": 2})
-    assert "95 % interval by person: too few people" in page.text
+    page = page_of(tmp_path, measured() | {"top1_interval_by_person": None, "people": 1, "groups": GROUPED})
+    assert "95 % interval by person: too few people" in page.text and "of one person it never saw" in page.text
     report = full_report()
     report["precisions"][0]["top1_interval"] = None
     assert "too few people" in page_of(tmp_path, report).text

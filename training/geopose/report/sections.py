@@ -216,7 +216,8 @@ def _cards(values: Mapping[str, Any]) -> str:
 
 
 def _sentence(report: RunReport) -> str:
-    people = f" of {report.people} people" if 0 < report.people < report.samples else ""
+    people = "one person" if report.people == 1 else f"{report.people} people"
+    people = f" of {people}" if 0 < report.people < report.samples else ""
     if report.groups == GROUPED:
         people = f"{people or ' of people'} it never saw"
     text = f"On {report.samples:,} pictures{people}, it names {report.top1:.0%} right."
