@@ -8,6 +8,7 @@ import numpy as np
 
 from training.data.table import Table, make_table
 from training.geopose.card_text import data_text, is_rendered, notes_text
+from training.geopose.folds import GROUPED, UNGROUPED
 
 
 def table(names: list[str], groups: list[str]) -> Table:
@@ -23,17 +24,35 @@ PHOTOS = table(["photos/crown_thrust/anna_01.jpg", "photos/crown_thrust/ben/2.jp
 
 def test_only_pictures_of_synthetic_people_are_called_rendered(tmp_path: Path) -> None:
     assert is_rendered(RENDERS) and not is_rendered(PHOTOS)
-    assert "are rendered and seen through the shipped detectors" in notes_text(RENDERS, tmp_path, transfer=False)
-    assert "render" not in notes_text(PHOTOS, tmp_path, transfer=False)
-    assert data_text(PHOTOS).startswith("2 pictures of 2 people") and "synthetic" in data_text(RENDERS)
+    rendered = notes_text(RENDERS, tmp_path, GROUPED, transfer=False, certain=True)
+    assert "are rendered and seen through the shipped detectors" in rendered
+    assert "render" not in notes_text(PHOTOS, tmp_path, GROUPED, transfer=False, certain=True)
+    assert data_text(PHOTOS, {}).startswith("2 pictures of 2 people") and "synthetic" in data_text(RENDERS, {})
+
+
+def test_a_card_tells_all_that_was_trained_on() -> None:
+    assert data_text(PHOTOS, {"exact": 0, "drawn": 0}) == data_text(PHOTOS, {})
+    assert "drawn" not in data_text(RENDERS, {"drawn": 0})
+    told = data_text(PHOTOS, {"exact": 40, "drawn": 6000, "statistics": "mine.json"})
+    assert told.endswith("; 40 samples of their true keypoints; 6000 samples an epoch drawn from mine.json")
+
+
+def test_a_card_says_whether_the_threshold_keeps_its_promise(tmp_path: Path) -> None:
+    for certain, said in ((True, "nine of ten accepted answers are right"), (False, "mistrust it")):
+        assert said in notes_text(PHOTOS, tmp_path, GROUPED, transfer=False, certain=certain)
 
 
 def test_a_table_without_names_or_pictures_says_so(tmp_path: Path) -> None:
     bare = table(["", ""], ["", ""])
-    assert "names no people" in notes_text(bare, tmp_path / "t.csv", transfer=False)
-    assert "unnamed people" in data_text(bare)
+    assert "names no people" in notes_text(bare, tmp_path / "t.csv", UNGROUPED, transfer=False, certain=True)
+    assert "unnamed people" in data_text(bare, {})
 
 
 def test_real_keypoints_are_spoken_of_only_where_they_were_measured(tmp_path: Path) -> None:
-    assert "Real keypoints" in notes_text(RENDERS, tmp_path, transfer=True)
-    assert "Real keypoints" not in notes_text(RENDERS, tmp_path, transfer=False)
+    assert "Real keypoints" in notes_text(RENDERS, tmp_path, GROUPED, transfer=True, certain=True)
+    assert "Real keypoints" not in notes_text(RENDERS, tmp_path, GROUPED, transfer=False, certain=True)
+
+
+def test_a_card_tells_of_people_whom_the_weights_had_met(tmp_path: Path) -> None:
+    groups = "people or recordings; the weights mine have met 1 of 2, such as anna; figures on people met flatter"
+    assert f"Tested on {groups}." in notes_text(PHOTOS, tmp_path, groups, transfer=False, certain=True)

@@ -19,12 +19,12 @@ TOLD = "“Gunting”: cut \\ and 刺"
 OWN = ClassFile(tuple(msgspec.structs.replace(c, name=f"my_{c.name}", text=TOLD) for c in SHIPPED.classes[:3]))
 
 
-def written(folder: Path, classes: ClassFile) -> Path:
+def written(folder: Path, classes: ClassFile, has_pictures: bool = True) -> Path:
     """A model folder with a card; the model itself is not looked at."""
     (folder / "model.onnx").write_bytes(b"model")
     settings = {"backbone": "mobilenet_v3_small", "pretrained": False}
     trained = {"network": "geopose", "settings": settings, "data_sha256": "ab" * 32}
-    write_card(folder, classes, 1.0, 0.5, "noise", {}, "", trained)
+    write_card(folder, classes, 1.0, 0.5, "noise", {}, "", trained, has_pictures)
     return folder / "classes.toml"
 
 
@@ -47,3 +47,10 @@ def test_a_class_file_that_is_there_stays_as_it_was_written(tmp_path: Path) -> N
 def test_a_class_file_of_an_earlier_model_is_replaced(tmp_path: Path) -> None:
     written(tmp_path, OWN)
     assert load_classes(written(tmp_path, SHIPPED)) == SHIPPED
+
+
+def test_a_network_without_pictures_is_not_called_by_a_backbone(tmp_path: Path) -> None:
+    written(tmp_path, SHIPPED)
+    assert load_card(tmp_path)[0].architecture == "geopose_mobilenet_v3_small"
+    written(tmp_path, SHIPPED, has_pictures=False)
+    assert load_card(tmp_path)[0].architecture == "geopose"

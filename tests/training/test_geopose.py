@@ -19,12 +19,11 @@ from engine.errors import UserError
 from stages.cards import load_card
 from stages.classes import load_classes
 from stages.classify import INPUTS, check_card
-from stages.graph import torso_length
 from stages.skeleton import GRIP, TIP
 from training import app
 from training.data.table import KEYPOINT_COLUMNS
-from training.geopose import export, fit_command, measure
-from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
+from training.geopose import export, fit_command
+from training.geopose.augment import KeypointFaults, augment_keypoints
 from training.geopose.batches import Mixture, training_batches
 from training.geopose.data import PoseTable, keypoint_table, load_table, split_table
 from training.geopose.fit import fit, load_weights, predict, weights_file
@@ -133,23 +132,16 @@ def test_exact_samples_of_validation_and_test_people_are_left_out() -> None:
     assert learnt is not None and not set(learnt.people) & {*validation.people, *test.people}
 
 
-def test_faults_leave_the_samples_themselves_alone_and_spare_some_sticks() -> None:
-    keypoints, _ = PoseStatistics(STATISTICS, CLASSES.names).draw(500, np.random.default_rng(0))
-    before = keypoints.copy()
-    faulty = augment_keypoints(keypoints, np.random.default_rng(1), KeypointFaults())
-    np.testing.assert_array_equal(keypoints, before)
-    stick = keypoints[:, TIP, 2] > 0
-    assert 0.7 < (faulty[stick, TIP, 2] > 0).mean() < 0.95
-    kept = (faulty[..., 2] > 0) & (keypoints[..., 2] > 0)
-    moved = np.linalg.norm((faulty - keypoints)[..., :2], axis=-1) / torso_length(keypoints)[:, None]
-    assert 0.01 < np.median(moved[kept]) < 0.1
-
-
-def test_a_faulty_crop_is_still_a_picture() -> None:
-    crop = np.full((128, 128, 3), 120, np.uint8)
-    for seed in range(10):
-        out = augment_crop(crop, np.random.default_rng(seed))
-        assert out.shape == crop.shape and out.dtype == np.uint8
+def test_batches_tell_the_shaft_as_it_is_in_the_turned_crop(seen: Path) -> None:
+    train, _, _ = split_table(load_table(seen / "table.csv", CLASSES.names, seen / "crops"))
+    mixture = Mixture(train, crop_dropout=0.5)
+    batch = next(training_batches(mixture, FitSettings(batch=len(train)), np.random.default_rng(0)))
+    plain = next(training_batches(replace(mixture, crop_faults=False), FitSettings(batch=len(train)),
+                                  np.random.default_rng(0)))  # fmt: skip
+    np.testing.assert_array_equal(batch.crop_present, plain.crop_present)
+    moved = np.linalg.norm(batch.shaft - plain.shaft, axis=1) > 0.005
+    told = (batch.crop_present > 0) & (batch.shaft[:, 2] > 0)
+    assert moved[told].mean() > 0.9 and not moved[~told].any()
 
 
 def test_drawn_samples_have_the_statistics_that_they_are_drawn_from() -> None:
@@ -248,38 +240,6 @@ def test_the_export_is_what_the_classifier_takes_and_equals_torch(
     # The card tells the hash of each: external data of the ONNX file would not be covered.
     assert sorted(path.name for path in file.parent.iterdir()) == ["card.toml", "model.onnx", "weights.pt"]
     assert weights_file(str(file.parent)).read_bytes() == (run / "best.pt").read_bytes()
-
-
-def test_temperature_brings_confidence_to_accuracy() -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 4000)
-    honest = rng.normal(0, 1, (4000, 4))
-    honest[np.arange(4000), labels] += 1.0
-    assert abs(measure.fit_temperature(honest * 3, labels) / measure.fit_temperature(honest, labels) - 3) < 0.1
-
-
-def test_the_threshold_is_never_below_one_half_so_that_family_and_chamber_agree_with_the_label() -> None:
-    probabilities = np.tile([0.9, 0.1], (50, 1))
-    assert measure.fit_threshold(probabilities, np.zeros(50, int)) == 0.5
-
-
-def test_the_threshold_keeps_its_promise_to_people_whom_it_was_not_chosen_by() -> None:
-    rng = np.random.default_rng(0)
-    kept = []
-    for _ in range(200):
-        confidence = rng.uniform(0.5, 1.0, 1300)
-        right = rng.random(1300) < confidence  # calibrated: confidence is the share that is right
-        chosen_by, others = slice(0, 300), slice(300, None)
-        probabilities = np.column_stack([confidence, 1 - confidence])
-        threshold = measure.fit_threshold(probabilities[chosen_by], (~right[chosen_by]).astype(int))
-        kept.append(right[others][confidence[others] >= threshold].mean() >= 0.9)
-    assert np.mean(kept) > 0.85
-
-
-def test_with_too_few_people_to_be_certain_the_surest_threshold_is_taken() -> None:
-    confidence = np.array([0.55, 0.6, 0.65, 0.9, 0.91, 0.92])
-    probabilities = np.column_stack([confidence, 1 - confidence])
-    assert 0.65 <= measure.fit_threshold(probabilities, np.array([1, 1, 1, 0, 0, 0])) <= 0.9
 
 
 def test_mistakes_end_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

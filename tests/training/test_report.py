@@ -18,6 +18,7 @@ from stages.classes import load_classes
 from training import app
 from training.geopose import measure
 from training.geopose.explain import EdgeAttention, Explained, Explanation
+from training.geopose.folds import GROUPED, UNGROUPED
 from training.geopose.hiding import Part, TipVerdict
 from training.geopose.report import charts, figures
 from training.geopose.report.history import read_history
@@ -119,15 +120,40 @@ def test_the_page_counts_as_the_matrix_does() -> None:
     assert [(p.first, p.second, p.count, p.known) for p in pairs] == [("a", "b", 5, True), ("b", "c", 1, False)]
 
 
+def test_only_people_who_are_apart_are_called_never_seen(tmp_path: Path) -> None:
+    apart = page_of(tmp_path, measured() | {"groups": GROUPED})
+    assert "pictures of 50 people it never saw" in apart.text and "by person" in apart.text
+    for groups in (UNGROUPED, "people or recordings; the weights mine have met 3 of 9, such as anna"):
+        doubtful = page_of(tmp_path, measured() | {"groups": groups})
+        assert "never saw" not in doubtful.text and f"Tested on {groups}." in doubtful.text
+    bare = page_of(tmp_path, measured() | {"groups": UNGROUPED, "people": 400})
+    assert "95 % interval by picture" in bare.text and "by person" not in bare.text
+    assert "never saw" not in page_of(tmp_path, measured()).text, "an older report does not say"
+
+
+def test_too_few_people_have_no_interval_on_the_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path, measured() | {"top1_interval_by_person": None, "people": 1, "groups": GROUPED})
+    assert "95 % interval by person: too few people" in page.text and "of one person it never saw" in page.text
+    report = full_report()
+    report["precisions"][0]["top1_interval"] = None
+    assert "too few people" in page_of(tmp_path, report).text
+
+
+def test_the_page_tells_what_was_trained_on(tmp_path: Path) -> None:
+    training = {"settings": {"seed": 7}, "mixture": {"drawn": 6000, "crop_dropout": 0.3}}
+    page = page_of(tmp_path, measured() | {"training": training})
+    assert "trained on: drawn 6000" in " ".join(page.text.split())
+
+
 def test_a_model_that_is_never_sure_is_not_said_to_answer_wrongly(tmp_path: Path) -> None:
     page = page_of(tmp_path, measured() | {"coverage": 0.0, "accepted_accuracy": 0.0})
     assert "it answers none." in page.text and "of those answers" not in page.text
 
 
 def test_wilson_intervals_hold_the_share_and_stay_inside() -> None:
-    assert figures.wilson(0, 10)[0] == 0 and 0.2 < figures.wilson(0, 10)[1] < 0.35
-    assert figures.wilson(10, 10)[1] == 1 and figures.wilson(0, 0) == (0, 1)
-    low, high = figures.wilson(50, 100)
+    assert measure.wilson(0, 10)[0] == 0 and 0.2 < measure.wilson(0, 10)[1] < 0.35
+    assert measure.wilson(10, 10)[1] == 1 and measure.wilson(0, 0) == (0, 1)
+    low, high = measure.wilson(50, 100)
     assert low == pytest.approx(0.404, abs=0.001) and high == pytest.approx(0.596, abs=0.001)
 
 
@@ -179,12 +205,19 @@ def test_curves_come_from_tensorboard_and_a_resumed_run_has_one(tmp_path: Path) 
     pytest.importorskip("tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
-    for steps in (((10, 2.5), (20, 9.0)), ((20, 1.5), (30, 1.0))):  # step 20 was done again
-        with SummaryWriter(str(tmp_path / f"board{steps[0][0]}")) as writer:
+    for number, steps in enumerate((((10, 2.5), (20, 9.0)), ((20, 1.5), (30, 1.0)))):  # step 20 was done again
+        with SummaryWriter(str(tmp_path / "board"), filename_suffix=str(number)) as writer:
             for step, value in steps:
                 writer.add_scalar("loss", value, step)
                 writer.add_scalar("epoch", 0, step)
     assert read_history(tmp_path) == {"loss": [2.5, 1.5, 1.0]}
+
+
+def test_the_networks_of_folds_have_no_curve_in_common(tmp_path: Path) -> None:
+    for fold, loss in (("fold0", 2.5), ("fold1", 1.5)):
+        (tmp_path / fold / "board").mkdir(parents=True)
+        (tmp_path / fold / "board" / "metrics.csv").write_text(f"epoch,loss,step\n0,{loss},10\n")
+    assert read_history(tmp_path) == {}
 
 
 def test_an_evaluation_has_a_page_of_its_own(tmp_path: Path) -> None:

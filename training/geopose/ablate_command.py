@@ -21,9 +21,10 @@ from training.geopose.ablation import (
 from training.geopose.ablation_report import write_comparison
 from training.geopose.corrected import corrected
 from training.geopose.data import PoseTable, pose_table, read_source, with_hand
-from training.geopose.fit_command import add_settings_arguments, settings_of
+from training.geopose.fit_command import add_settings_arguments, refuse_start, settings_of
 from training.geopose.folds import with_groups, without_neutral
-from training.geopose.parts import add_data_arguments
+from training.geopose.parts import add_data_arguments, at_least
+from training.geopose.people import told_groups
 from training.see import DETECTORS_FILE, Detectors
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "forearm, evidence); default: every model that the table suits")  # fmt: skip
     parser.add_argument("--effects", metavar="VARIANT", help="compare this variant with itself short of each part")
     parser.add_argument("--pictures", type=Path, help="where the table's pictures are, for correct=evidence")
-    parser.add_argument("--folds", type=int, default=5, help="folds (default 5)")
+    parser.add_argument("--folds", type=at_least(2), default=5, help="folds (default 5)")
     parser.add_argument("--poses-only", action="store_true", help="leave out the class neutral")
     add_settings_arguments(parser)
 
@@ -82,6 +83,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         texts = args.variants or model_variants(has_crops)
     variants = [parse_variant(text) for text in texts]
-    outcomes = run_variants(variants, table_for, poses, settings_of(args), args.folds, groups, args.run)
+    settings = settings_of(args)
+    told = [(variant.model, settings.changed(variant.changes)) for variant in variants]
+    for model, asked in told:
+        refuse_start(model, asked)
+    for start in sorted({asked.start for _, asked in told} - {""}):
+        groups = told_groups(groups, start, table.people)
+    outcomes = run_variants(variants, table_for, poses, settings, args.folds, groups, args.run)
     log.info("written to %s:\n%s", args.run, write_comparison(outcomes, table.people, groups, args.run))
     return 0

@@ -17,10 +17,13 @@ from stages.classes import ClassFile
 from training.classifiers import NAMES, network_model
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture
+from training.geopose.checkpoint import read_checkpoint, weights_hash
 from training.geopose.data import PoseTable
 from training.geopose.fit import data_hash
 from training.geopose.folds import cross_validate, fold_report
+from training.geopose.measure import person_interval
 from training.geopose.settings import FitSettings
+from training.weights import weights_file
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +102,9 @@ def run_variants(
     for variant in variants:
         table = table_for(variant)
         told = settings.changed(variant.changes)
-        facts = {"settings": json.loads(json.dumps(asdict(told))), "folds": folds,
-                 "data_sha256": data_hash(Mixture(table), table)}  # fmt: skip
+        begun = weights_hash(read_checkpoint(weights_file(told.start))) if told.start else ""
+        facts = {"settings": json.loads(json.dumps(asdict(told))), "folds": folds, "start_sha256": begun,
+                 "classes_sha256": classes.digest(), "data_sha256": data_hash(Mixture(table), table)}  # fmt: skip
         folder = run / re.sub("[=,:]", "-", variant.text)
         known = folder / "outcome.json"
         if known.is_file() and (entry := json.loads(known.read_text()))["facts"] == facts:
@@ -116,14 +120,7 @@ def run_variants(
     return outcomes
 
 
-def difference_interval(
-    right: np.ndarray, base: np.ndarray, people: np.ndarray, draws: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the difference of two accuracies on the same samples (N,), by drawing whole people."""
-    rng = np.random.default_rng(seed)
-    names, number = np.unique(people, return_inverse=True)
-    gain = np.bincount(number, right.astype(float) - base.astype(float))
-    counts = np.bincount(number)
-    drawn = rng.integers(0, len(names), (draws, len(names)))
-    scores = gain[drawn].sum(1) / counts[drawn].sum(1)
-    return float(np.quantile(scores, 0.025)), float(np.quantile(scores, 0.975))
+def difference_interval(right: np.ndarray, base: np.ndarray, people: np.ndarray) -> tuple[float, float] | None:
+    """95 % interval of the difference of two accuracies on the same samples (N,), by drawing whole people; None of too
+    few."""
+    return person_interval(right.astype(float) - base.astype(float), people, draws=1000)

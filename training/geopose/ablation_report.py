@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from training.geopose.ablation import Outcome, difference_interval
+from training.geopose.measure import interval_text
 
 _HEAD = ("variant", "top-1 (95 % by person)", "against the first", "top-2", "macro-F1", "kappa", "ECE", "accepted",
          "of those right", "training, s a fold", "ms a sample")  # fmt: skip
@@ -43,10 +44,9 @@ def _row(outcome: Outcome, base: Outcome, people: np.ndarray) -> dict[str, Any]:
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(_HEAD) + " |", "|" + " --- |" * len(_HEAD)]
     for row in rows:
-        low, high = row["top1_interval_by_person"]
-        worse, better = row["difference_interval"]
-        against = "" if row is rows[0] else f"{row['difference']:+.3f} ({worse:+.3f} to {better:+.3f})"
-        cells = [row["variant"], f"{row['top1']:.3f} ({low:.3f} to {high:.3f})", against]
+        against = f"{row['difference']:+.3f} ({interval_text(row['difference_interval'], '+.3f')})"
+        top1 = f"{row['top1']:.3f} ({interval_text(row['top1_interval_by_person'])})"
+        cells = [row["variant"], top1, "" if row is rows[0] else against]
         cells += [f"{row[n]:.3f}" for n in ("top2", "macro_f1", "kappa", "ece", "coverage", "accepted_accuracy")]
         cells += [f"{row['train_seconds_per_fold']:.0f}", f"{row['infer_ms_per_sample']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -55,7 +55,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 def draw(rows: Sequence[dict[str, Any]]) -> np.ndarray:
     """uint8 BGR: a dot for each variant's top-1 and a line for its interval, over the range that all need."""
-    lows, highs = zip(*(row["top1_interval_by_person"] for row in rows), strict=True)
+    # Without an interval the line is as long as the dot.
+    lines = [row["top1_interval_by_person"] or (row["top1"], row["top1"]) for row in rows]
+    lows, highs = zip(*lines, strict=True)
     least, most = np.floor(min(lows) * 20) / 20, np.ceil(max(highs) * 20) / 20
     height = _ROW_PX * (len(rows) + 2)
     picture = np.full((height, _LEFT_PX + _PLOT_PX + 40, 3), 255, np.uint8)
@@ -69,10 +71,10 @@ def draw(rows: Sequence[dict[str, Any]]) -> np.ndarray:
     for number, row in enumerate(rows, 1):
         y = number * _ROW_PX + _ROW_PX // 2
         _write(picture, row["variant"][-58:], (8, y + 4))
-        low, high = row["top1_interval_by_person"]
+        low, high = lines[number - 1]
         cv2.line(picture, (across(low), y), (across(high), y), _BLUE, 2, cv2.LINE_AA)
         cv2.circle(picture, (across(row["top1"]), y), 5, _BLUE, -1, cv2.LINE_AA)
-    _write(picture, "top-1 on people never trained on, 95 % interval by person", (8, 16))
+    _write(picture, "top-1, 95 % interval by person", (8, 16))
     return picture
 
 

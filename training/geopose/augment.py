@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from engine.errors import UserError
-from stages.graph import CROP_SIZE_PX, torso_length
+from stages.graph import CROP_SIZE_PX, PRESENT_CONFIDENCE, torso_length
 from stages.skeleton import GRIP, LEFT_ELBOW, NODE_COUNT, TIP
 
 _LEGS = ((11, 12), (13, 14), (15, 16))
@@ -82,7 +82,9 @@ def augment_keypoints(keypoints: np.ndarray, rng: np.random.Generator, faults: K
     # What a detector calls 0.9 another calls 0.6: the network must not learn one detector's scale.
     confidence = out[..., 2] ** rng.uniform(0.3, 2.5, (count, 1)) * rng.uniform(0.7, 1.0, (count, NODE_COUNT))
     out[..., :2] = (points * unit + centre) * there[..., None]
-    out[..., 2] = np.where(there & ~dropped, np.maximum(confidence, 0.1), 0)
+    # Who counts as missing stays so: raised, a point in which the detector had no trust would be one to go by.
+    present = out[..., 2] >= PRESENT_CONFIDENCE
+    out[..., 2] = np.where(present, np.maximum(confidence, PRESENT_CONFIDENCE), out[..., 2]) * (there & ~dropped)
     return out
 
 
@@ -109,8 +111,9 @@ def _move_stick(points: np.ndarray, rng: np.random.Generator, faults: KeypointFa
     return points
 
 
-def augment_crop(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (128, 128, 3) shifted, turned, scaled, recoloured, blurred or made noisy."""
+def augment_crop(crop: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (128, 128, 3) shifted, turned, scaled, recoloured, blurred or made noisy; and (2, 2), to multiply what is
+    measured in it with from the left."""
     half = CROP_SIZE_PX / 2
     matrix = cv2.getRotationMatrix2D((half, half), rng.normal(0, 6), float(np.exp(rng.normal(0, 0.1))))
     matrix[:, 2] += rng.normal(0, 5, 2)
@@ -133,6 +136,4 @@ def augment_crop(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.15:
         y, x = rng.integers(0, CROP_SIZE_PX - 32, 2)
         picture[y : y + 32, x : x + 32] = rng.uniform(0, 255, 3)
-    return np.clip(picture, 0, 255).astype(np.uint8)
-
-
+    return np.clip(picture, 0, 255).astype(np.uint8), matrix[:, :2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from engine.errors import UserError
 from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, build_graph, torso_length
 from stages.skeleton import GRIP, TIP
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints, changed_faults
-from training.geopose.data import NO_CROPS, PoseTable, keypoint_table
+from training.geopose.data import NO_CROPS, PoseTable
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 
@@ -71,8 +72,18 @@ class Mixture:
         """Everything that an epoch holds, once and without faults or crops, for classifiers that do not augment."""
         tables = [table.without_crops() for table in (self.table, self.exact) if table is not None]
         if self.statistics and self.drawn:
-            tables.append(keypoint_table(*self.statistics.draw(self.drawn, rng)))
+            tables.append(self.statistics.table(self.drawn, rng))
         return PoseTable.joined(tables)
+
+    def facts(self) -> dict[str, Any]:
+        """For a checkpoint and a report."""
+        drawn = self.drawn if self.statistics else 0
+        return {
+            "samples": len(self.table) if self.table is not None else 0,
+            "exact": len(self.exact) if self.exact is not None else 0,
+            "drawn": drawn, "statistics": self.statistics.name if self.statistics and drawn else "",
+            "crop_dropout": self.crop_dropout, "hand_known": self.hand_known,
+        }  # fmt: skip
 
     def steps(self, size: int) -> int:
         """Batches of about `size` samples that make an epoch."""
@@ -113,7 +124,7 @@ def training_batches(
             for (table, faults), share in zip(tables, shares[:-1], strict=True)
         ]
         if mixture.statistics and len(shares[-1]):
-            drawn = keypoint_table(*mixture.statistics.draw(len(shares[-1]), rng))
+            drawn = mixture.statistics.table(len(shares[-1]), rng)
             parts.append((augment_keypoints(drawn.keypoints, rng, mixture.mild_faults), drawn, NO_CROPS))
         faulty, part_tables, crops = zip(*parts, strict=True)
         table = PoseTable.joined(list(part_tables))
@@ -131,17 +142,25 @@ def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
 def _pictured(
     part: PoseTable, faults: KeypointFaults, mixture: Mixture, rng: np.random.Generator
 ) -> tuple[np.ndarray, PoseTable, np.ndarray]:
-    """Faulty keypoints, the samples without their crops, and the augmented crops of those that keep theirs."""
+    """Faulty keypoints, the samples without their crops, and the augmented crops of those that keep theirs; the samples
+    have their shaft as it is in the crop, which is what it is told from."""
     part = part.mirrored(part.wrong_hand & (rng.random(len(part)) < mixture.hand_known))
     present = part.crop_present * (rng.random(len(part)) >= mixture.crop_dropout)
+    faulty = augment_keypoints(part.keypoints, rng, faults)
     crop = part.crops[present > 0] if len(part.crops) else NO_CROPS
-    crop = _augmented(crop, rng) if mixture.crop_faults else crop
     bare = replace(part, crops=NO_CROPS, crop_present=present.astype(np.float32))
-    return augment_keypoints(part.keypoints, rng, faults), bare, crop
+    if mixture.crop_faults and len(crop):
+        pictures, turns = zip(*(augment_crop(picture, rng) for picture in crop), strict=True)
+        crop, bare = np.array(pictures), replace(bare, keypoints=_turned(bare.keypoints, present > 0, np.array(turns)))
+    return faulty, bare, crop
 
 
-def _augmented(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.array([augment_crop(crop, rng) for crop in crops], np.uint8).reshape(crops.shape)
+def _turned(keypoints: np.ndarray, chosen: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Keypoints (B, 19, 3) of which those `chosen`, bool (B,), have their shaft multiplied with `turns` (C, 2, 2)."""
+    out = keypoints.copy()
+    shaft = keypoints[chosen, TIP, :2] - keypoints[chosen, GRIP, :2]
+    out[chosen, TIP, :2] = keypoints[chosen, GRIP, :2] + np.einsum("nij,nj->ni", turns, shaft)
+    return out
 
 
 def _altered(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from training.data.table import Table
+from training.geopose.folds import GROUPED, UNGROUPED
+from training.geopose.people import RENDERED_PERSON
 
-_RENDER = re.compile(r"images/(s\d+p\d{4,})_\d{2,}\.jpg$")
+_RENDER = re.compile(rf"images/({RENDERED_PERSON})_\d{{2,}}\.jpg$")
 """How `training.synth.write` names its pictures; the group is the person."""
-_RENDERED_DATA = "Renders of synthetic people, samples of aggregate pose statistics"
-_CONFIDENCE = (
-    "Confidence is softmax(logits / temperature); temperature and threshold (nine of ten accepted answers right, with "
-    "95 % certainty) come from validation people."
+_CONFIDENCE = "Confidence is softmax(logits / temperature); temperature and threshold come from validation people: "
+_CERTAIN = "nine of ten accepted answers are right with 95 % certainty, as if pictures of one person were independent."
+_UNCERTAIN = (
+    "no threshold made nine of ten accepted answers right with 95 % certainty, so the surest was taken; mistrust it."
 )
 _HAND = "top1 knows the weapon hand, as votes over a video do."
 _TRANSFER = (
@@ -30,18 +34,22 @@ def is_rendered(table: Table) -> bool:
     return all(match and match[1] == group for match, group in zip(found, groups, strict=True))
 
 
-def data_text(table: Table) -> str:
-    """For the card's `data`."""
-    if is_rendered(table):
-        return _RENDERED_DATA
+def data_text(table: Table, mixture: Mapping[str, Any]) -> str:
+    """For the card's `data`; `mixture` is what the checkpoint says of it, empty in older ones."""
     what = "pictures" if (table.pictures != "").all() else "samples of keypoints"
     people = len(np.unique(table.groups[table.groups != ""]))
-    return f"{len(table)} {what} of {people or 'unnamed'} people or recordings, a part kept to validate and to test"
+    of = "synthetic people, rendered" if is_rendered(table) else "people or recordings"
+    parts = [f"{len(table)} {what} of {people or 'unnamed'} {of}, a part kept to validate and to test"]
+    if mixture.get("exact"):
+        parts.append(f"{mixture['exact']} samples of their true keypoints")
+    if mixture.get("drawn"):
+        parts.append(f"{mixture['drawn']} samples an epoch drawn from {mixture['statistics']}")
+    return "; ".join(parts)
 
 
-def notes_text(table: Table, source: Path, transfer: bool) -> str:
-    """For the card's `notes`; `source` is what was given as --seen or --table, `transfer` whether real keypoints were
-    measured too."""
+def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain: bool) -> str:
+    """For the card's `notes`; `source` is what was given as --seen or --table, `groups` what the test is by, `transfer`
+    whether real keypoints were measured too, `certain` whether the threshold keeps its promise."""
     seen = "seen through the shipped detectors" if source.is_dir() else "as the table has them"
     if is_rendered(table):
         people = f"Test people are rendered and {seen};"
@@ -49,4 +57,6 @@ def notes_text(table: Table, source: Path, transfer: bool) -> str:
         people = f"Test people are in the same table but were not trained on; they are {seen};"
     else:
         people = f"The table names no people: test samples, {seen}, may be of people who were trained on, and flatter;"
-    return " ".join([_CONFIDENCE, people, _HAND, *([_TRANSFER] if transfer else [])])
+    confidence = _CONFIDENCE + (_CERTAIN if certain else _UNCERTAIN)
+    doubt = [] if groups in (GROUPED, UNGROUPED) else [f"Tested on {groups}."]
+    return " ".join([confidence, people, _HAND, *doubt, *([_TRANSFER] if transfer else [])])

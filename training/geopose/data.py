@@ -132,7 +132,7 @@ def split_table(table: PoseTable, seed: int = 0) -> tuple[PoseTable, PoseTable, 
     """Train, validation and test, by the table's own split (the detectors were trained by it too), else 8 : 1 : 1 of
     the people, at least one in each; samples in which nothing at all was seen are left out.
 
-    Raises UserError when a part would be empty.
+    Raises UserError when a part would be empty, or somebody in two.
     """
     table = with_anything_seen(table)
     if (table.splits == "").any():
@@ -153,7 +153,12 @@ def split_table(table: PoseTable, seed: int = 0) -> tuple[PoseTable, PoseTable, 
         if not mask.any():
             raise UserError(f"the column `split` leaves no sample for {name}; give each of {', '.join(SPLIT_NAMES)} "
                             "some people, or empty the column")  # fmt: skip
-    return table.select(masks[0]), table.select(masks[1]), table.select(masks[2])
+    parts = table.select(masks[0]), table.select(masks[1]), table.select(masks[2])
+    names, times = np.unique(np.concatenate([np.unique(part.people) for part in parts]), return_counts=True)
+    if (twice := names[times > 1]).size:
+        raise UserError(f"the column `split` has {twice[0]} in more than one part ({len(twice)} such in all), so it "
+                        "would be tested on whom it was trained on; correct the column, or empty it")  # fmt: skip
+    return parts
 
 
 def with_anything_seen(table: PoseTable) -> PoseTable:

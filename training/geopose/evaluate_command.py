@@ -13,9 +13,13 @@ from stages.classes import ClassFile, load_classes
 from training.data.readers import read_any
 from training.geopose import measure
 from training.geopose.data import PoseTable, pose_table, read_source, with_hand
+from training.geopose.folds import GROUPED
 from training.geopose.parts import add_hand_argument, add_truth_argument
+from training.geopose.people import told_groups
 from training.geopose.served import ServedModel
 from training.geopose.validity import keypoint_figures
+
+NAMELESS = "samples that name nobody; figures on people whom the model has met flatter"
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +63,9 @@ def evaluate(
     figures = _figures(model, table, classes)
     if table.wrong_hand.any():
         figures["hand_known"] = measure.summary(_figures(model, table.mirrored(table.wrong_hand), classes))
+    named = (table.people != "").all()
     figures |= {
+        "groups": told_groups(GROUPED, str(model.folder), table.people) if named else NAMELESS,
         "hand_mistaken": float(table.wrong_hand.mean()),
         "temperature": model.temperature, "threshold": model.threshold, "runtime": model.runtime,
         "with_crop": float(table.crop_present.mean()),

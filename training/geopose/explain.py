@@ -23,6 +23,7 @@ from training.geopose.explain_picture import (
     typical,
 )
 from training.geopose.hiding import Hiding, Part, TipVerdict, hide_parts, judge_tip
+from training.geopose.measure import interval_text
 
 log = logging.getLogger(__name__)
 
@@ -124,10 +125,9 @@ def tip_warning(entry: Explained) -> str | None:
     tip = entry.tip
     if tip is None or not tip.decides_alone:
         return None
-    low, high = tip.alone_interval
     return (
-        f"{entry.name}: the tip alone decides {tip.alone:.0%} of {tip.samples} answers (95 % interval {low:.0%} to "
-        f"{high:.0%}): hiding it changes them, hiding any other part does not"
+        f"{entry.name}: the tip alone decides {tip.alone:.0%} of {tip.samples} answers (95 % interval: "
+        f"{interval_text(tip.alone_interval, '.0%')}): hiding it changes them, hiding any other part does not"
     )
 
 

@@ -20,8 +20,9 @@ from stages.classify import class_probabilities
 from stages.graph import hand_crop, mirror_keypoints
 from training.geopose.data import PoseTable
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
-from training.geopose.fit import load_weights, predict, read_checkpoint
-from training.geopose.parts import add_hand_argument, load_parts
+from training.geopose.fit import load_trained, predict
+from training.geopose.parts import add_hand_argument, at_least, load_parts
+from training.geopose.people import refuse_met
 from training.see import Detectors, detected_keypoints
 from training.weights import weights_file
 
@@ -42,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_hand_argument(parser)
     parser.add_argument("--classes", type=Path, help="class file (default: the model's own)")
     parser.add_argument("--class", dest="class_name", help="with --seen: only this class (default: each and all)")
-    parser.add_argument("--samples", type=int, default=EXPLAINED_SAMPLES,
+    parser.add_argument("--samples", type=at_least(1), default=EXPLAINED_SAMPLES,
                         help=f"at most so many test samples (default {EXPLAINED_SAMPLES})")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    parser.add_argument("--threads", type=at_least(1), default=1, help="of torch (default 1)")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder for the PNG and JSON files (default {OUT})")
 
 
@@ -55,12 +56,14 @@ def run(args: argparse.Namespace) -> int:
     if args.class_name and args.class_name not in classes.names:
         raise UserError(f"--class {args.class_name} is not in the class file; choose from {', '.join(classes.names)}")
     weights = weights_file(args.model)
-    model = load_weights(weights, len(classes.classes))
-    temperature = read_checkpoint(weights).get("temperature", 1.0)
+    model, state = load_trained(weights, classes)
+    temperature = state.get("temperature", 1.0)
     if args.picture:
         _explain_picture(model, args.picture, classes, args.out, temperature)
         return 0
-    table = spread(load_parts(args.seen, classes, args.no_groups, args.hand).test, args.samples)
+    tested = load_parts(args.seen, classes, args.no_groups, args.hand).test
+    refuse_met(state, weights, tested.people)
+    table = spread(tested, args.samples)
     if args.class_name:
         table = table.select(table.labels == classes.names.index(args.class_name))
         if not len(table):

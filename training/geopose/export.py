@@ -145,15 +145,18 @@ def write_card(
     metrics: dict[str, Any],
     notes: str,
     trained: Mapping[str, Any],
+    has_pictures: bool = True,
     file: str = "model.onnx",
 ) -> None:
     """Write `card.toml` beside the model's `file`, and `classes.toml` where the classes are not the shipped ones; what
     else lies there, an IR's weights and those to begin with, is told by its own hash in `made_with`.
 
-    `trained` is the checkpoint, of which the network, the settings and the data's hash are told.
+    `trained` is the checkpoint, of which the network, the settings and the data's hash are told; a network that sees no
+    pictures has no backbone, whatever the settings say.
     """
     settings = trained["settings"]
-    begun = f"ImageNet weights of {settings['backbone']}" if settings["pretrained"] else "random weights"
+    backbone = settings["backbone"] if has_pictures else ""
+    begun = f"ImageNet weights of {backbone}" if backbone and settings["pretrained"] else "random weights"
     if settings.get("start"):
         begun += f" by way of {settings['start']}"
     made_with = {name: version(name) for name in ("torch", "torchvision", "onnx")} | {"revision": git_revision()}
@@ -163,7 +166,7 @@ def write_card(
             made_with[f"{weights.suffix[1:]}_sha256"] = sha256_of(weights)
     card = Card(
         task="pose_classifier",
-        architecture=f"{trained['network']}_{settings['backbone']}",
+        architecture="_".join(filter(None, (trained["network"], backbone))),
         file=file,
         sha256=sha256_of(folder / file),
         inputs=tuple(CardInput(name, dtype, shape, *_layout(name)) for name, (dtype, shape) in INPUTS.items()),

@@ -16,14 +16,24 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.errors import UserError
 from stages.classes import load_classes
 from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
+from training.geopose.checkpoint import report_facts
 from training.geopose.data import PoseTable, load_table, read_source
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
-from training.geopose.fit import load_weights, read_checkpoint
+from training.geopose.fit import load_trained
 from training.geopose.judge import calibrate, figures_of, judge
-from training.geopose.parts import Parts, add_data_arguments, add_truth_argument, keypoint_figures_of, load_parts
+from training.geopose.parts import (
+    Parts,
+    add_data_arguments,
+    add_truth_argument,
+    at_least,
+    keypoint_figures_of,
+    load_parts,
+)
+from training.geopose.people import refuse_met
 from training.geopose.quantise import (
     CALIBRATION_SAMPLES,
     LOGIT_BOUND,
@@ -50,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="also quantise to INT8, measured against FP32, into RUN/int8, unless it moves "
                              f"logits by more than {LOGIT_BOUND:g} on average")  # fmt: skip
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    parser.add_argument("--threads", type=at_least(1), default=1, help="of torch (default 1)")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
     parser.add_argument("--data-text", help="what the card says it was trained on (default: counted from the table)")
     parser.add_argument("--notes", help="what the card says of its figures (default: told from the table)")
@@ -61,24 +71,30 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     classes = load_classes(args.classes)
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
-    trained = read_checkpoint(args.run / "best.pt")
-    model = load_weights(args.run / "best.pt", len(classes.classes))
-    temperature, threshold = calibrate(model, parts.validation)
+    best = args.run / "best.pt"
+    model, trained = load_trained(best, classes)
+    if not trained["finished"]:
+        raise UserError(f"the training in {args.run} stopped in its epoch {trained['epoch']}; repeat its `fit`, which "
+                        "goes on there")  # fmt: skip
+    refuse_met(trained, best, parts.test.people, parts.validation.people)
+    temperature, (threshold, certain) = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
     keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
     log.info("test people: %s", json.dumps(measure.summary(figures)))
     file = (args.output or args.run / "model") / "model.onnx"
     export.export_onnx(model, file)
-    shutil.copyfile(args.run / "best.pt", file.parent / WEIGHTS_FILE)
+    shutil.copyfile(best, file.parent / WEIGHTS_FILE)
     figures["parity_200"] = parity(model, file, parts.test)
     if args.transfer:
         real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
         log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
     rows = read_source(args.seen, classes.names)[0]
-    data, notes = args.data_text or data_text(rows), args.notes or notes_text(rows, args.seen, bool(args.transfer))
+    data = args.data_text or data_text(rows, trained.get("mixture", {}))
+    groups = trained.get("groups", parts.groups)
+    notes = args.notes or notes_text(rows, args.seen, groups, bool(args.transfer), certain)
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
-                   data=data)  # fmt: skip
+                   data=data, has_pictures=model.hand is not None)  # fmt: skip
     # First of all what is shipped: nothing that fails later can spoil it.
     metrics = _rounded(measure.for_card(figures))
     card(file.parent, metrics=metrics, notes=notes)
@@ -94,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
         _ir(model, file, args.ir, parts.test)
         card(args.ir, metrics=metrics, notes=notes, file="model.xml")
     explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
-    facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold, "data": data,
+    facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold,
+             "threshold_certain": certain, "groups": groups, "data": data,
              "notes": f"{notes} {refusal}".strip()}  # fmt: skip
     _report(args.run, figures | keypoints | facts, trained)
     return 0
@@ -141,8 +158,7 @@ def _ir(model: nn.Module, file: Path, folder: Path, test: PoseTable) -> None:
 
 def _report(run: Path, figures: dict[str, Any], trained: dict[str, Any]) -> None:
     """Write report.json and the page, with what the checkpoint says of the training."""
-    facts = {name: trained[name] for name in ("settings", "data_sha256", "revision", "epoch")}
-    text = json.dumps({**figures, "model": trained["network"], "training": facts}, indent=1)
+    text = json.dumps({**figures, "model": trained["network"], "training": report_facts(trained)}, indent=1)
     (run / "report.json").write_text(text)
     log.info("wrote %s", write_report(run))
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ from stages.classes import ClassFile
 from training.classifiers import network_model
 from training.classifiers.protocol import seen_shape
 from training.geopose.batches import Batch, Mixture, graphs_with_crops, training_batches
+from training.geopose.checkpoint import is_finished, plain, read_checkpoint, weights_hash
 from training.geopose.data import PoseTable
+from training.geopose.people import people_facts
 from training.geopose.settings import FitSettings
 from training.stick.export import git_revision
 from training.weights import weights_file
@@ -48,12 +49,15 @@ def fit(
     declared = network_model(model)
     settings = declared.told(with_start(settings))
     mixture = mixture.as_told(settings)
+    begun = read_checkpoint(weights_file(settings.start)) if settings.start else {}
     facts = {
-        "network": model, "classes": list(classes.names), "settings": _plain(asdict(settings)),
+        "network": model, "classes": list(classes.names), "classes_sha256": classes.digest(),
+        "settings": plain(asdict(settings)), "start_sha256": weights_hash(begun), "mixture": mixture.facts(),
         "data_sha256": data_hash(mixture, validation), "revision": git_revision(),
+        **people_facts(mixture, validation, begun),
     }  # fmt: skip
     best = run / "best.pt"
-    if _is_finished(best, facts):
+    if is_finished(best, facts):
         log.info("%s is trained already", best)
         return best
     torch.set_num_threads(settings.threads)
@@ -75,9 +79,25 @@ def load_weights(file: Path, class_count: int) -> nn.Module:
     state = read_checkpoint(file)
     if len(state["classes"]) != class_count:
         raise UserError(f"weights {file} are for {len(state['classes'])} classes, not {class_count}; train them anew")
+    return _network(state)
+
+
+def load_trained(file: Path, classes: ClassFile) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a `best.pt`, ready to predict, and the checkpoint; raises UserError when there is none, or when
+    it was trained for other classes."""
+    state = read_checkpoint(file)
+    # Older checkpoints know only the names.
+    known = state.get("classes_sha256", classes.digest())
+    if state["classes"] != list(classes.names) or known != classes.digest():
+        raise UserError(f"weights {file} were trained for other classes, or these in another order, family or chamber; "
+                        "give the class file of the training with --classes, or train anew")  # fmt: skip
+    return _network(state), state
+
+
+def _network(state: Mapping[str, Any]) -> nn.Module:
     # The weights are here: none need be fetched.
     settings = FitSettings(**state["settings"] | {"pretrained": False})
-    network = network_model(state["network"]).build(class_count, settings)
+    network = network_model(state["network"]).build(len(state["classes"]), settings)
     network.load_state_dict(state["weights"])
     return network.eval()
 
@@ -126,20 +146,6 @@ def _last_layer(network: nn.Module) -> tuple[str, str]:
     return f"{linear[-1]}.weight", f"{linear[-1]}.bias"
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """What a `best.pt` holds: network, classes, settings, data_sha256, revision, epoch, loss, weights and, where it was
-    calibrated, temperature and threshold. Raises UserError when there is none or it is something else."""
-    if not file.is_file():
-        raise UserError(f"weights {file} do not exist; train them with `arnis-train fit`")
-    try:
-        state: dict[str, Any] = torch.load(file, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        raise UserError(f"weights {file} cannot be read; give the best.pt of a run of `arnis-train fit`") from None
-    if "weights" not in state:
-        raise UserError(f"weights {file} come from an older version of this program; train them anew")
-    return state
-
-
 @torch.no_grad()
 def predict(network: nn.Module, table: PoseTable) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) and labels (N,) of a table."""
@@ -171,31 +177,14 @@ def data_hash(mixture: Mixture, validation: PoseTable) -> str:
     digest = hashlib.sha256()
     for table in (mixture.table, mixture.exact, validation):
         if table is not None:
-            for array in (table.keypoints, table.labels, table.people.astype("U"), table.crop_present):
+            names = (table.people.astype("U"), table.views.astype("U"))
+            for array in (table.keypoints, table.labels, table.crop_present, table.wrong_hand, table.crops, *names):
                 digest.update(np.ascontiguousarray(array).tobytes())
     if mixture.statistics and mixture.drawn:
-        digest.update(mixture.statistics.draw(64, np.random.default_rng(0))[0].tobytes())
+        for array in mixture.statistics.draw(64, np.random.default_rng(0)):
+            digest.update(array.tobytes())
     digest.update(repr((mixture.drawn, mixture.crop_dropout, mixture.hand_known)).encode())
     return digest.hexdigest()
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """For a checkpoint that is loaded without running code, where a tuple would come back as it is."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-
-
-def _is_finished(best: Path, facts: dict[str, Any]) -> bool:
-    """Whether the run is complete; raises UserError when it is one with other data or settings."""
-    if not best.is_file():
-        return False
-    state = read_checkpoint(best)
-    # A setting that came later has the default that does what was done before.
-    state["settings"] = _plain(asdict(FitSettings())) | state["settings"]
-    for name in ("network", "classes", "settings", "data_sha256"):
-        if state[name] != facts[name]:
-            raise UserError(f"{best.parent} holds a training with another {name.removesuffix('_sha256')}; "
-                            "choose another folder with --run, or delete it")  # fmt: skip
-    return bool(state["finished"])
 
 
 def _standardise(network: nn.Module, mixture: Mixture, settings: FitSettings) -> None:

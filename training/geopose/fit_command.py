@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,21 @@ from stages.classes import ClassFile, load_classes
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
-from training.geopose.fit import data_hash, fit, load_weights, read_checkpoint
+from training.geopose.checkpoint import report_facts
+from training.geopose.fit import data_hash, fit, load_trained
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
 from training.geopose.parts import (
     add_data_arguments,
     add_truth_argument,
+    at_least,
     keypoint_figures_of,
     load_exact,
     load_parts,
     load_source,
+    share,
 )
+from training.geopose.people import told_groups
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 from training.stick.export import git_revision
@@ -44,17 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--model", choices=NAMES,
                         help="what to train (default geopose, without crops geopose_graph)")  # fmt: skip
-    parser.add_argument("--folds", type=int, help="measure by so many folds instead of training one model to ship")
+    parser.add_argument("--folds", type=at_least(2),
+                        help="measure by so many folds instead of training one model to ship")  # fmt: skip
     parser.add_argument("--poses-only", action="store_true", help="with --folds: leave out the class neutral")
     parser.add_argument("--exact", type=Path,
                         help="folder that `see --truth` wrote, or a table file: further samples")  # fmt: skip
     add_truth_argument(parser)
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
-    parser.add_argument("--drawn", type=int,
+    parser.add_argument("--drawn", type=at_least(0),
                         help=f"samples drawn an epoch (default {DRAWN}; with a bare table, folds or a class file of "
                              "your own 0)")  # fmt: skip
     parser.add_argument("--graph-only", action="store_true", help="leave all crops out: quick, to begin with")
-    parser.add_argument("--crop-dropout", type=float, default=0.3, help="share of crops left out (default 0.3)")
+    parser.add_argument("--crop-dropout", type=share, default=0.3, help="share of crops left out (default 0.3)")
     add_settings_arguments(parser)
 
 
@@ -76,11 +81,11 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> FitSettings:
     """The settings that the arguments ask for."""
-    settings = FitSettings(
-        epochs=args.epochs, batch=args.batch, threads=args.threads, seed=args.seed, learning_rate=args.rate,
-        pretrained=args.pretrained, start=args.start,
-    )  # fmt: skip
-    return settings.changed(args.changes)
+    asked = {
+        "epochs": args.epochs, "batch": args.batch, "threads": args.threads, "seed": args.seed,
+        "learning_rate": args.rate, "pretrained": args.pretrained, "start": args.start,
+    }  # fmt: skip
+    return FitSettings().changed([*(f"{name}={value}" for name, value in asked.items()), *args.changes])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,6 +110,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def refuse_start(model: str, settings: FitSettings) -> None:
+    """Raises UserError where a classifier without weights is to begin with some."""
+    if settings.start and not is_network(model):
+        raise UserError(f"--start gives a network its weights, and {model} is none; leave it out")
+
+
 def drawn_samples(args: argparse.Namespace) -> int:
     """How many samples an epoch draws from the statistics: without being told, none where they may be of other poses
     (a class file of one's own without its --statistics), or where the table alone is to be measured."""
@@ -117,7 +128,9 @@ def drawn_samples(args: argparse.Namespace) -> int:
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
+    settings = settings_of(args)
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
+    groups = told_groups(parts.groups, settings.start, parts.test.people) if settings.start else parts.groups
     # Before the training: a truth that cannot be read would cost it.
     keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
@@ -126,26 +139,23 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     # Who is in the exact samples may be in any part of this table.
     held_out = np.concatenate([validation.people, test.people])
     mixture = replace(mixture.without_people(held_out), table=train)
-    best = fit(classes, mixture, validation, settings_of(args), args.run, args.model)
-    network = load_weights(best, len(classes.classes))
+    best = fit(classes, mixture, validation, settings, args.run, args.model)
+    network, state = load_trained(best, classes)
     temperature, threshold = calibrate(network, validation)
-    state = read_checkpoint(best) | {"temperature": temperature, "threshold": threshold}
-    torch.save(state, best)
-    facts = {name: state[name] for name in ("settings", "data_sha256", "revision", "epoch")}
+    found = {"temperature": temperature, "threshold": threshold.value, "groups": groups}
+    torch.save(state | found, best)
     return {
-        **judge(network, test, classes, temperature, threshold),
-        **keypoints,
-        "temperature": temperature, "threshold": threshold, "training": facts,
+        **judge(network, test, classes, temperature, threshold.value), **keypoints, **found,
+        "threshold_certain": threshold.certain, "training": report_facts(state),
     }  # fmt: skip
 
 
 def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """Figures of a cross-validation; every fold keeps its network in the run's folder."""
-    if args.start:
-        if not is_network(args.model):
-            raise UserError(f"--start gives a network its weights, and {args.model} is none; leave it out")
-        log.warning("every fold begins with %s: what that has seen of the people here flatters the figures", args.start)
+    settings = settings_of(args)
+    refuse_start(args.model, settings)
     table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
+    groups = told_groups(groups, settings.start, table.people) if settings.start else groups
     table = table.mirrored(table.wrong_hand)
     every = classes
     if args.graph_only:
@@ -157,10 +167,9 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
             mixture = replace(mixture, exact=without_neutral(mixture.exact, classes)[0])
         table, classes = without_neutral(table, classes)
     keypoints = keypoint_figures_of(args.seen, every, table, args.truth)
-    settings = settings_of(args)
     result = cross_validate(args.model, table, classes, settings, args.folds, args.run, mixture)
     facts = {
-        "settings": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
+        "settings": asdict(settings), "mixture": replace(mixture, table=table).facts(),
         "data_sha256": data_hash(replace(mixture, table=table), table), "revision": git_revision(),
     }  # fmt: skip
     return {**fold_report(result, table, classes, groups), **keypoints, "training": facts}

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 INNER_FOLDS = 8
 """An eighth of the people that are trained on is kept apart to stop, calibrate and choose the threshold by."""
-GROUPED = "people or recordings: nobody is tested by a classifier that has seen them"
+PEOPLE = "people or recordings"
+GROUPED = f"{PEOPLE}: nobody is tested by a classifier that has seen them"
 UNGROUPED = (
     "single samples, because the table has no groups and --no-groups was given: pictures of one person are on both "
     "sides, and the figures flatter (0.91 to 0.97 became 0.48 to 0.70 by recording on a public Arnis table)"
@@ -116,7 +117,7 @@ def cross_validate(
         inner_logits = classifier.logits(inner)
         temperature = measure.fit_temperature(inner_logits, inner.labels)
         temperatures.append(temperature)
-        threshold = measure.fit_threshold(class_probabilities(inner_logits, temperature), inner.labels)
+        threshold = measure.fit_threshold(class_probabilities(inner_logits, temperature), inner.labels).value
         probabilities[test] = class_probabilities(logits, temperature)
         thresholds[test], fold[test] = threshold, number
         log.info("%s, fold %d of %d: top-1 %.3f, temperature %.2f, threshold %.2f, %.0f s", model, number + 1, count,

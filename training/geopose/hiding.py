@@ -61,8 +61,8 @@ class TipVerdict(msgspec.Struct, frozen=True):
     alone: float
     """Share whose answer changes when the tip is hidden and when no other single part is: neither another node, nor a
     limb, nor the picture of the hand."""
-    alone_interval: tuple[float, float]
-    """95 %, by drawing people."""
+    alone_interval: tuple[float, float] | None
+    """95 %, by drawing people; None of too few."""
     stays_with_tip_only: float
     """Share whose answer stays when everything but the torso (the unit of length) and the tip is hidden."""
     decides_alone: bool

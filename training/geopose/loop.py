@@ -24,6 +24,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from engine.clock import NS_PER_S, now_ns
+from engine.errors import UserError
 from stages.classes import NEUTRAL_KIND, ClassFile
 from training.geopose.batches import Batch, Mixture, droppable_edges, graphs_with_crops, training_batches
 from training.geopose.data import PoseTable
@@ -158,6 +159,9 @@ class Best(Callback):
         epoch = trainer.current_epoch + 1
         log.info("epoch %d: inner loss %.3f, top-1 %.3f, macro-F1 %.3f, %.0f s so far", epoch, figures["inner_loss"],
                  figures["inner_top1"], figures["inner_macro_f1"], (now_ns() - self._started) / NS_PER_S)  # fmt: skip
+        if not math.isfinite(figures["inner_loss"]):
+            raise UserError(f"the training in {self._file.parent} diverged in epoch {epoch}: its loss is no number any "
+                            "more; delete the folder and give a lower --rate")  # fmt: skip
         if figures["inner_loss"] < self._loss:
             self._loss, self._epoch = figures["inner_loss"], epoch
             weights = pl_module.average.module.state_dict()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,12 @@ from stages.classify import class_probabilities
 
 THRESHOLDS = np.arange(0.5, 0.96, 0.01)
 """From one half on, the family and the chamber with the largest sums are those of the label."""
+FEWEST_ANSWERS = 50
+"""By which a threshold is tried: one mistake in them leaves nine of ten certain."""
+ONE_SIDED, TWO_SIDED = 1.645, 1.96
+"""Standard deviations of a 95 % interval with one end or two."""
+INTERVAL_PEOPLE = 5
+"""With fewer, drawing them anew says nothing of others: one alone would have an interval without width."""
 COVERAGES = np.arange(1, 21) / 20
 """Where the curve of risk over coverage is read off."""
 
@@ -23,27 +30,42 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return round(float(candidates[int(np.argmin(losses))]), 3)
 
 
-def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float = 0.9) -> float:
-    """The least confidence from which the accepted answers are right as often as `wanted`, with 95 % certainty; else
-    the one of which most is certain.
+class Threshold(NamedTuple):
+    """The confidence from which answers are accepted."""
 
-    The share that was counted would not do: the luckiest of many thresholds is chosen by it, and other people then
-    hear more mistakes than they were promised.
+    value: float
+    certain: bool
+    """Whether the accepted answers are right as often as wanted, with 95 % certainty, counted by picture."""
+
+
+def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float = 0.9) -> Threshold:
+    """The least confidence down to which the accepted answers are certainly right as often as `wanted`; else the one of
+    which most is certain.
+
+    Thresholds are tried from the highest downwards until the first that fails: so the certainty is that of a single
+    one. The least that passes would be the luckiest of many, and other people would hear more mistakes than they were
+    promised.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     accepted = confidence >= THRESHOLDS[:, None]
-    certain = _at_least((accepted & right).sum(1), accepted.sum(1))
-    good = THRESHOLDS[certain >= wanted]
-    return round(float(good[0] if len(good) else THRESHOLDS[int(certain.argmax())]), 2)
+    answered = accepted.sum(1)
+    least = wilson((accepted & right).sum(1), answered, ONE_SIDED)[0]
+    # Fewer answers prove nothing, even if all but one are right: no threshold is tried by them.
+    tried = np.flatnonzero(answered >= FEWEST_ANSWERS)[::-1]
+    passed = tried[np.logical_and.accumulate(least[tried] >= wanted)]
+    best = passed[-1] if len(passed) else int(least.argmax())
+    return Threshold(round(float(THRESHOLDS[best]), 2), len(passed) > 0)
 
 
-def _at_least(right: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Lower end of the one-sided 95 % interval of a share (Wilson 1927); 0 of nothing."""
-    z2 = 1.645**2
-    total = np.maximum(of, 1)
-    share = right / total
-    spread = np.sqrt(z2 * (share * (1 - share) / total + z2 / (4 * total**2)))
-    return np.where(of > 0, (share + z2 / (2 * total) - spread) / (1 + z2 / total), 0.0)
+def wilson(hits: Any, total: Any, z: float = TWO_SIDED) -> tuple[Any, Any]:
+    """95 % interval of shares (Wilson 1927), of numbers or arrays; 0 to 1 of nothing. `z` is ONE_SIDED where only one
+    end is looked at."""
+    of = np.maximum(total, 1)
+    share, weight = hits / of, z * z / of
+    middle = (share + weight / 2) / (1 + weight)
+    half = z * np.sqrt(share * (1 - share) / of + weight / (4 * of)) / (1 + weight)
+    nothing = np.equal(total, 0)
+    return np.where(nothing, 0.0, np.maximum(middle - half, 0)), np.where(nothing, 1.0, np.minimum(middle + half, 1))
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
@@ -83,7 +105,7 @@ def report(
     return {
         "classes": list(names),
         "samples": len(labels),
-        "people": len(np.unique(people)),
+        "people": len(np.unique(people[people != ""])),
         "top1": float(right.mean()),
         "top1_interval_by_person": person_interval(right, people),
         "top2": float(top_hits(probabilities, labels, 2).mean()),
@@ -160,10 +182,14 @@ def top_hits(scores: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     return hits
 
 
-def person_interval(right: np.ndarray, people: np.ndarray, draws: int = 500, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of `right` (N,), by drawing whole people with replacement."""
+def person_interval(
+    right: np.ndarray, people: np.ndarray, draws: int = 500, seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % interval of the mean of `right` (N,), by drawing whole people with replacement; None of too few people."""
     rng = np.random.default_rng(seed)
     names, number = np.unique(people, return_inverse=True)
+    if len(names) < INTERVAL_PEOPLE:
+        return None
     hits, counts = np.bincount(number, right.astype(float)), np.bincount(number)
     drawn = rng.integers(0, len(names), (draws, len(names)))
     scores = hits[drawn].sum(1) / counts[drawn].sum(1)
@@ -177,12 +203,17 @@ def summary(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def for_card(figures: dict[str, Any]) -> dict[str, Any]:
-    """What a model's card says of a report: no curves, one number a class and a view."""
+    """What a model's card says of a report: no curves, one number a class and a view, nothing that is not known."""
     left_out = ("classes", "risk_coverage", "reliability", "look_alikes", "per_class", "by_view")
-    kept = {name: value for name, value in figures.items() if name not in left_out}
+    kept = {name: value for name, value in figures.items() if name not in left_out and value is not None}
     kept["recall"] = {name: row["recall"] for name, row in figures["per_class"].items()}
     kept["top1_by_view"] = {view or "unknown": row["top1"] for view, row in figures["by_view"].items()}
     return kept
+
+
+def interval_text(interval: Sequence[float] | None, form: str = ".3f") -> str:
+    """For people."""
+    return "too few people" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
 def _neutral_figures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class Parts:
     train: PoseTable
     validation: PoseTable
     test: PoseTable
+    groups: str
+    """What they are split by."""
 
 
 def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: str | None = None) -> Parts:
@@ -37,11 +40,10 @@ def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
     `no_groups` allows a table that names nobody, `hand` is the one that all use. Raises UserError where there is too
     little to split.
     """
-    table = load_source(source, classes, hand)
-    if (unsaid := table.splits == "").any():
-        if not unsaid.all():
-            log.warning("the column `split` is empty in %d rows: it is passed over, people are drawn", unsaid.sum())
-        table = with_groups(table, no_groups)[0]
+    table, groups = with_groups(load_source(source, classes, hand), no_groups)
+    unsaid = table.splits == ""
+    if unsaid.any() and not unsaid.all():
+        log.warning("the column `split` is empty in %d rows: it is passed over, people are drawn", unsaid.sum())
     try:
         train, validation, test = split_table(table)
     except UserError as error:
@@ -49,7 +51,7 @@ def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
     log.info("%d samples to train on, %d to validate, %d to test", len(train), len(validation), len(test))
     if (people := len(np.unique(table.people))) < FEW_PEOPLE:
         log.warning("%d people or recordings: figures of so few say little; believe `fit --folds %d`", people, people)
-    return Parts(train, validation, test)
+    return Parts(train, validation, test, groups)
 
 
 def load_exact(source: Path, classes: ClassFile, no_groups: bool = False, hand: str | None = None) -> PoseTable:
@@ -89,6 +91,24 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add_hand_argument(parser)
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
     parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder of checkpoints and report")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Type of an argument that is a whole number from `least` on."""
+
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{value} is too few; give {least} or more")
+        return value
+
+    return number
+
+
+def share(text: str) -> float:
+    """Type of an argument from 0 to 1."""
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share; give one from 0 to 1")
+    return value
 
 
 def add_hand_argument(parser: argparse.ArgumentParser) -> None:

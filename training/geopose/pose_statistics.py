@@ -6,7 +6,7 @@ They have no picture, but the spread of real bodies and of a real detector; the 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.skeleton import GRIP, NODE_COUNT, RIGHT_WRIST, TIP
+from training.geopose.data import PoseTable, keypoint_table
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -40,36 +41,42 @@ class PoseStatistics:
     def __init__(self, path: Path, class_names: tuple[str, ...]) -> None:
         """Raises UserError when the file is missing or names a class that is not in `class_names`."""
         try:
-            table: dict[str, Any] = json.loads(path.read_text())["classes"]
+            table: dict[str, dict[str, Any]] = json.loads(path.read_text())["classes"]
+            cells = [(name, view, _cell(cell)) for name, views in table.items() for view, cell in views.items()]
         except FileNotFoundError:
             raise UserError(f"pose statistics {path} do not exist; give their path with --statistics") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"pose statistics {path} cannot be read ({type(error).__name__}: {error}); give a file of the form of "
+                "training/synth/pose_statistics.json with --statistics, or draw none with --drawn 0"
+            ) from None
         unknown = sorted(set(table) - set(class_names))
         if unknown:
             raise UserError(f"pose statistics {path} name the class {unknown[0]}, which is not in the class file; "
                             "draw none with --drawn 0")  # fmt: skip
-        self.labels: list[int] = []
-        self.views: list[str] = []
-        self._cells: list[_Cell] = []
-        for name, views in table.items():
-            for view, cell in views.items():
-                self.labels.append(class_names.index(name))
-                self.views.append(view)
-                self._cells.append(_cell(cell))
+        self.name = path.name
+        self._labels = [class_names.index(name) for name, _, _ in cells]
+        self._cells = [(view, cell) for _, view, cell in cells]
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints float32 (count, 19, 3), origin mid-hip, unit torso, and labels int64 (count,), classes and views
-        in equal shares."""
-        classes = np.unique(self.labels)
+        """Keypoints and labels of `table`."""
+        table = self.table(count, rng)
+        return table.keypoints, table.labels
+
+    def table(self, count: int, rng: np.random.Generator) -> PoseTable:
+        """Samples of nobody, origin mid-hip, unit torso, classes and views in equal shares."""
+        classes = np.unique(self._labels)
         labels = rng.choice(classes, count)
         keypoints = np.zeros((count, NODE_COUNT, 3), np.float32)
-        views = rng.random(count)
+        views = np.full(count, "", object)
+        places = rng.random(count)
         for label in classes:
-            cells = [c for c, known in zip(self._cells, self.labels, strict=True) if known == label]
+            cells = [cell for cell, known in zip(self._cells, self._labels, strict=True) if known == label]
             picks = np.flatnonzero(labels == label)
-            for number, cell in enumerate(cells):
-                chosen = picks[(views[picks] * len(cells)).astype(int) == number]
-                keypoints[chosen] = _draw(cell, len(chosen), rng)
-        return keypoints, labels.astype(np.int64)
+            for number, (view, cell) in enumerate(cells):
+                chosen = picks[(places[picks] * len(cells)).astype(int) == number]
+                keypoints[chosen], views[chosen] = _draw(cell, len(chosen), rng), view
+        return replace(keypoint_table(keypoints, labels.astype(np.int64)), views=views.astype(str))
 
 
 def _cell(entry: dict[str, Any]) -> _Cell:

@@ -17,7 +17,7 @@ from stages.classify import INPUTS, class_probabilities
 from stages.runtime import RUNTIMES, Network, load_network
 from training.geopose.data import PoseTable
 from training.geopose.export import table_inputs
-from training.geopose.measure import person_interval
+from training.geopose.measure import interval_text, person_interval
 
 CALIBRATION_SAMPLES = 300
 TIMED_RUNS = 60
@@ -35,8 +35,8 @@ class PrecisionRow(msgspec.Struct, frozen=True):
     precision: str
     runtime: str
     top1: float
-    top1_interval: tuple[float, float]
-    """95 %, by drawing people."""
+    top1_interval: tuple[float, float] | None
+    """95 %, by drawing people; None of too few."""
     coverage: float
     accepted_accuracy: float
     same_answer: float
@@ -116,7 +116,8 @@ def by_precision(rows: Sequence[PrecisionRow]) -> dict[str, dict[str, Any]]:
     """The comparison for a card, whose format knows tables but no lists of them."""
     tables = {f"{row.precision.lower()}_{row.runtime}": msgspec.to_builtins(row) for row in rows}
     return {
-        key: {name: v for name, v in row.items() if name not in ("precision", "runtime")} for key, row in tables.items()
+        key: {name: v for name, v in row.items() if name not in ("precision", "runtime") and v is not None}
+        for key, row in tables.items()
     }
 
 
@@ -127,7 +128,7 @@ def table_text(rows: Sequence[PrecisionRow]) -> str:
         "  best ms  median ms"
     ]
     for r in rows:
-        top1 = f"{r.top1:.3f} ({r.top1_interval[0]:.3f} to {r.top1_interval[1]:.3f})"
+        top1 = f"{r.top1:.3f} ({interval_text(r.top1_interval)})"
         answers = f"{r.coverage:8.3f}  {r.accepted_accuracy:.3f}  {r.same_answer:11.3f}"
         gaps = f"{r.mean_logit_gap or 0:10.1e}  {r.largest_logit_gap or 0:7.1e}"
         cost = f"{gaps}  {r.megabytes:4.1f}  {r.best_ms:7.2f}  {r.median_ms:9.2f}"

@@ -22,6 +22,7 @@ class ServedModel:
 
     def __init__(self, folder: Path, classes: ClassFile, backend: Backend = "onnxruntime", threads: int = 1) -> None:
         """Raises UserError when the folder holds no pose classifier for these classes."""
+        self.folder = folder
         card, file = load_card(folder)
         check_card(card, classes, str(folder))
         self._network = load_network(file, backend, threads)

@@ -11,11 +11,12 @@ import numpy as np
 from engine.errors import UserError
 from stages import skeleton as sk
 from stages.correct import MAX_LENGTH
+from stages.detect import DetectSettings
 from stages.graph import PRESENT_CONFIDENCE, torso_length
 from training.data.table import Table
 
-_GRIP_FROM_WRIST = 0.8
-"""Torsos; as far from a wrist as a grip is believed."""
+_GRIP_FROM_WRIST = DetectSettings().grip_within
+"""Torsos."""
 _LONGEST = {
     "upper arms": (((sk.LEFT_SHOULDER, sk.LEFT_ELBOW), (sk.RIGHT_SHOULDER, sk.RIGHT_ELBOW)), 0.9),
     "forearms": (((sk.LEFT_ELBOW, sk.LEFT_WRIST), (sk.RIGHT_ELBOW, sk.RIGHT_WRIST)), 0.8),

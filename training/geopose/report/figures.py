@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import msgspec
 import numpy as np
 
 from engine.errors import UserError
+from training.geopose.measure import class_figures, wilson
 from training.geopose.quantise import PrecisionRow
 
 ReliabilityBin = tuple[float, float, int]
@@ -57,6 +57,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """Figures where neutral is neither asked nor answered."""
     temperature: float | None = None
     threshold: float | None = None
+    threshold_certain: bool = True
+    """Whether nine of ten accepted answers are certainly right; older reports don't say."""
     by_view: dict[str, ViewFigures] = {}
     risk_coverage: list[tuple[float, float]] = []
     """Share of samples answered, share of those answers that are wrong."""
@@ -76,7 +78,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     data: str = ""
     notes: str = ""
     groups: str = ""
-    """What the folds are by, where the run says it."""
+    """What the test is by, where the run says it."""
 
 
 class ClassRow(msgspec.Struct, frozen=True):
@@ -118,16 +120,15 @@ def class_rows(report: RunReport) -> list[ClassRow]:
     """Those classes that were tested, in their order."""
     matrix = np.asarray(report.confusion)
     rows = []
-    for i, name in enumerate(report.classes):
-        total, named, hits = int(matrix[i].sum()), int(matrix[:, i].sum()), int(matrix[i, i])
-        if not total:
-            continue
+    for name, counted in class_figures(matrix, report.classes).items():
+        i = report.classes.index(name)
         wrong = matrix[i].copy()
         wrong[i] = 0
         worst = int(wrong.argmax())
+        low, high = wilson(matrix[i, i], counted["samples"])
         rows.append(ClassRow(
-            name, total, hits / total, wilson(hits, total), hits / named if named else 0.0,
-            2 * hits / (total + named), report.classes[worst] if wrong[worst] else "", int(wrong[worst]),
+            name, int(counted["samples"]), counted["recall"], (float(low), float(high)), counted["precision"],
+            counted["f1"], report.classes[worst] if wrong[worst] else "", int(wrong[worst]),
         ))  # fmt: skip
     return rows
 
@@ -154,16 +155,6 @@ def spread(report: RunReport, name: str) -> tuple[float, float] | None:
     """Mean and standard deviation of a figure over the folds; None where it isn't known for two of them."""
     values = [fold[name] for fold in report.folds if isinstance(fold.get(name), (int, float))]
     return (float(np.mean(values)), float(np.std(values, ddof=1))) if len(values) > 1 else None
-
-
-def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    if not total:
-        return 0.0, 1.0
-    share, weight = hits / total, z * z / total
-    middle = (share + weight / 2) / (1 + weight)
-    half = z * math.sqrt(share * (1 - share) / total + weight / (4 * total)) / (1 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def names_text(names: Sequence[str]) -> str:

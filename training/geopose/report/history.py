@@ -10,11 +10,12 @@ History = dict[str, list[float]]
 
 
 def read_history(run: Path) -> History:
-    """What TensorBoard's or the CSV logger's files hold; empty without any, or without the package to read them."""
-    tables = sorted(run.rglob("metrics.csv"))
-    if tables:
-        return _from_csv(tables[-1])
-    events = sorted(run.rglob("events.out.tfevents.*"))
+    """What TensorBoard's or the CSV logger's files in `run`/board hold; empty without any, or without the package to
+    read them. The networks of folds have boards of their own, whose curves are not one."""
+    table = run / "board" / "metrics.csv"
+    if table.is_file():
+        return _from_csv(table)
+    events = sorted((run / "board").glob("events.out.tfevents.*"))
     return _from_events(events) if events else {}
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from training.geopose.explain import Explained, Explanation
+from training.geopose.folds import GROUPED
+from training.geopose.measure import interval_text
 from training.geopose.report import charts
 from training.geopose.report.figures import (
     ClassRow,
@@ -41,12 +43,13 @@ _STRONG, _WEAK = 0.85, 0.5
 
 def overview(report: RunReport) -> str:
     """The sentence for everybody, and the figures as cards."""
-    interval = ""
-    if report.top1_interval_by_person is not None:
-        interval = "95 % interval by person: {:.1%} to {:.1%}".format(*report.top1_interval_by_person)
+    by = "picture" if report.people == report.samples else "person"
+    interval = f"95 % interval by {by}: {interval_text(report.top1_interval_by_person, '.1%')}"
     values = msgspec.structs.asdict(report) | {f"poses_{name}": value for name, value in report.poses.items()}
     cards = card(f"{report.top1:.1%}", "named right (top-1)", interval, main=True) + _cards(values)
-    return f'<p class="lead">{_sentence(report)}</p><div class="cards">{cards}</div>{_folds(report)}'
+    doubt = report.groups if report.groups != GROUPED else ""
+    warning = f'<div class="warning">Tested on {escape(doubt)}.</div>' if doubt else ""
+    return f'<p class="lead">{_sentence(report)}</p>{warning}<div class="cards">{cards}</div>{_folds(report)}'
 
 
 def poses(report: RunReport) -> str:
@@ -106,8 +109,11 @@ def confidence(report: RunReport) -> str:
     if report.temperature is not None and report.threshold is not None:
         text += (
             f"<p>Temperature {report.temperature:g}; answers are accepted from a confidence of {report.threshold:.0%}. "
-            "Both were chosen on people who are not tested here.</p>"
+            "Both were chosen on other pictures than those tested here."
         )
+        if not report.threshold_certain:
+            text += " They were too few to be certain that nine of ten accepted answers are right."
+        text += "</p>"
     return text
 
 
@@ -157,7 +163,7 @@ def speed(report: RunReport) -> str:
     head = ["precision", "runtime", "named right", "95 %", "answered", "right among them", "same answer as FP32",
             "logits moved by", "at most", "MB", "ms, best", "ms, median"]  # fmt: skip
     rows = [
-        [r.precision, r.runtime, Number(f"{r.top1:.1%}"), "{:.1%} to {:.1%}".format(*r.top1_interval),
+        [r.precision, r.runtime, Number(f"{r.top1:.1%}"), interval_text(r.top1_interval, ".1%"),
          Number(f"{r.coverage:.0%}"), Number(f"{r.accepted_accuracy:.0%}"), Number(f"{r.same_answer:.1%}"),
          *(Number("" if gap is None else f"{gap:.1e}") for gap in (r.mean_logit_gap, r.largest_logit_gap)),
          Number(f"{r.megabytes:.1f}"), Number(f"{r.best_ms:.2f}"), Number(f"{r.median_ms:.2f}")]
@@ -192,7 +198,9 @@ def origin(report: RunReport) -> str:
     plain = {"data": report.data, "test_pictures": report.samples, "test_people": report.people or ""}
     plain |= {"seed": settings.get("seed", ""), "training of one fold, seconds": _short(report.train_seconds_per_fold)}
     plain |= {"judging one sample, ms": _short(report.infer_ms_per_sample)}
-    plain |= {key: value for key, value in report.training.items() if key not in ("settings", "classes")}
+    mixture = {f"trained on: {name}": value for name, value in report.training.get("mixture", {}).items()}
+    told = {key: value for key, value in report.training.items() if key not in ("settings", "mixture", "classes")}
+    plain |= mixture | told
     parts = [facts(plain)]
     if settings:
         parts.append(folded("All settings of the training", facts(settings)))
@@ -208,8 +216,11 @@ def _cards(values: Mapping[str, Any]) -> str:
 
 
 def _sentence(report: RunReport) -> str:
-    people = f"{report.people} people" if 0 < report.people < report.samples else "people"
-    text = f"On {report.samples:,} pictures of {people} it never saw, it names {report.top1:.0%} right."
+    people = "one person" if report.people == 1 else f"{report.people} people"
+    people = f" of {people}" if 0 < report.people < report.samples else ""
+    if report.groups == GROUPED:
+        people = f"{people or ' of people'} it never saw"
+    text = f"On {report.samples:,} pictures{people}, it names {report.top1:.0%} right."
     if report.coverage is not None and report.accepted_accuracy is not None:
         right = f"{report.coverage:.0%} of them, and {report.accepted_accuracy:.0%} of those answers are right"
         text += f" Where it may say “unsure”, it answers {right if report.coverage else 'none'}."
@@ -226,8 +237,7 @@ def _folds(report: RunReport) -> str:
         return ""
     rows = [[f"fold {i}", *(Number(f"{fold[n]:.3f}") for n in means)] for i, fold in enumerate(report.folds, 1)]
     rows.append(["mean ± spread", *(Number(f"{mean:.3f} ± {std:.3f}", "mean") for mean, std in means.values())])
-    by = f"<p class='soft'>Split by {escape(report.groups)}.</p>" if report.groups else ""
-    return f"<h3>{len(report.folds)} folds</h3>{by}" + table(["", *map(words, means)], rows)
+    return f"<h3>{len(report.folds)} folds</h3>" + table(["", *map(words, means)], rows)
 
 
 def _pose_row(row: ClassRow) -> list[str | Number]:
@@ -257,7 +267,7 @@ def _tips(explanation: Explanation) -> str:
     rows = [
         [words(e.name), Number(str(t.samples)), Number(f"{t.changes:.0%}"), words(t.strongest_other),
          Number(f"{t.strongest_other_changes:.0%}"),
-         Number("{:.0%} ({:.0%} to {:.0%})".format(t.alone, *t.alone_interval)),
+         Number(f"{t.alone:.0%} ({interval_text(t.alone_interval, '.0%')})"),
          Number(f"{t.stays_with_tip_only:.0%}")]
         for e in explanation.explained
         if (t := e.tip) is not None

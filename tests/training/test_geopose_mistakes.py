@@ -1,0 +1,59 @@
+"""What cannot be asked of a training ends in one sentence, before or while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from engine.errors import UserError
+from stages.classes import load_classes
+from training import app
+from training.geopose.batches import Mixture
+from training.geopose.data import keypoint_table
+from training.geopose.fit import fit
+from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.settings import FitSettings
+
+CLASSES = load_classes()
+STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
+
+
+@pytest.mark.parametrize("words", ["--epochs 0", "--batch 0", "--threads 0", "--rate 0", "--rate -1", "--seed -1",
+                                   "--set averaging=1.5", "--set patience=0", "--set drop_edge=1"])  # fmt: skip
+def test_settings_out_of_bounds_are_named(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["fit", "--table", "t.csv", *words.split()]) == 2
+    said = capsys.readouterr().err
+    name = words.split()[-1].partition("=")[0] if "=" in words else words.split()[0].strip("-")
+    assert said.count("\n") == 1 and name in said and "makes no sense: Expected" in said
+
+
+@pytest.mark.parametrize("words", ["--folds 1", "--folds 0", "--folds -2", "--drawn -1", "--crop-dropout 1.5"])
+def test_numbers_out_of_bounds_are_named(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app.main(["fit", "--table", "t.csv", *words.split()])
+    assert ended.value.code == 2 and f"argument {words.split()[0]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"classes": 3}', '{"classes": {"crown_thrust": {"front": {}}}}'])
+def test_statistics_that_cannot_be_read_are_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(UserError, match=r"statistics .*mine\.json cannot be read .*--drawn 0"):
+        PoseStatistics(tmp_path / "mine.json", CLASSES.names)
+
+
+def test_a_training_that_diverges_says_so_and_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
+    nobody = keypoint_table(*PoseStatistics(STATISTICS, CLASSES.names).draw(60, np.random.default_rng(0)))
+    settings = FitSettings(epochs=2, batch=60, threads=1, learning_rate=1e30, averaging=0.0)
+    with pytest.raises(UserError, match="diverged in epoch 1: .* lower --rate"):
+        fit(CLASSES, Mixture(nobody), nobody, settings, tmp_path, "geopose_graph")
+    assert not (tmp_path / "last.ckpt").exists() and not (tmp_path / "best.pt").exists()
+
+
+def test_drawn_samples_know_their_view_so_that_they_are_mixed_within_it() -> None:
+    table = PoseStatistics(STATISTICS, CLASSES.names).table(300, np.random.default_rng(0))
+    views, counts = np.unique(table.views, return_counts=True)
+    assert {"front", "left", "right"} <= set(views.tolist()) and counts.min() > 20
