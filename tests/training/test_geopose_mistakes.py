@@ -13,7 +13,7 @@ from engine.errors import UserError
 from stages.classes import load_classes
 from training import app
 from training.geopose.batches import Mixture
-from training.geopose.data import keypoint_table
+from training.geopose.data import keypoint_table, pose_table, read_source
 from training.geopose.fit import fit
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
@@ -51,6 +51,42 @@ def test_a_training_that_diverges_says_so_and_leaves_nothing_to_go_on_from(tmp_p
     with pytest.raises(UserError, match="diverged in epoch 1: .* lower --rate"):
         fit(CLASSES, Mixture(nobody), nobody, settings, tmp_path, "geopose_graph")
     assert not (tmp_path / "last.ckpt").exists() and not (tmp_path / "best.pt").exists()
+
+
+def test_a_backbone_that_cannot_learn_is_refused(tmp_path: Path) -> None:
+    nobody = keypoint_table(*PoseStatistics(STATISTICS, CLASSES.names).draw(60, np.random.default_rng(0)))
+    settings = FitSettings(epochs=1, batch=60, threads=1, backbone="efficientnet_lite0")
+    with pytest.raises(UserError, match="efficientnet_lite0 learns nothing .* --pretrained"):
+        fit(CLASSES, Mixture(nobody), nobody, settings, tmp_path, "geopose")
+
+
+def test_an_interrupted_training_says_that_it_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    nobody = keypoint_table(*PoseStatistics(STATISTICS, CLASSES.names).draw(60, np.random.default_rng(0)))
+    settings = FitSettings(epochs=3, batch=60, threads=1)
+    caplog.set_level("INFO")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("training.geopose.loop.Task.training_step", interrupted)
+        fit(CLASSES, Mixture(nobody), nobody, settings, tmp_path, "geopose_graph")
+    assert "the same command goes on" in caplog.text
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_the_hand_of_a_label_counts_and_that_of_a_sighting_stays_as_it_was_seen(tmp_path: Path, seen: bool) -> None:
+    keypoints, _ = PoseStatistics(STATISTICS, CLASSES.names).draw(1, np.random.default_rng(0))
+    header = "image_path,label," + ",".join(f"kp{n}_{axis}" for n in range(19) for axis in ("x", "y", "conf"))
+    numbers = ",".join(str(float(v)) for v in (keypoints[0] * (100, 100, 1) + (300, 300, 0)).ravel())
+    row = f"a.jpg,crown_thrust,{numbers},right,left"
+    (tmp_path / "table.csv").write_text(f"{header},grip_hand,true_hand\n{row}\n")
+    if seen:
+        (tmp_path / "detectors.json").write_text("{}")
+    rows, _ = read_source(tmp_path / "table.csv", CLASSES.names)
+    assert rows.left_handed().tolist() == [not seen]
+    assert pose_table(rows, CLASSES.names).wrong_hand.tolist() == [seen]
 
 
 def test_drawn_samples_know_their_view_so_that_they_are_mixed_within_it() -> None:

@@ -18,7 +18,7 @@ BACKBONES = {"mobilenet_v3_small": 576, "efficientnet_lite0": CHANNELS}
 """Channels of what each gives, at a 32nd of the crop's side."""
 
 
-class _EfficientNet(nn.Module):
+class EfficientNet(nn.Module):
     """The first blocks of EfficientNet-lite0, and a mean over each two by two places."""
 
     mean: Tensor
@@ -46,7 +46,7 @@ def backbone(settings: FitSettings) -> nn.Module:
     """From pictures (B, 3, H, W) of -1..1 to features (B, C, H / 32, W / 32); raises UserError for an unknown name or
     when weights cannot be fetched."""
     if settings.backbone == "efficientnet_lite0":
-        return _EfficientNet(settings.pretrained)
+        return EfficientNet(settings.pretrained)
     if settings.backbone != "mobilenet_v3_small":
         raise UserError(f"there is no backbone {settings.backbone!r}; there are {', '.join(BACKBONES)}")
     net = _mobilenet(settings.pretrained)

@@ -43,10 +43,10 @@ class NeuralClassifier:
 
     def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> None:
         """Goes on where `run` stopped."""
-        from training.geopose.fit import fit, load_weights
+        from training.geopose.fit import fit, load_trained
 
         best = fit(self._classes, train, inner, settings, run, model=self._model.name)
-        self._network = load_weights(best, len(self._classes.classes))
+        self._network, _ = load_trained(best, self._classes)
 
     def logits(self, table: PoseTable) -> np.ndarray:
         from training.geopose.fit import predict

@@ -11,6 +11,7 @@ from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, mirror_keypoints
 from training.data.readers import read_any
 from training.data.table import Table
+from training.see import DETECTORS_FILE
 
 NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
 SPLIT_NAMES = ("train", "val", "test")
@@ -93,12 +94,14 @@ def load_table(
 
 
 def read_source(source: Path, class_names: tuple[str, ...]) -> tuple[Table, Path | None]:
-    """The table of a folder that `see` wrote, and its crops; or that of a file in any form, and None.
+    """The table of a folder that `see` wrote, and its crops; or that of a file in any form, and None: labels, unless
+    `see` wrote that file too.
 
     Raises UserError for any other folder: true keypoints are not to be taken for what the detectors saw.
     """
     if not source.is_dir():
-        return read_any(source, class_names), None
+        rows = read_any(source, class_names)
+        return (rows if (source.parent / DETECTORS_FILE).is_file() else rows.as_held()), None
     if not (source / "table.csv").is_file() or not (source / "crops").is_dir():
         raise UserError(f"folder {source} is none that `arnis-train see` wrote; let it write one, or give a table file")
     return read_any(source / "table.csv", class_names), source / "crops"

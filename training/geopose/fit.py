@@ -1,4 +1,4 @@
-"""Training a network: `fit` makes `best.pt`, `load_weights` and `predict` use it.
+"""Training a network: `fit` makes `best.pt`, `load_trained` and `predict` use it.
 
 The loop itself is Lightning's (`training.geopose.loop`), which is imported only when something is trained.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.nn import functional
 from engine.errors import UserError
 from stages.classes import ClassFile
 from training.classifiers import network_model
+from training.classifiers.crops import EfficientNet
 from training.classifiers.protocol import seen_shape
 from training.geopose.batches import Batch, Mixture, graphs_with_crops, training_batches
 from training.geopose.checkpoint import is_finished, plain, read_checkpoint, weights_hash
@@ -67,19 +68,17 @@ def fit(
     if settings.start:
         begin_with(network, weights_file(settings.start), classes.names)
     else:
+        _refuse_random_backbone(network, settings)
         _standardise(network, mixture, settings)
     run.mkdir(parents=True, exist_ok=True)
     train(Task(network.train(), classes, mixture, validation, settings), settings, run, facts)
     return best
 
 
-def load_weights(file: Path, class_count: int) -> nn.Module:
-    """The network of a `best.pt` with its weights, ready to predict; raises UserError when there is none, or when it
-    was trained for another number of classes."""
-    state = read_checkpoint(file)
-    if len(state["classes"]) != class_count:
-        raise UserError(f"weights {file} are for {len(state['classes'])} classes, not {class_count}; train them anew")
-    return _network(state)
+def _refuse_random_backbone(network: nn.Module, settings: FitSettings) -> None:
+    """Random weights, of which the first blocks never learn, make the same of every picture."""
+    if not settings.pretrained and any(isinstance(part, EfficientNet) for part in network.modules()):
+        raise UserError(f"backbone {settings.backbone} learns nothing from random weights; add --pretrained or --start")
 
 
 def load_trained(file: Path, classes: ClassFile) -> tuple[nn.Module, dict[str, Any]]:
@@ -91,15 +90,11 @@ def load_trained(file: Path, classes: ClassFile) -> tuple[nn.Module, dict[str, A
     if state["classes"] != list(classes.names) or known != classes.digest():
         raise UserError(f"weights {file} were trained for other classes, or these in another order, family or chamber; "
                         "give the class file of the training with --classes, or train anew")  # fmt: skip
-    return _network(state), state
-
-
-def _network(state: Mapping[str, Any]) -> nn.Module:
     # The weights are here: none need be fetched.
     settings = FitSettings(**state["settings"] | {"pretrained": False})
     network = network_model(state["network"]).build(len(state["classes"]), settings)
     network.load_state_dict(state["weights"])
-    return network.eval()
+    return network.eval(), state
 
 
 def with_start(settings: FitSettings) -> FitSettings:

@@ -188,7 +188,11 @@ def train(task: Task, settings: FitSettings, run: Path, facts: dict[str, Any]) -
     )  # fmt: skip
     if last.is_file():
         log.info("going on from %s", last)
-    trainer.fit(task, ckpt_path=last if last.is_file() else None, weights_only=True)
+    try:
+        trainer.fit(task, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        log.info("stopped; the same command goes on from the last whole epoch")
+        raise KeyboardInterrupt from None
 
 
 def rate_at(epoch: int, settings: FitSettings) -> float:
