@@ -165,10 +165,10 @@ def test_a_run_that_began_with_other_weights_or_classes_is_another(tmp_path: Pat
     torch.save(read_checkpoint(start) | {"temperature": 2.0}, start)
     train("next", began)
     shutil.copyfile(train("second", replace(settings, seed=1)), start)
-    with pytest.raises(UserError, match="another start"):
+    with pytest.raises(UserError, match="other start"):
         train("next", began)
     moved = msgspec.structs.replace(CLASSES.classes[0], chamber="elsewhere")
-    with pytest.raises(UserError, match="another classes"):
+    with pytest.raises(UserError, match="other classes"):
         train("second", replace(settings, seed=1), ClassFile((moved, *CLASSES.classes[1:])))
 
 

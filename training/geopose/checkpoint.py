@@ -62,9 +62,15 @@ def is_finished(best: Path, facts: Mapping[str, Any]) -> bool:
     state["settings"] = plain(asdict(FitSettings())) | state["settings"]
     for name in _IDENTITY:
         if state[name] != facts[name]:
-            raise UserError(f"{best.parent} holds a training with another {name.removesuffix('_sha256')}; "
+            raise UserError(f"{best.parent} holds another training ({_difference(name, state[name], facts[name])}); "
                             "choose another folder with --run, or delete it")  # fmt: skip
     return bool(state["finished"])
+
+
+def _difference(fact: str, there: Any, asked: Any) -> str:
+    if fact != "settings":
+        return f"other {fact.removesuffix('_sha256')}"
+    return ", ".join(f"{key} {there[key]}, not {value}" for key, value in asked.items() if there[key] != value)
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:

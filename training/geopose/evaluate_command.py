@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"model": str(args.model), "data": str(args.data), **figures}, indent=1))
-    log.info("%s", json.dumps(measure.summary(figures)))
+    log.info("%s", measure.told(figures))
     if "hand_known" in figures:
-        log.info("with the hand known: %s", json.dumps(figures["hand_known"]))
+        log.info("with the hand known: %s", measure.told(figures["hand_known"]))
     return 0
 
 

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     temperature, (threshold, certain) = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
     keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
-    log.info("test people: %s", json.dumps(measure.summary(figures)))
+    log.info("test people: %s", measure.told(figures))
     file = (args.output or args.run / "model") / "model.onnx"
     export.export_onnx(model, file)
     shutil.copyfile(best, file.parent / WEIGHTS_FILE)
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     if args.transfer:
         real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
-        log.info("real keypoints: %s", json.dumps(figures["real_keypoints_without_crop"]))
+        log.info("real keypoints: %s", measure.told(real))
     rows = read_source(args.seen, classes.names)[0]
     data = args.data_text or data_text(rows, trained.get("mixture", {}))
     groups = trained.get("groups", parts.groups)

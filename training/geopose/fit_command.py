@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     report = (_measure_by_folds if args.folds else _train_one)(args, classes, mixture)
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "report.json").write_text(json.dumps({"model": args.model, **report}, indent=1))
-    log.info("%.1f minutes; %s", (now_ns() - started) / NS_PER_S / 60, json.dumps(measure.summary(report)))
+    log.info("%.1f minutes; %s", (now_ns() - started) / NS_PER_S / 60, measure.told(report))
     return 0
 
 

@@ -202,6 +202,21 @@ def summary(figures: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in (figures | poses).items() if isinstance(value, (int, float))}
 
 
+def told(figures: dict[str, Any]) -> str:
+    """The main figures in the words of `training/README.md`."""
+    interval = figures.get("top1_interval_by_person", ())
+    said = [
+        f"{figures['samples']} samples: top-1 {figures['top1']:.1%}"
+        + (f" (interval {interval_text(interval, '.1%')})" if interval != () else ""),
+        f"top-2 {figures['top2']:.1%}",
+        f"macro-F1 {figures['macro_f1']:.2f}",
+        f"calibration error {figures['ece']:.2f}",
+        f"coverage {figures['coverage']:.0%}",
+        f"accepted accuracy {figures['accepted_accuracy']:.0%}",
+    ]
+    return ", ".join(said)
+
+
 def for_card(figures: dict[str, Any]) -> dict[str, Any]:
     """What a model's card says of a report: no curves, one number a class and a view, nothing that is not known."""
     left_out = ("classes", "risk_coverage", "reliability", "look_alikes", "per_class", "by_view")
