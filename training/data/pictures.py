@@ -22,6 +22,7 @@ _NOBODY = frozenset({
     "", "img", "image", "images", "pic", "picture", "photo", "foto", "dsc", "dscn", "pxl", "mvimg", "vid", "video",
     "frame", "screenshot", "whatsapp", "signal", "train", "val", "valid", "test",
 })  # fmt: skip
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 _EXIF_ORIENTATION = 274
 
 
@@ -48,6 +49,11 @@ def as_class_name(text: str) -> str:
     return re.sub(r"[\s-]+", "_", text.strip()).lower()
 
 
+def without_upload_prefix(name: str) -> str:
+    """A file's own name: Label Studio puts eight hex digits and a dash before that of a picture uploaded to it."""
+    return _UPLOADED.sub("", name)
+
+
 def class_and_group(name: str, classes: Sequence[str]) -> tuple[str, str]:
     """Class and group that a picture's relative path names, each empty when it does not.
 
@@ -55,6 +61,7 @@ def class_and_group(name: str, classes: Sequence[str]) -> tuple[str, str]:
     ('crown_thrust', 'anna')
     """
     path = PurePosixPath(name.replace("\\", "/"))
+    path = path.with_name(without_upload_prefix(path.name)) if path.name else path
     folders = [as_class_name(folder) for folder in path.parts[:-1]]
     known = [place for place, folder in enumerate(folders) if folder in classes]
     if known:
