@@ -2,7 +2,8 @@
 
 Half of the pictures are seen as in a hold, by the network that looks closer, the others as in movement. Writes, into a
 folder, `detectors.json`, `table.csv` (as `training.data.table` describes it, with the hand as it was seen and as it is)
-and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
+and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped,
+as long as the data set says the same of the pictures that are done.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from training.data.cells import whole_lines
 from training.data.readers import read_any
-from training.data.table import Table, append_table
+from training.data.table import COLUMNS, KEYPOINT_COLUMNS, Table, append_table, written_rows
 from training.processes import end_with_parent
 
 SHARD_ROWS = 256
@@ -112,10 +113,14 @@ def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, pr
     (out / "crops").mkdir(parents=True, exist_ok=True)
     _keep_detectors(out / DETECTORS_FILE, detectors)
     table = out / "table.csv"
-    done = _whole_shards(table, out / "crops")
-    log.info("%d pictures to look at, %d are done", len(data), min(len(data), done * SHARD_ROWS))
-    rest = data.select(slice(done * SHARD_ROWS, None))
-    for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), done):
+    _refuse_another_table(table, data, names, detectors.truth)
+    done = _done_rows(table, out / "crops", len(data))
+    if done == len(data):
+        log.info("%s: all of its %d pictures were looked at before", out, done)
+        return
+    log.info("%d pictures to look at, %d are done", len(data), done)
+    rest = data.select(slice(done, None))
+    for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), done // SHARD_ROWS):
         np.save(out / "crops" / f"{number:05d}.npy", crops)
         append_table(seen, table, names)
 
@@ -131,6 +136,27 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
     elif (file.parent / "table.csv").is_file():
         raise UserError(f"{file.parent} does not say whose eyes saw it; delete it, or choose another --out")
     file.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
+
+
+def _refuse_another_table(file: Path, data: Table, names: tuple[str, ...], truth: bool) -> None:
+    """Raises UserError when what was seen is not of the first rows of the data, as far as it depends on them."""
+    if not file.is_file():
+        return
+    head, *lines = whole_lines(file) or [[]]
+    mend = "delete the folder, or choose another --out"
+    if len(lines) > len(data):
+        raise UserError(f"{file.parent} holds {len(lines)} pictures, and now it is to hold {len(data)}; {mend}")
+    columns = ["image_path", "label_name", "group", "view", "true_hand", "split", *(KEYPOINT_COLUMNS if truth else ())]
+    first = data.select(slice(len(lines)))
+    rows = written_rows(_as_true(first) if truth else first, file.parent, names)
+    for number, (line, row) in enumerate(zip(lines, rows, strict=True)):
+        was, asked = dict(zip(head, line, strict=False)), dict(zip(COLUMNS, row, strict=True))
+        changed = next((name for name in columns if was.get(name, "") != asked[name]), None)
+        if changed:
+            raise UserError(
+                f"{file.parent} was begun with another table: {changed} of {data.pictures[number]} was "
+                f"{was.get(changed, '')!r} and is {asked[changed]!r} now; {mend}"
+            )
 
 
 def look_at(
@@ -162,6 +188,14 @@ def true_keypoints(data: Table, index: int) -> Seen:
     seen = keypoints[:, 2] > 0
     keypoints[seen, 2] = np.maximum(keypoints[seen, 2], 0.5)
     return keypoints, str(data.hands[index])
+
+
+def _as_true(data: Table) -> Table:
+    """A table as `--truth` writes it."""
+    data = data.as_held()
+    keypoints = np.array([true_keypoints(data, i)[0] for i in range(len(data))], np.float32).reshape(-1, NODE_COUNT, 3)
+    keypoints[~(keypoints[..., 2] > 0)] = 0
+    return replace(data, keypoints=keypoints)
 
 
 class OnePicture:
@@ -252,14 +286,16 @@ def _look_at(data: Table, all_held: bool) -> tuple[Table, np.ndarray]:
     return seen, crops
 
 
-def _whole_shards(table: Path, crops: Path) -> int:
-    """How many full shards are there; anything half written is cut off."""
+def _done_rows(table: Path, crops: Path, wanted: int) -> int:
+    """How many rows are there in full shards, or all that are wanted; anything half written is cut off."""
     if not table.exists():
         return 0
-    lines = whole_lines(table)
-    whole = max(0, min((len(lines) - 1) // SHARD_ROWS, len(list(crops.glob("[0-9]*.npy")))))
+    lines, shards = whole_lines(table), sorted(crops.glob("[0-9]*.npy"))
+    done = len(lines) - 1
+    if done != wanted or len(shards) != -(-wanted // SHARD_ROWS):
+        done = max(0, min(done // SHARD_ROWS, len(shards))) * SHARD_ROWS
     with table.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(lines[: 1 + whole * SHARD_ROWS] if whole else [])
-    for file in sorted(crops.glob("[0-9]*.npy"))[whole:]:
+        csv.writer(stream).writerows(lines[: 1 + done] if done else [])
+    for file in shards[-(-done // SHARD_ROWS) :]:
         file.unlink()
-    return whole
+    return done
