@@ -104,6 +104,11 @@ class Table:
         """The picture's file, which need not exist."""
         return self.folder / str(self.pictures[index])
 
+    def called(self, index: int) -> str:
+        """What messages call a row, and its picture."""
+        row, picture = str(self.rows[index]), str(self.pictures[index])
+        return row if picture in row else f"{row} ({picture})"
+
     def read_picture(self, index: int, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
         """The picture as OpenCV reads it; None when there is none."""
         path = self.picture_path(index)
