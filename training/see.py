@@ -9,7 +9,6 @@ as long as the data set says the same of the pictures that are done.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import logging
 import multiprocessing
@@ -36,12 +35,12 @@ from stages.detect import Detect, DetectSettings, DetectStick, closer_model
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
-from training.data.cells import whole_lines
+from training.data.pictures import is_cut_off
 from training.data.readers import read_any
-from training.data.table import COLUMNS, KEYPOINT_COLUMNS, Table, append_table, written_rows
+from training.data.table import Table, append_table
 from training.processes import end_with_parent
+from training.seen_folder import SHARD_ROWS, done_rows, refuse_another_table
 
-SHARD_ROWS = 256
 DETECTORS_FILE = "detectors.json"
 """Beside the table that `see` writes: whose eyes saw it."""
 
@@ -113,8 +112,8 @@ def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, pr
     (out / "crops").mkdir(parents=True, exist_ok=True)
     _keep_detectors(out / DETECTORS_FILE, detectors)
     table = out / "table.csv"
-    _refuse_another_table(table, data, names, detectors.truth)
-    done = _done_rows(table, out / "crops", len(data))
+    refuse_another_table(table, _as_true(data) if detectors.truth else data, names, with_keypoints=detectors.truth)
+    done = done_rows(table, out / "crops", len(data))
     if done == len(data):
         log.info("%s: all of its %d pictures were looked at before", out, done)
         return
@@ -138,34 +137,19 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
     file.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
 
 
-def _refuse_another_table(file: Path, data: Table, names: tuple[str, ...], truth: bool) -> None:
-    """Raises UserError when what was seen is not of the first rows of the data, as far as it depends on them."""
-    if not file.is_file():
-        return
-    head, *lines = whole_lines(file) or [[]]
-    mend = "delete the folder, or choose another --out"
-    if len(lines) > len(data):
-        raise UserError(f"{file.parent} holds {len(lines)} pictures, and now it is to hold {len(data)}; {mend}")
-    columns = ["image_path", "label_name", "group", "view", "true_hand", "split", *(KEYPOINT_COLUMNS if truth else ())]
-    first = data.select(slice(len(lines)))
-    rows = written_rows(_as_true(first) if truth else first, file.parent, names)
-    for number, (line, row) in enumerate(zip(lines, rows, strict=True)):
-        was, asked = dict(zip(head, line, strict=False)), dict(zip(COLUMNS, row, strict=True))
-        changed = next((name for name in columns if was.get(name, "") != asked[name]), None)
-        if changed:
-            raise UserError(
-                f"{file.parent} was begun with another table: {changed} of {data.pictures[number]} was "
-                f"{was.get(changed, '')!r} and is {asked[changed]!r} now; {mend}"
-            )
-
-
 def look_at(
-    data: Table, detectors: Detectors, processes: int = 1, shard_rows: int = SHARD_ROWS, all_held: bool = False
+    data: Table,
+    detectors: Detectors,
+    processes: int = 1,
+    shard_rows: int = SHARD_ROWS,
+    all_held: bool = False,
+    skip_bad: bool = False,
 ) -> Iterator[tuple[Table, np.ndarray]]:
     """Shards of the table as the detectors see its pictures, with hand crops uint8 (rows, 128, 128, 3), in order; half
     of the pictures are seen as in a hold, or all.
 
-    Raises UserError when a picture cannot be read.
+    A picture that cannot be read is left out, as one that is cut off, if bad ones are to be skipped; else it raises
+    UserError.
     """
     if processes < 1:
         raise UserError(f"--processes {processes} look at nothing; give at least 1")
@@ -176,9 +160,10 @@ def look_at(
         ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(detectors,)) as pool,
         tqdm(total=len(data), unit="picture", disable=None) as bar,
     ):
-        for seen, crops in pool.map(partial(_look_at, all_held=all_held), shards):
+        look = partial(_look_at, all_held=all_held, skip_bad=skip_bad)
+        for shard, (seen, crops) in zip(shards, pool.map(look, shards), strict=True):
             yield seen, crops
-            bar.update(len(seen))
+            bar.update(len(shard))
 
 
 def true_keypoints(data: Table, index: int) -> Seen:
@@ -265,37 +250,26 @@ def is_of_a_hold(picture: str) -> bool:
     return hashlib.sha256(picture.encode()).digest()[0] % 2 == 1
 
 
-def _look_at(data: Table, all_held: bool) -> tuple[Table, np.ndarray]:
+def _look_at(data: Table, all_held: bool, skip_bad: bool) -> tuple[Table, np.ndarray]:
     data = data if _look else data.as_held()
     crops = np.zeros((len(data), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-    keypoints, hands, sizes = data.keypoints.copy(), [], data.sizes.copy()
+    keypoints, hands, sizes = data.keypoints.copy(), [""] * len(data), data.sizes.copy()
+    good = np.ones(len(data), bool)
     for i in range(len(data)):
-        image = cv2.imread(os.fspath(data.picture_path(i)))
+        path = data.picture_path(i)
+        image = None if skip_bad and is_cut_off(path) else cv2.imread(os.fspath(path))
         if image is None:
-            raise UserError(f"{data.rows[i]}: {data.picture_path(i)} is no picture; replace it or delete the row")
+            if not skip_bad:
+                raise UserError(f"{data.rows[i]}: {path} is no picture; replace it or delete the row")
+            good[i] = False
+            continue
         name = str(data.pictures[i])
         held = all_held or is_of_a_hold(name)
-        keypoints[i], hand = _look(image, name, held) if _look else true_keypoints(data, i)
-        hands.append(hand)
+        keypoints[i], hands[i] = _look(image, name, held) if _look else true_keypoints(data, i)
         sizes[i] = image.shape[1::-1]
-        crop = hand_crop(image, keypoints[i], "left" if hand == "left" else "right")
+        crop = hand_crop(image, keypoints[i], "left" if hands[i] == "left" else "right")
         if crop is not None:
             crops[i] = crop
     keypoints[~(keypoints[..., 2] > 0)] = 0
     seen = replace(data, keypoints=keypoints, hands=np.array(hands, dtype=str), true_hands=data.true_hands, sizes=sizes)
-    return seen, crops
-
-
-def _done_rows(table: Path, crops: Path, wanted: int) -> int:
-    """How many rows are there in full shards, or all that are wanted; anything half written is cut off."""
-    if not table.exists():
-        return 0
-    lines, shards = whole_lines(table), sorted(crops.glob("[0-9]*.npy"))
-    done = len(lines) - 1
-    if done != wanted or len(shards) != -(-wanted // SHARD_ROWS):
-        done = max(0, min(done // SHARD_ROWS, len(shards))) * SHARD_ROWS
-    with table.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(lines[: 1 + done] if done else [])
-    for file in shards[-(-done // SHARD_ROWS) :]:
-        file.unlink()
-    return done
+    return seen.select(good), crops[good]

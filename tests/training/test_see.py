@@ -17,7 +17,7 @@ pytest.importorskip("tqdm")
 
 from stages.classes import load_classes, models_folder
 from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, TIP
-from training import app, see
+from training import app, see, seen_folder
 from training.data.cells import whole_lines
 from training.data.table import KEYPOINT_COLUMNS, make_table, read_table, write_table
 from training.geopose.data import load_table
@@ -62,14 +62,14 @@ def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, out = write_people(tmp_path, 4), tmp_path / "exact"
-    monkeypatch.setattr(see, "SHARD_ROWS", 2)
+    monkeypatch.setattr(seen_folder, "SHARD_ROWS", 2)
     whole = whole_lines(data)
     (out / "crops").mkdir(parents=True)
     for number in range(2):
         (out / "crops" / f"{number:05d}.npy").touch()
     text = "\r\n".join(",".join(line) for line in whole)
     (out / "table.csv").write_text(text[:-9], newline="")
-    assert see._done_rows(out / "table.csv", out / "crops", 4) == 2
+    assert seen_folder.done_rows(out / "table.csv", out / "crops", 4) == 2
     assert whole_lines(out / "table.csv") == whole[:3]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,12 +43,22 @@ def _main_file(folder: Path) -> Path:
 
 def write_any(table: Table, path: Path, names: Sequence[str]) -> None:
     """Write a .csv table, or a .json file of COCO keypoints; raises UserError for anything else."""
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise UserError(f"{path}: the name must end in .csv or .json")
+    refuse_place(path)
     if path.suffix.lower() == ".json":
         write_coco(table, path)
     else:
         write_table(table, path, names)
+
+
+def refuse_place(path: Path) -> None:
+    """Raises UserError or OSError when `write_any` cannot write there; makes the folder."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise UserError(f"{path}: the name must end in .csv or .json")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"folder {path.parent} cannot be written to; choose another place")
 
 
 def read_all(paths: Sequence[Path], names: Sequence[str] | None = None) -> Table:
