@@ -56,7 +56,8 @@ def _say_what_is_corrected(paths: Sequence[Path], tables: Sequence[Table]) -> No
     keys = picture_keys(tables)
     known = {key: (table, row) for table, own in zip(tables[1:], keys[1:], strict=True) for row, key in enumerate(own)}
     unknown = [row for row, key in enumerate(keys[0]) if key not in known]
-    if 2 * len(unknown) > len(export):
+    # Several unknown pictures of one name would become one row.
+    if 2 * len(unknown) > len(export) or len({keys[0][row] for row in unknown}) < len(unknown):
         name = str(export.pictures[unknown[0]])
         file = without_upload_prefix(PurePath(name).name)
         pictures = tables[-1].pictures.tolist()

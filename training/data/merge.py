@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from stages.skeleton import NODE_COUNT
-from training.data.pictures import without_upload_prefix
+from training.data.pictures import class_and_group, without_upload_prefix
 from training.data.table import Table
 from training.data.ultralytics import VISIBILITY, flags_of
 
@@ -107,7 +107,7 @@ def _first_known(joined: Table, rows: list[list[int]], known: np.ndarray) -> Tab
     """A row for each list of rows of one picture; `known` bool (N, 19) says which keypoints a row's table has."""
     firsts, lasts = (np.array([own[place] for own in rows]) for place in (0, -1))
     chosen: dict[str, np.ndarray] = {}
-    for name in ("labels", "groups", "views", "hands", "true_hands", "splits"):
+    for name in ("labels", "views", "hands", "true_hands", "splits"):
         texts = getattr(joined, name).tolist()
         chosen[name] = np.array([next((texts[i] for i in own if texts[i]), "") for own in rows], dtype=str)
     there = [next((i for i in own if joined.picture_path(i).is_file()), own[-1]) for own in rows]
@@ -119,6 +119,16 @@ def _first_known(joined: Table, rows: list[list[int]], known: np.ndarray) -> Tab
     keypoints[kept] = joined.keypoints[lasts][kept]
     out = replace(
         joined.select(firsts), pictures=joined.pictures[there], sizes=joined.sizes[sized], keypoints=keypoints,
-        **chosen,
+        groups=_first_named(joined, rows), **chosen,
     )  # fmt: skip
     return out.with_landmarks() if out.landmarks.shape[1] else out
+
+
+def _first_named(joined: Table, rows: list[list[int]]) -> np.ndarray:
+    """str (rows,): the first person who is said for a picture, before one who is only guessed from its name: an export
+    leaves out folders."""
+    groups, classes = joined.groups.tolist(), np.unique(joined.labels).tolist()
+    guesses = [class_and_group(name, classes)[1] for name in joined.pictures.tolist()]
+    said = [[groups[i] for i in own if groups[i] and groups[i] != guesses[i]] for own in rows]
+    guessed = [[groups[i] for i in reversed(own) if groups[i]] for own in rows]
+    return np.array([([*first, *second] or [""])[0] for first, second in zip(said, guessed, strict=True)], dtype=str)

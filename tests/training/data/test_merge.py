@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,20 @@ def test_names_of_which_the_table_knows_several_are_refused(table: Path, capsys:
     error = capsys.readouterr().err
     assert "knows 'photos/crown_thrust/ben_01.jpg' and no 'images/1a2b3c4d-ben_01.jpg'" in error
     assert table.read_text() == before
+
+
+def test_two_unknown_pictures_of_one_name_are_refused(table: Path) -> None:
+    corrected = export(table, lambda name: Path(name).name if "crown" not in name and "abel" in name else name)
+    assert app.main(["convert", str(corrected), str(table), "--out", str(table)]) == 2
+
+
+def test_a_person_whose_folder_the_export_left_out_stays_who_it_is(table: Path) -> None:
+    """`front_01.jpg` in anna's folder is of anna, not of somebody called front."""
+    few = read_any(table).select(slice(0, 2))
+    names = np.array(["photos/crown_thrust/anna/front_01.jpg", "photos/crown_thrust/ben/side_01.jpg"])
+    write_table(replace(few, pictures=names, groups=np.array(["anna", "ben"])), table, NAMES)
+    corrected = export(table, lambda name: Path(name).name, attributes=False)
+    assert merged(table, corrected).groups.tolist() == ["anna", "ben"]
 
 
 def test_some_new_pictures_are_added_at_the_end(table: Path, caplog: pytest.LogCaptureFixture) -> None:
