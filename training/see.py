@@ -2,13 +2,13 @@
 
 Half of the pictures are seen as in a hold, by the network that looks closer, the others as in movement. Writes, into a
 folder, `detectors.json`, `table.csv` (as `training.data.table` describes it, with the hand as it was seen and as it is)
-and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped.
+and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped,
+as long as the data set says the same of the pictures that are done.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import logging
 import multiprocessing
@@ -35,13 +35,12 @@ from stages.detect import Detect, DetectSettings, DetectStick, closer_model
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
-from training.data.cells import whole_lines
+from training.data.pictures import is_cut_off
 from training.data.readers import read_any
 from training.data.table import Table, append_table
 from training.processes import end_with_parent
+from training.seen_folder import DETECTORS_FILE, SHARD_ROWS, done_rows, refuse_another_table
 
-SHARD_ROWS = 256
-DETECTORS_FILE = "detectors.json"
 """Beside the table that `see` writes: whose eyes saw it."""
 
 Seen = tuple[np.ndarray, str]
@@ -112,10 +111,14 @@ def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, pr
     (out / "crops").mkdir(parents=True, exist_ok=True)
     _keep_detectors(out / DETECTORS_FILE, detectors)
     table = out / "table.csv"
-    done = _whole_shards(table, out / "crops")
-    log.info("%d pictures to look at, %d are done", len(data), min(len(data), done * SHARD_ROWS))
-    rest = data.select(slice(done * SHARD_ROWS, None))
-    for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), done):
+    refuse_another_table(table, _as_true(data) if detectors.truth else data, names, with_keypoints=detectors.truth)
+    done = done_rows(table, out / "crops", len(data))
+    if done == len(data):
+        log.info("%s: all of its %d pictures were looked at before", out, done)
+        return
+    log.info("%d pictures to look at, %d are done", len(data), done)
+    rest = data.select(slice(done, None))
+    for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), done // SHARD_ROWS):
         np.save(out / "crops" / f"{number:05d}.npy", crops)
         append_table(seen, table, names)
 
@@ -134,12 +137,18 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
 
 
 def look_at(
-    data: Table, detectors: Detectors, processes: int = 1, shard_rows: int = SHARD_ROWS, all_held: bool = False
+    data: Table,
+    detectors: Detectors,
+    processes: int = 1,
+    shard_rows: int = SHARD_ROWS,
+    all_held: bool = False,
+    skip_bad: bool = False,
 ) -> Iterator[tuple[Table, np.ndarray]]:
     """Shards of the table as the detectors see its pictures, with hand crops uint8 (rows, 128, 128, 3), in order; half
     of the pictures are seen as in a hold, or all.
 
-    Raises UserError when a picture cannot be read.
+    A picture that cannot be read is left out, as one that is cut off, if bad ones are to be skipped; else it raises
+    UserError.
     """
     if processes < 1:
         raise UserError(f"--processes {processes} look at nothing; give at least 1")
@@ -150,9 +159,10 @@ def look_at(
         ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(detectors,)) as pool,
         tqdm(total=len(data), unit="picture", disable=None) as bar,
     ):
-        for seen, crops in pool.map(partial(_look_at, all_held=all_held), shards):
+        look = partial(_look_at, all_held=all_held, skip_bad=skip_bad)
+        for shard, (seen, crops) in zip(shards, pool.map(look, shards), strict=True):
             yield seen, crops
-            bar.update(len(seen))
+            bar.update(len(shard))
 
 
 def true_keypoints(data: Table, index: int) -> Seen:
@@ -162,6 +172,14 @@ def true_keypoints(data: Table, index: int) -> Seen:
     seen = keypoints[:, 2] > 0
     keypoints[seen, 2] = np.maximum(keypoints[seen, 2], 0.5)
     return keypoints, str(data.hands[index])
+
+
+def _as_true(data: Table) -> Table:
+    """A table as `--truth` writes it."""
+    data = data.as_held()
+    keypoints = np.array([true_keypoints(data, i)[0] for i in range(len(data))], np.float32).reshape(-1, NODE_COUNT, 3)
+    keypoints[~(keypoints[..., 2] > 0)] = 0
+    return replace(data, keypoints=keypoints)
 
 
 class OnePicture:
@@ -231,35 +249,26 @@ def is_of_a_hold(picture: str) -> bool:
     return hashlib.sha256(picture.encode()).digest()[0] % 2 == 1
 
 
-def _look_at(data: Table, all_held: bool) -> tuple[Table, np.ndarray]:
+def _look_at(data: Table, all_held: bool, skip_bad: bool) -> tuple[Table, np.ndarray]:
     data = data if _look else data.as_held()
     crops = np.zeros((len(data), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-    keypoints, hands, sizes = data.keypoints.copy(), [], data.sizes.copy()
+    keypoints, hands, sizes = data.keypoints.copy(), [""] * len(data), data.sizes.copy()
+    good = np.ones(len(data), bool)
     for i in range(len(data)):
-        image = cv2.imread(os.fspath(data.picture_path(i)))
+        path = data.picture_path(i)
+        image = None if skip_bad and is_cut_off(path) else cv2.imread(os.fspath(path))
         if image is None:
-            raise UserError(f"{data.rows[i]}: {data.picture_path(i)} is no picture; replace it or delete the row")
+            if not skip_bad:
+                raise UserError(f"{data.rows[i]}: {path} is no picture; replace it or delete the row")
+            good[i] = False
+            continue
         name = str(data.pictures[i])
         held = all_held or is_of_a_hold(name)
-        keypoints[i], hand = _look(image, name, held) if _look else true_keypoints(data, i)
-        hands.append(hand)
+        keypoints[i], hands[i] = _look(image, name, held) if _look else true_keypoints(data, i)
         sizes[i] = image.shape[1::-1]
-        crop = hand_crop(image, keypoints[i], "left" if hand == "left" else "right")
+        crop = hand_crop(image, keypoints[i], "left" if hands[i] == "left" else "right")
         if crop is not None:
             crops[i] = crop
     keypoints[~(keypoints[..., 2] > 0)] = 0
     seen = replace(data, keypoints=keypoints, hands=np.array(hands, dtype=str), true_hands=data.true_hands, sizes=sizes)
-    return seen, crops
-
-
-def _whole_shards(table: Path, crops: Path) -> int:
-    """How many full shards are there; anything half written is cut off."""
-    if not table.exists():
-        return 0
-    lines = whole_lines(table)
-    whole = max(0, min((len(lines) - 1) // SHARD_ROWS, len(list(crops.glob("[0-9]*.npy")))))
-    with table.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(lines[: 1 + whole * SHARD_ROWS] if whole else [])
-    for file in sorted(crops.glob("[0-9]*.npy"))[whole:]:
-        file.unlink()
-    return whole
+    return seen.select(good), crops[good]

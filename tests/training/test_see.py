@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,7 +17,7 @@ pytest.importorskip("tqdm")
 
 from stages.classes import load_classes, models_folder
 from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, TIP
-from training import app, see
+from training import app, see, seen_folder
 from training.data.cells import whole_lines
 from training.data.table import KEYPOINT_COLUMNS, make_table, read_table, write_table
 from training.geopose.data import load_table
@@ -61,15 +62,66 @@ def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, out = write_people(tmp_path, 4), tmp_path / "exact"
-    monkeypatch.setattr(see, "SHARD_ROWS", 2)
+    monkeypatch.setattr(seen_folder, "SHARD_ROWS", 2)
     whole = whole_lines(data)
     (out / "crops").mkdir(parents=True)
     for number in range(2):
         (out / "crops" / f"{number:05d}.npy").touch()
     text = "\r\n".join(",".join(line) for line in whole)
     (out / "table.csv").write_text(text[:-9], newline="")
-    assert see._whole_shards(out / "table.csv", out / "crops") == 1
+    assert seen_folder.done_rows(out / "table.csv", out / "crops", 4) == 2
     assert whole_lines(out / "table.csv") == whole[:3]
+
+
+def rewritten(data: Path, **parts: np.ndarray) -> None:
+    names = load_classes().names
+    write_table(replace(read_table(data, names), **parts), data, names)
+
+
+def test_a_folder_that_is_done_says_so_and_nothing_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = ["see", str(write_people(tmp_path, 3)), "--truth", "--out", str(tmp_path / "exact")]
+    assert app.main([*command, "--limit", "2"]) == app.main(command) == 0
+    assert len(read_table(tmp_path / "exact/table.csv")) == 3
+    monkeypatch.delattr(see, "look_at")
+    with caplog.at_level("INFO"):
+        assert app.main(command) == 0
+    assert "all of its 3 pictures were looked at before" in caplog.text
+
+
+def test_a_folder_made_from_another_table_is_refused_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_people(tmp_path, 3), tmp_path / "exact"
+    table = read_table(data)
+    command = ["see", str(data), "--truth", "--out", str(out)]
+    assert app.main(command) == 0
+    made = (out / "table.csv").read_bytes()
+    moved = table.keypoints.copy()
+    moved[1, TIP, 0] += 3
+    for parts, message in (
+        ({"labels": np.array(["neutral", "crown_thrust", "neutral"])},
+         "label_name of 1.png was 'neutral' and is 'crown_thrust' now; delete the folder, or choose another --out"),
+        ({"pictures": np.array(["0.png", "2.png", "1.png"])}, "image_path of 2.png was '../1.png'"),
+        ({"keypoints": moved}, "kp18_x of 1.png was "),
+    ):  # fmt: skip
+        rewritten(data, **parts)
+        assert app.main(command) == 2
+        assert message in capsys.readouterr().err
+        write_table(table, data, load_classes().names)
+    assert app.main([*command, "--limit", "2"]) == 2
+    assert "holds 3 pictures, and now it is to hold 2" in capsys.readouterr().err
+    assert (out / "table.csv").read_bytes() == made
+    assert app.main(command) == 0
+
+
+def test_what_detectors_saw_does_not_hang_on_keypoints_that_were_corrected(tmp_path: Path) -> None:
+    data = write_people(tmp_path, 1)
+    command = ["see", str(data), "--out", str(tmp_path / "seen")]
+    assert app.main(command) == 0
+    rewritten(data, keypoints=read_table(data).keypoints + np.float32([1, 1, 0]))
+    assert app.main(command) == 0
 
 
 def test_without_a_process_nothing_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

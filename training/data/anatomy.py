@@ -62,10 +62,11 @@ def exchanged_sides(table: Table) -> np.ndarray:
 
 
 def flipped(table: Table) -> np.ndarray:
-    """Faces the camera with the left side on the left: a flipped picture whose points kept their names."""
+    """Faces the camera with the left side on the left: a flipped picture whose points kept their names. A back looks
+    the same where detectors saw a face on it; labelled by hand, that is hidden, which is no more than SURE."""
     eyes, shoulders = _width(table, sk.LEFT_EYE, sk.RIGHT_EYE), _width(table, sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER)
-    nose = table.keypoints[:, sk.NOSE, 2] >= SURE
-    return nose & (eyes < -0.06) & (shoulders < -0.4)
+    face = table.keypoints[:, sk.NOSE, 2] > SURE
+    return face & (eyes < -0.06) & (shoulders < -0.4)
 
 
 def wrong_hand(table: Table) -> np.ndarray:

@@ -105,9 +105,11 @@ def picture_sizes(columns: dict[str, list[str]], where: list[str]) -> np.ndarray
 
 
 def class_labels(columns: dict[str, list[str]], names: Sequence[str] | None, where: list[str]) -> list[str]:
-    """Names of the classes, empty where none is given; raises UserError for a number that the class file lacks."""
+    """Names of the classes, empty where none is given; raises UserError for a number that the class file lacks, or that
+    is another class there than the name beside it."""
     written = columns.get("label_name", [""] * len(where))
     labels = [name or label for name, label in zip(written, columns["label"], strict=True)]
+    _refuse_contradictions(columns["label"], written, names or (), where)
     if any(label.isdecimal() for label in labels):
         names = names or load_classes().names
     for i, label in enumerate(labels):
@@ -116,6 +118,17 @@ def class_labels(columns: dict[str, list[str]], names: Sequence[str] | None, whe
                 raise UserError(f"{where[i]}: label is {label}, and the class file has 0 to {len(names) - 1}")
             labels[i] = names[int(label)]
     return labels
+
+
+def _refuse_contradictions(
+    numbers: Sequence[str], written: Sequence[str], names: Sequence[str], where: Sequence[str]
+) -> None:
+    for number, name, row in zip(numbers, written, where, strict=True):
+        if name in names and number.isdecimal() and int(number) < len(names) and names[int(number)] != name:
+            raise UserError(
+                f"{row}: label {number} is {names[int(number)]}, and label_name is {name}; correct one of them, or "
+                "give the class file that they were written with (--classes)"
+            )
 
 
 def _is_number(text: str) -> bool:

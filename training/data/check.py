@@ -16,6 +16,7 @@ from stages.classes import ClassFile
 from training.data import anatomy
 from training.data.duplicates import Pair, find_duplicates
 from training.data.table import Table
+from training.geopose.data import FEWEST_PEOPLE, SPLIT_NAMES
 
 FEW_EXAMPLES = 20
 FEW_GROUPS = 5
@@ -107,13 +108,20 @@ def _groups(table: Table, need_groups: bool) -> Iterator[Finding]:
     means = "no person or recording (column `group`): training and test may share people; name them or use --no-groups"
     yield from _of_rows("group", means, nobody, NEVER if need_groups else ALWAYS, len(table))
     known = np.unique(table.groups[~nobody])
-    if 0 < len(known) < FEW_GROUPS:
-        means = f"{len(known)} people or recordings are too few for {FEW_GROUPS} folds by person; film more people"
-        yield _whole("groups", means, "error" if len(known) == 1 and need_groups else "warning")
+    if 0 < len(known) < FEWEST_PEOPLE and need_groups:
+        means = f"{len(known)} people or recordings are too few: `fit` needs {FEWEST_PEOPLE}; picture more people"
+        yield _whole("groups", means, "error")
+    elif 0 < len(known) < FEW_GROUPS:
+        means = f"{len(known)} people or recordings are too few for {FEW_GROUPS} folds by person; picture more people"
+        yield _whole("groups", means)
     if len(known) == len(table) > 1:
         yield _whole("groups", "every row has a group of its own; if people are in several, name them by person")
     splits = {group: set(table.splits[table.groups == group]) - {""} for group in known}
     both = np.array([len(splits.get(group, ())) > 1 for group in table.groups.tolist()])
+    lacking = [name for name in SPLIT_NAMES if name not in table.splits]
+    if lacking and (table.splits != "").all():
+        means = f"the column `split` leaves no row for {', '.join(lacking)}; give each some people, or empty it"
+        yield _whole("split", means, "error")
     means = "its person is in more than one of train, val and test; keep a person on one side"
     yield from _of_rows("split", means, both, NEVER, len(table), [str(group) for group in table.groups])
 
@@ -148,7 +156,7 @@ def _copies(table: Table, pairs: Sequence[Pair]) -> Iterator[Finding]:
             if applies(pair.first, pair.second, pair):
                 broken[pair.second] = True
                 flip = "flipped " if pair.mirrored else ""
-                details[pair.second] = f"{flip}copy of {table.rows[pair.first]}"
+                details[pair.second] = f"{flip}copy of {table.called(pair.first)}"
         told.update(np.flatnonzero(broken).tolist())
         yield from _of_rows(rule, means, broken, tolerated, len(table), details)
 
@@ -168,8 +176,8 @@ def _keypoints(table: Table, classes: ClassFile) -> Iterator[Finding]:
         tolerated=0.05,
     )  # fmt: skip
     yield from rule(
-        "flipped", "faces the camera with left and right exchanged: a flipped picture whose points kept their names "
-        "(or a back view); exchange them and true_hand", anatomy.flipped(table), tolerated=0.02,
+        "flipped", "flipped pictures whose points kept their names, unless these people are seen from behind: then all "
+        "is well; else exchange left and right, and true_hand", anatomy.flipped(table), tolerated=0.1,
     )  # fmt: skip
     yield from rule(
         "hand", "the grip is in the other hand than the table says", anatomy.wrong_hand(table), tolerated=0.05

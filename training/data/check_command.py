@@ -20,7 +20,7 @@ from stages.classes import load_classes
 from training.data.check import Finding, check_table, counts, trainable
 from training.data.duplicates import picture_hashes
 from training.data.readers import read_all
-from training.data.sheet import draw_sheet
+from training.data.sheet import draw_sheet, legend
 from training.data.table import Table
 
 _SHOWN = 5
@@ -49,8 +49,10 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(format_report(table, summary, findings))
     if args.json:
         args.json.write_text(json.dumps(as_json(table, summary, findings), indent=1) + "\n", encoding="utf-8")
-    if args.sheet and not cv2.imwrite(os.fspath(args.sheet), draw_sheet(table, findings)):
-        raise UserError(f"cannot write {args.sheet}; give a .jpg or .png in a folder that exists")
+    if args.sheet:
+        if not cv2.imwrite(os.fspath(args.sheet), draw_sheet(table, findings)):
+            raise UserError(f"cannot write {args.sheet}; give a .jpg or .png in a folder that exists")
+        sys.stdout.write(f"{args.sheet}: {legend(table, findings)}\n")
     return 0 if trainable(findings) else 1
 
 
@@ -60,7 +62,7 @@ def as_json(table: Table, summary: dict[str, Any], findings: Sequence[Finding]) 
         {
             "rule": finding.rule, "severity": finding.severity, "means": finding.means, "count": len(finding.rows),
             "rows": [
-                {"row": str(table.rows[row]), "detail": detail}
+                {"row": str(table.rows[row]), "picture": str(table.pictures[row]), "detail": detail}
                 for row, detail in zip(finding.rows, finding.details, strict=True)
             ],
         }
@@ -84,9 +86,11 @@ def format_report(table: Table, summary: dict[str, Any], findings: Sequence[Find
     for finding in findings:
         lines.append(f"{finding.severity}: {finding.rule}: {_sentence(finding, len(table))}")
         named = list(zip(finding.rows, finding.details, strict=True))[:_SHOWN]
-        lines += [f"    {table.rows[row]}{': ' if detail else ''}{detail}" for row, detail in named]
+        lines += [f"    {table.called(row)}{': ' if detail else ''}{detail}" for row, detail in named]
         if len(finding.rows) > _SHOWN:
             lines.append(f"    and {len(finding.rows) - _SHOWN} more (--json names all)")
+    if any(finding.rows for finding in findings):
+        lines += ["", "Rows count as in a spreadsheet: the head of the table is row 1."]
     verdict = "fit for training" if trainable(findings) else "must not be trained on before the errors are mended"
     return "\n".join([*lines, "", verdict, ""])
 

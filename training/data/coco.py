@@ -19,11 +19,9 @@ from stages.classes import load_classes
 from stages.skeleton import BODY_EDGES, KEYPOINT_NAMES, NODE_COUNT, STICK_EDGE
 from training.data.pictures import as_class_name, class_and_group
 from training.data.table import HANDS, SPLITS, Table, make_table
-from training.data.ultralytics import NODES, VISIBILITY
+from training.data.ultralytics import NODES, VISIBILITY, flags_of
 
 _BOX_MARGIN = 0.05
-_VISIBLE = 0.5
-"""Above it a point counts as visible, from there down to 0 as hidden."""
 _PLACES = (".", "images", "..", "../images", "../images/default", "../images/train", "../images/val")
 """Where pictures lie, seen from the JSON file, by what writes such files."""
 
@@ -85,7 +83,7 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:
 def _annotation(table: Table, i: int) -> dict[str, Any]:
     points = table.keypoints[i]
     seen = points[:, 2] > 0
-    flags = np.where(seen, np.where(points[:, 2] > _VISIBLE, 2, 1), 0)
+    flags = flags_of(points[:, 2])
     low, high = (points[seen, :2].min(0), points[seen, :2].max(0)) if seen.any() else (np.zeros(2), np.zeros(2))
     margin = _BOX_MARGIN * float((high - low).max())
     width, height = (float(side) for side in high - low + 2 * margin)

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
+
+import numpy as np
 
 from engine.errors import UserError
 from stages.classes import load_classes
-from training.data.readers import read_all, write_any
+from training.data.merge import merged, picture_keys, untouched
+from training.data.pictures import without_upload_prefix
+from training.data.readers import read_any, write_any
+from training.data.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, merge and write; 0 on success."""
     names = load_classes(args.classes).names
-    table = read_all(args.tables, names)
+    tables = [read_any(path, names) for path in args.tables]
+    first, last = (args.tables[place].suffix.lower() for place in (0, -1))
+    if first == ".json" and last != ".json":
+        _say_what_is_corrected(args.tables, tables)
+    table = merged(tables)
     if args.pictures:
         if not args.pictures.is_dir():
             raise UserError(f"folder {args.pictures} does not exist; give the one from which the pictures' names start")
@@ -38,3 +48,34 @@ def run(args: argparse.Namespace) -> int:
     there = sum(bool(name) and table.picture_path(i).is_file() for i, name in enumerate(table.pictures))
     log.info("%s: %d rows, %d of their pictures are there", args.out, len(table), there)
     return 0
+
+
+def _say_what_is_corrected(paths: Sequence[Path], tables: Sequence[Table]) -> None:
+    """Of an export whose corrections go into a table; raises UserError when its names are those of other pictures."""
+    (first, *_), (export, *_) = paths, tables
+    keys = picture_keys(tables)
+    known = {key: (table, row) for table, own in zip(tables[1:], keys[1:], strict=True) for row, key in enumerate(own)}
+    unknown = [row for row, key in enumerate(keys[0]) if key not in known]
+    # Several unknown pictures of one name would become one row.
+    if 2 * len(unknown) > len(export) or len({keys[0][row] for row in unknown}) < len(unknown):
+        name = str(export.pictures[unknown[0]])
+        file = without_upload_prefix(PurePath(name).name)
+        pictures = tables[-1].pictures.tolist()
+        like = next((known for known in pictures if PurePath(known).name == file), pictures[0])
+        raise UserError(
+            f"{first}: {len(unknown)} of its {len(export)} pictures are not in {paths[-1]}, which knows {like!r} and "
+            f"no {name!r}; give them the names that were exported, or convert {first} alone if they are new pictures"
+        )
+    changed = [_is_corrected(export, row, *known[key]) for row, key in enumerate(keys[0]) if key in known]
+    log.info("%s: %d rows corrected, %d as they were, %d pictures that the table does not know", first, sum(changed),
+             len(changed) - sum(changed), len(unknown))  # fmt: skip
+
+
+def _is_corrected(export: Table, row: int, table: Table, old: int) -> bool:
+    """True when an export says anything else of a picture than the table."""
+    known = (export.keypoints[..., 2] > 0).any(0)
+    if not untouched(export.keypoints[row], table.keypoints[old])[known].all():
+        return True
+    texts = ("labels", "groups", "hands", "true_hands", "splits")
+    said = np.array([[getattr(export, name)[row], getattr(table, name)[old]] for name in texts])
+    return bool(((said[:, 0] != said[:, 1]) & (said[:, 0] != "")).any())

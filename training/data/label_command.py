@@ -20,8 +20,8 @@ from engine.errors import UserError
 from stages.angles import VIEWS, view_of
 from stages.classes import load_classes
 from stages.skeleton import NODE_COUNT, TIP
-from training.data.pictures import as_class_name, class_and_group, list_pictures
-from training.data.readers import write_any
+from training.data.pictures import as_class_name, class_and_group, list_pictures, other_kinds
+from training.data.readers import refuse_place, write_any
 from training.data.table import Table, make_table
 from training.see import Detectors, add_detector_arguments, detectors_of, look_at
 
@@ -44,13 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Label the pictures and write the table; 0 on success."""
     names = load_classes(args.classes).names
-    table = label(pictures_of(args.folder, names), detectors_of(args), args.processes)
+    refuse_place(args.out)
+    pictures = pictures_of(args.folder, names)
+    table = label(pictures, detectors_of(args), args.processes)
     write_any(table, args.out, names)
     seen = (table.keypoints[..., 2] > 0).any(1)
     log.info(
-        "%s: %d pictures, %d classes, %d people or recordings; nobody seen in %d, no stick in %d of the others",
+        "%s: %d pictures, %d classes, %d people or recordings; nobody seen in %d, no stick in %d of the others; "
+        "%d pictures skipped",
         args.out, len(table), len(set(table.labels)), len(set(table.groups) - {""}), int((~seen).sum()),
-        int((seen & (table.keypoints[:, TIP, 2] == 0)).sum()),
+        int((seen & (table.keypoints[:, TIP, 2] == 0)).sum()), len(pictures) - len(table),
     )  # fmt: skip
     return 0
 
@@ -60,9 +63,12 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Table:
     if not folder.is_dir():
         raise UserError(f"folder {folder} does not exist; give one that holds a folder of pictures for each class")
     pictures = [path.relative_to(folder) for path in list_pictures(folder)]
+    others, kinds = other_kinds(folder), ".jpg, .png, .webp, .bmp or .tif"
     if not pictures:
-        kinds = ".jpg, .png, .webp, .bmp or .tif"
-        raise UserError(f"folder {folder} holds no {kinds} pictures; put a folder of them for each class there")
+        instead = f", only {others}; save them as JPEG" if others else "; put a folder of them for each class there"
+        raise UserError(f"folder {folder} holds no {kinds} pictures{instead}")
+    if others:
+        log.warning("passed over in %s: %s; save those that are pictures as JPEG", folder, others)
     for picture in pictures:
         if len(picture.parts) < 2:
             raise UserError(f"{folder / picture} lies in no class's folder; move it into one, such as {names[0]}")
@@ -77,9 +83,14 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Table:
 
 
 def label(pictures: Table, detectors: Detectors, processes: int = 1) -> Table:
-    """The table with keypoints, hands and views as the detectors see them."""
-    parts = look_at(pictures, detectors, processes, _SHARD_ROWS, all_held=True)
+    """The table with keypoints, hands and views as the detectors see them, without pictures that are none; raises
+    UserError when none is left."""
+    parts = look_at(pictures, detectors, processes, _SHARD_ROWS, all_held=True, skip_bad=True)
     seen = Table.joined([part for part, _ in parts])
+    for i in np.flatnonzero(~np.isin(pictures.pictures, seen.pictures)).tolist():
+        log.warning("skipped: %s is no picture or cut off; replace it and label again", pictures.picture_path(i))
+    if not len(seen):
+        raise UserError(f"none of the pictures in {pictures.folder} can be read; replace them")
     views = np.array([*VIEWS, ""])[view_of(seen.keypoints)]
     hands = usual_hands(seen.hands, seen.groups)
     return replace(seen, views=views, hands=hands, true_hands=hands)

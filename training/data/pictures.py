@@ -9,8 +9,10 @@ A class's folder may be written with spaces, hyphens and capitals: `Left Temple 
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
@@ -22,13 +24,42 @@ _NOBODY = frozenset({
     "", "img", "image", "images", "pic", "picture", "photo", "foto", "dsc", "dscn", "pxl", "mvimg", "vid", "video",
     "frame", "screenshot", "whatsapp", "signal", "train", "val", "valid", "test",
 })  # fmt: skip
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 _EXIF_ORIENTATION = 274
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def list_pictures(folder: Path) -> list[Path]:
     """All pictures below a folder, sorted; hidden files and folders are passed over."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    return sorted(path for path in _files(folder) if path.suffix.lower() in SUFFIXES)
+
+
+def other_kinds(folder: Path) -> str:
+    """Which files below a folder are no pictures that can be read: `12 .heic, 1 .txt`; hidden ones don't count."""
+    kinds = Counter(path.suffix.lower() or "without an ending" for path in _files(folder))
+    return ", ".join(f"{number} {kind}" for kind, number in kinds.most_common() if kind not in SUFFIXES)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def is_cut_off(path: Path) -> bool:
+    """True for a JPEG whose end is missing; OpenCV reads it all the same, grey where nothing is."""
+    with path.open("rb") as file:
+        if file.read(2) != _JPEG_START:
+            return False
+        file.seek(-2, os.SEEK_END)
+        if file.read() == _JPEG_END:
+            return False
+    try:
+        # Phones append things of their own to a whole picture.
+        with Image.open(path) as picture:
+            picture.load()
+    except OSError:
+        return True
+    return False
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -48,6 +79,11 @@ def as_class_name(text: str) -> str:
     return re.sub(r"[\s-]+", "_", text.strip()).lower()
 
 
+def without_upload_prefix(name: str) -> str:
+    """A file's own name: Label Studio puts eight hex digits and a dash before that of a picture uploaded to it."""
+    return _UPLOADED.sub("", name)
+
+
 def class_and_group(name: str, classes: Sequence[str]) -> tuple[str, str]:
     """Class and group that a picture's relative path names, each empty when it does not.
 
@@ -55,6 +91,7 @@ def class_and_group(name: str, classes: Sequence[str]) -> tuple[str, str]:
     ('crown_thrust', 'anna')
     """
     path = PurePosixPath(name.replace("\\", "/"))
+    path = path.with_name(without_upload_prefix(path.name)) if path.name else path
     folders = [as_class_name(folder) for folder in path.parts[:-1]]
     known = [place for place, folder in enumerate(folders) if folder in classes]
     if known:

@@ -15,22 +15,35 @@ from training.data.check import Finding
 from training.data.table import Table
 
 CELL_PX = 360
-_HEAD_PX = 41
-_COLUMNS, _ROWS = 6, 4
+_HEAD_PX = 60
+_HEAD_LETTERS = 40
+_COLUMNS = 6
+SHOWN = 4 * _COLUMNS
 _LEAST_CONFIDENCE = 0.05
 
 
 def draw_sheet(table: Table, findings: Sequence[Finding]) -> np.ndarray:
-    """uint8 BGR (up to 1604, 2160, 3): up to 24 rows, half of them with a problem where there are so many."""
-    problems: dict[int, str] = {}
-    for finding in findings:
-        for row in finding.rows:
-            problems.setdefault(row, finding.rule)
-    cells = [
-        draw_cell(table, row, problems.get(row, "")) for row in chosen_rows(table, list(problems), _COLUMNS * _ROWS)
-    ]
+    """uint8 BGR (up to 1680, 2160, 3): up to 24 rows, half of them with a problem where there are so many."""
+    problems = _problems(findings)
+    cells = [draw_cell(table, row, problems.get(row, "")) for row in chosen_rows(table, list(problems), SHOWN)]
     cells += [np.full_like(cells[0], BACKGROUND)] * (-len(cells) % _COLUMNS)
     return np.vstack([np.hstack(cells[start : start + _COLUMNS]) for start in range(0, len(cells), _COLUMNS)])
+
+
+def legend(table: Table, findings: Sequence[Finding]) -> str:
+    """What the sheet shows, and in which colours."""
+    problems = _problems(findings)
+    rows = chosen_rows(table, list(problems), SHOWN)
+    shown = sum(row in problems for row in rows)
+    return (
+        f"{shown} of {len(problems)} rows that look wrong (head in red) and {len(rows) - shown} others (white); the "
+        "person's left side is blue, the right one orange, the stick yellow"
+    )
+
+
+def _problems(findings: Sequence[Finding]) -> dict[int, str]:
+    """Rows with a problem and the first rule that each breaks."""
+    return {row: finding.rule for finding in reversed(findings) for row in finding.rows}
 
 
 def chosen_rows(table: Table, problems: Sequence[int], count: int) -> list[int]:
@@ -42,7 +55,7 @@ def chosen_rows(table: Table, problems: Sequence[int], count: int) -> list[int]:
 
 
 def draw_cell(table: Table, row: int, problem: str) -> np.ndarray:
-    """uint8 BGR (401, 360, 3): the person of a row, cut out (on grey without a picture), under what the table says."""
+    """uint8 BGR (420, 360, 3): the person of a row, cut out (on grey without a picture), under what the table says."""
     picture = table.read_picture(row)
     keypoints = table.keypoints[row].copy()
     seen = keypoints[keypoints[:, 2] > 0, :2]
@@ -57,8 +70,7 @@ def draw_cell(table: Table, row: int, problem: str) -> np.ndarray:
         cell = cv2.warpAffine(picture, matrix, (CELL_PX, CELL_PX), borderValue=(BACKGROUND,) * 3, flags=cv2.INTER_AREA)
     keypoints[:, :2] = (keypoints[:, :2] - corner) * scale
     _draw(cell, keypoints)
-    head = _head(str(table.rows[row]), str(table.labels[row]), str(table.true_hands[row]), problem)
-    return np.vstack([head, cell])
+    return np.vstack([_head(table, row, problem), cell])
 
 
 def _draw(cell: np.ndarray, keypoints: np.ndarray) -> None:
@@ -69,13 +81,14 @@ def _draw(cell: np.ndarray, keypoints: np.ndarray) -> None:
     draw_stick(cell, Stick(hand="right", grip=grip, tip=tip), _LEAST_CONFIDENCE)
 
 
-def _head(row: str, label: str, hand: str, problem: str) -> np.ndarray:
-    """uint8 BGR (41, 360, 3) with what the table says; red where there is a problem."""
+def _head(table: Table, row: int, problem: str) -> np.ndarray:
+    """uint8 BGR (60, 360, 3) with what the table says; red where there is a problem."""
     head = np.full((_HEAD_PX, CELL_PX, 3), BACKGROUND, np.uint8)
-    colour = RED if problem else WHITE
-    first = f"{row.rpartition('row ')[2]}  {label}"
-    second = "  ".join(text for text in (f"{hand} hand" if hand else "", problem) if text)
-    for line, text in enumerate((first, second)):
+    _, _, number = str(table.rows[row]).rpartition(" row ")
+    hand = f"{table.true_hands[row]} hand" if table.true_hands[row] else ""
+    picture = str(table.pictures[row])[-_HEAD_LETTERS:]
+    for line, texts in enumerate(((number, str(table.labels[row])), (picture,), (hand, problem))):
+        text, colour = "  ".join(filter(None, texts)), RED if problem else WHITE
         cv2.putText(head, text, (6, 16 + 19 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.48, colour, 1, cv2.LINE_AA)
     return head
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,12 @@ from training.data.cells import (
 )
 from training.data.pictures import picture_size
 
-__all__ = ["KEYPOINT_COLUMNS", "Table", "append_table", "make_table", "read_table", "write_table"]
+__all__ = [
+    "COLUMNS", "KEYPOINT_COLUMNS", "Table", "append_table", "make_table", "read_table", "write_table", "written_rows",
+]  # fmt: skip
 
+COLUMNS = (*TEXT_COLUMNS, *KEYPOINT_COLUMNS)
+"""Those of a written file."""
 HANDS = ("left", "right", "")
 SPLITS = ("train", "val", "test", "")
 _COLUMN_OF = {"groups": "group", "views": "view", "hands": "grip_hand", "true_hands": "true_hand", "splits": "split"}
@@ -99,6 +103,11 @@ class Table:
     def picture_path(self, index: int) -> Path:
         """The picture's file, which need not exist."""
         return self.folder / str(self.pictures[index])
+
+    def called(self, index: int) -> str:
+        """What messages call a row, and its picture."""
+        row, picture = str(self.rows[index]), str(self.pictures[index])
+        return row if picture in row else f"{row} ({picture})"
 
     def read_picture(self, index: int, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
         """The picture as OpenCV reads it; None when there is none."""
@@ -224,12 +233,17 @@ def write_table(table: Table, path: Path, names: Sequence[str]) -> None:
 
 def append_table(table: Table, path: Path, names: Sequence[str]) -> None:
     """Add rows to a table that is written bit by bit; the head comes with the first."""
-    table = table.in_folder(path.parent)
     with path.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         if not stream.tell():
-            writer.writerow([*TEXT_COLUMNS, *KEYPOINT_COLUMNS])
-        writer.writerows(_row(table, i, names) for i in range(len(table)))
+            writer.writerow(COLUMNS)
+        writer.writerows(written_rows(table, path.parent, names))
+
+
+def written_rows(table: Table, folder: Path, names: Sequence[str]) -> Iterator[list[str]]:
+    """The cells, in the order of COLUMNS, of a file in that folder."""
+    table = table.in_folder(folder)
+    return (_row(table, i, names) for i in range(len(table)))
 
 
 def _row(table: Table, i: int, names: Sequence[str]) -> list[str]:

@@ -24,6 +24,8 @@ NODES = {BODY_COUNT: slice(0, BODY_COUNT), NODE_COUNT - BODY_COUNT: slice(GRIP, 
 """Where so many keypoints of a label have their places among the 19."""
 VISIBILITY = np.array([0.0, 0.5, 1.0], np.float32)
 """Confidence of COCO's flags: 0 not labelled, 1 hidden, 2 visible."""
+_VISIBLE = 0.5
+"""Above it a point counts as visible, from there down to 0 as hidden."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class _DataSet:
     shape: tuple[int, int]
     names: dict[int, str]
     splits: dict[str, list[str]]
+
+
+def flags_of(confidence: np.ndarray) -> np.ndarray:
+    """COCO's flags of confidences."""
+    return np.where(confidence > _VISIBLE, 2, np.where(confidence > 0, 1, 0))
 
 
 def read_ultralytics(path: Path, names: Sequence[str] | None = None) -> Table:

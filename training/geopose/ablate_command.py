@@ -25,7 +25,8 @@ from training.geopose.fit_command import add_settings_arguments, refuse_start, s
 from training.geopose.folds import with_groups, without_neutral
 from training.geopose.parts import add_data_arguments, at_least
 from training.geopose.people import told_groups
-from training.see import DETECTORS_FILE, Detectors
+from training.see import Detectors
+from training.seen_folder import DETECTORS_FILE
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, mirror_keypoints
 from training.data.readers import read_any
 from training.data.table import Table
-from training.see import DETECTORS_FILE
+from training.seen_folder import DETECTORS_FILE
 
 NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
 SPLIT_NAMES = ("train", "val", "test")

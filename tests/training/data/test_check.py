@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,23 @@ def test_a_table_without_groups_passes_only_when_that_is_wanted(table: Table) ->
     assert trainable(check_table(nobody, CLASSES, need_groups=False))
 
 
+@pytest.mark.parametrize(("people", "verdict"), [(2, False), (3, True)])
+def test_fewer_people_than_fit_needs_forbid_training(people: int, verdict: bool, table: Table) -> None:
+    few = replace(table, groups=np.array([f"p{row % people}" for row in range(len(table))]))
+    findings = check_table(few, CLASSES)
+    assert trainable(findings) == verdict
+    assert any("are too few" in finding.means for finding in findings)
+    assert trainable(check_table(few, CLASSES, need_groups=False))
+
+
+def test_a_split_without_one_of_its_parts_forbids_training(table: Table) -> None:
+    parts = np.array(["train", "val"])[np.arange(len(table)) % PEOPLE % 2]
+    findings = check_table(replace(table, splits=parts), CLASSES)
+    assert not trainable(findings) and any("leaves no row for test" in finding.means for finding in findings)
+    parts[0] = ""
+    assert not any("leaves no row" in finding.means for finding in check_table(replace(table, splits=parts), CLASSES))
+
+
 def test_exchanged_hips_and_arms_are_found(table: Table) -> None:
     row = front_row(table)
     for pair in ([sk.LEFT_HIP, sk.RIGHT_HIP], [sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER]):
@@ -105,6 +123,17 @@ def test_flipped_pictures_with_unflipped_names_forbid_training(table: Table) -> 
     flipped = next(finding for finding in findings if finding.rule == "flipped")
     assert flipped.severity == "error"
     assert np.mean([row % 3 == 0 for row in flipped.rows]) > 0.9
+
+
+def test_a_few_people_seen_from_behind_forbid_nothing(table: Table) -> None:
+    """A back is a front whose left and right are exchanged. Whoever labels it by hand calls the face hidden."""
+    keypoints = table.keypoints.copy()
+    keypoints[::20, :, 0] = SIDE - keypoints[::20, :, 0]
+    findings = check_table(replace(table, keypoints=keypoints), CLASSES)
+    assert trainable(findings)
+    assert "unless these people are seen from behind" in next(f.means for f in findings if f.rule == "flipped")
+    keypoints[:, sk.NOSE, 2] = 0.5
+    assert all(f.rule != "flipped" for f in check_table(replace(table, keypoints=keypoints), CLASSES))
 
 
 def test_a_mirrored_row_with_the_hand_kept_is_found(table: Table) -> None:
@@ -182,7 +211,7 @@ def test_the_hash_of_a_mirror_image_differs() -> None:
 def test_the_sheet_shows_rows_with_problems_and_others(table: Table) -> None:
     problem = Finding("long", "", [3, 5], ["", ""], "warning")
     sheet = draw_sheet(table, [problem])
-    assert sheet.shape == (4 * 401, 6 * 360, 3)
+    assert sheet.shape == (4 * 420, 6 * 360, 3)
     rows = chosen_rows(table, [3, 5], 24)
     assert rows[:2] == [3, 5] and len(set(rows)) == 24
 
@@ -191,13 +220,19 @@ def test_the_command_says_it_in_words_and_json(
     table: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "t.csv"
+    table = replace(table, pictures=np.array([f"{row}.jpg" for row in range(len(table))]))
     write_table(table, path, CLASSES.names)
     assert app.main(["check", str(path), "--no-pictures", "--sheet", str(tmp_path / "s.png")]) == 0
-    assert "fit for training" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "fit for training" in out
+    assert re.search(r"s\.png: 12 of \d+ rows that look wrong \(head in red\) and 12 others .* left side is blue", out)
     write_table(changed(table, ROW, labels="somersault"), path, CLASSES.names)
     assert app.main(["check", str(path), "--json", str(tmp_path / "c.json")]) == 1
-    assert f"t.csv row {ROW + 2}: 'somersault'" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"t.csv row {ROW + 2} ({ROW}.jpg): 'somersault'" in out and "the head of the table is row 1" in out
     report = json.loads((tmp_path / "c.json").read_text())
     assert report["trainable"] is False and report["rows"] == 400
-    assert report["findings"][0]["rows"] == [{"row": f"t.csv row {ROW + 2}", "detail": "'somersault'"}]
+    assert report["findings"][0]["rows"] == [
+        {"row": f"t.csv row {ROW + 2}", "picture": f"{ROW}.jpg", "detail": "'somersault'"}
+    ]
     assert app.main(["check", str(tmp_path / "gone.csv")]) == 2

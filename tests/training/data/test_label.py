@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stages.classes import load_classes
+from stages.classes import load_classes, models_folder
 from training import app
 from training.data import label_command
 from training.data.label_command import usual_hands
@@ -21,16 +21,17 @@ from training.data.table import Table
 NAMES = load_classes().names
 
 
-def picture(path: Path) -> None:
+def picture(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+    return path
 
 
 @pytest.fixture
 def seeing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors that see the same person, with the stick in the left hand, in each picture."""
 
-    def look_at(data: Table, *_: object, all_held: bool) -> Iterator[tuple[Table, np.ndarray]]:
+    def look_at(data: Table, *_: object, **__: bool) -> Iterator[tuple[Table, np.ndarray]]:
         points = np.ones((len(data), 19, 3), np.float32) * (20, 30, 0.8)
         hands = np.full(len(data), "left")
         yield replace(data, keypoints=points, hands=hands, sizes=np.full((len(data), 2), 64)), np.zeros(0)
@@ -85,6 +86,7 @@ def test_label_studios_names_of_uploaded_pictures_are_the_pictures_own(tmp_path:
     ("files", "message"),
     [
         ([], "holds no .jpg, .png"),
+        (["neutral/anna_1.heic"], "only 1 .heic; save them as JPEG"),
         (["1.jpg"], "lies in no class's folder"),
         (["somersault/1.jpg"], "somersault is no class; rename it, or give your class file with --classes"),
     ],
@@ -94,15 +96,64 @@ def test_other_folders_are_one_sentence_and_exit_code_two(
 ) -> None:
     (tmp_path / "photos").mkdir()
     for file in files:
-        picture(tmp_path / "photos" / file)
+        picture((tmp_path / "photos" / file).with_suffix(".jpg")).rename(tmp_path / "photos" / file)
     assert app.main(["label", str(tmp_path / "photos"), "--out", str(tmp_path / "t.csv")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def demo_picture(path: Path) -> bytes:
+    """A JPEG of the person of the demo clip; returns its bytes."""
+    clip = cv2.VideoCapture(str(models_folder() / "demo.mp4"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), clip.read()[1])
+    return path.read_bytes()
+
+
+def test_bad_pictures_are_skipped_and_named_and_other_kinds_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = tmp_path / "photos" / "neutral"
+    whole = demo_picture(photos / "anna_1.jpg")
+    (photos / "anna_2.jpg").write_bytes(b"no picture")
+    (photos / "anna_3.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "anna_4.jpg").write_bytes(whole + b"what a phone adds")
+    for name in ("cora_09.heic", "cora_10.HEIC", "notes.txt"):
+        (photos / name).touch()
+    with caplog.at_level("INFO"):
+        assert app.main(["label", str(tmp_path / "photos"), "--out", str(tmp_path / "t.csv")]) == 0
+    assert read_any(tmp_path / "t.csv").pictures.tolist() == ["photos/neutral/anna_1.jpg", "photos/neutral/anna_4.jpg"]
+    skipped = [message for message in caplog.messages if message.startswith("skipped")]
+    assert ["anna_2.jpg" in skipped[0], "anna_3.jpg" in skipped[1], len(skipped)] == [True, True, 2]
+    assert "2 pictures skipped" in caplog.messages[-1]
+    assert "2 .heic, 1 .txt; save those that are pictures as JPEG" in caplog.text
+
+
+def test_bad_pictures_alone_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos" / "neutral").mkdir(parents=True)
+    (tmp_path / "photos" / "neutral" / "anna_2.jpg").write_bytes(b"no picture")
+    assert app.main(["label", str(tmp_path / "photos"), "--out", str(tmp_path / "t.csv")]) == 2
+    assert "can be read; replace them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("t.xls", "must end in .csv or .json"), ("a.csv", "is a folder"), ("file/t.csv", "choose another place")],
+)
+def test_a_place_that_will_not_do_is_told_before_anything_is_looked_at(
+    out: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(label_command, "look_at")
+    picture(tmp_path / "photos" / "neutral" / "anna_1.jpg")
+    (tmp_path / "a.csv").mkdir()
+    (tmp_path / "file").touch()
+    assert app.main(["label", str(tmp_path / "photos"), "--out", str(tmp_path / out)]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_stick_that_is_labelled_by_hand_is_in_the_hand_its_person_is_known_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look_at(data: Table, *_: object, all_held: bool) -> Iterator[tuple[Table, np.ndarray]]:
+    def look_at(data: Table, *_: object, **__: bool) -> Iterator[tuple[Table, np.ndarray]]:
         points = np.ones((len(data), 19, 3), np.float32) * (20, 30, 0.8)
         points[4, 17:] = 0
         hands = np.array(["left"] * 4 + [""])

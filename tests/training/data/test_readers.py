@@ -13,8 +13,9 @@ from engine.errors import UserError
 from stages.classes import load_classes
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from training.data.coco import write_coco
+from training.data.merge import merged
 from training.data.pictures import class_and_group, list_pictures, picture_size
-from training.data.readers import merged, read_any
+from training.data.readers import read_any
 from training.data.table import Table, make_table, write_table
 
 NAMES = load_classes().names

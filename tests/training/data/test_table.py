@@ -160,6 +160,15 @@ def test_a_cell_that_makes_no_sense_is_named(change: dict[str, str], message: st
         read_table(path)
 
 
+def test_a_number_and_a_name_of_two_classes_contradict_each_other(tmp_path: Path) -> None:
+    names = load_classes().names
+    file = write(tmp_path / "t.csv", keypoints(3), {"label": "3"}, label_name=names[0])
+    with pytest.raises(UserError, match=r"t.csv row 3: label 3 is left_eye_thrust, and label_name is crown_thrust"):
+        read_table(file, names)
+    own = read_table(write(tmp_path / "own.csv", keypoints(3), {"label": "3"}, label_name="my_own_pose"), names)
+    assert own.labels.tolist() == ["my_own_pose"] * 3
+
+
 def test_a_class_that_the_class_file_does_not_have_is_named_with_its_row(tmp_path: Path) -> None:
     for label, message in (("my_pose", "class 'my_pose' is not in the class file"), ("", "the label is empty")):
         table = read_table(write(tmp_path / "t.csv", keypoints(2), {"label": label}))
