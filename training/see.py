@@ -41,8 +41,6 @@ from training.data.table import Table, append_table
 from training.processes import end_with_parent
 from training.seen_folder import DETECTORS_FILE, SHARD_ROWS, done_rows, refuse_another_table
 
-"""Beside the table that `see` writes: whose eyes saw it."""
-
 Seen = tuple[np.ndarray, str]
 """Keypoints float32 (19, 3) in pixels, confidence 0 where missing; the hand with the stick, empty when none is seen."""
 Look = Callable[[np.ndarray, str, bool], Seen]

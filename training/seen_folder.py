@@ -11,6 +11,7 @@ from training.data.cells import whole_lines
 from training.data.table import COLUMNS, KEYPOINT_COLUMNS, Table, written_rows
 
 DETECTORS_FILE = "detectors.json"
+"""Beside the table: whose eyes saw it."""
 SHARD_ROWS = 256
 """Of which one file holds the crops."""
 _TAKEN_OVER = ("image_path", "label_name", "group", "view", "true_hand", "split")
