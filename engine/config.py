@@ -305,14 +305,17 @@ def _settings_types(engine: EngineSettings, workers: Iterable[WorkerSettings]) -
         yield kind.name, kind.settings_type
 
 
-def _check_replicas(workers: Iterable[WorkerSettings], label: str) -> None:
-    """Replicas take a stream's packets by turns: a stage that remembers the last one would see every other."""
-    for worker in workers:
-        for dotted in worker.stages if worker.replicas > 1 else []:
+def _check_replicas(workers: Sequence[WorkerSettings], label: str) -> None:
+    """Replicas take a stream's packets by turns and so overtake one another; only the last worker restores the order.
+    A stage that remembers packets may be in none of them, nor between them and the last."""
+    first = next((place for place, worker in enumerate(workers) if worker.replicas > 1), len(workers))
+    for worker in workers[first:-1]:
+        for dotted in worker.stages:
             if not getattr(import_name(dotted, f"[[worker]] {worker.name}"), "stateless", False):
                 raise UserError(
-                    f"{label}: [[worker]] {worker.name!r} can't have replicas, because {dotted} remembers a stream's "
-                    "earlier packets: move it to a worker of its own, or leave replicas out"
+                    f"{label}: [[worker]] {worker.name!r} is one of several replicas or behind them, and {dotted} may "
+                    "remember a stream's earlier packets (it does not say that it is `stateless`): move it before them "
+                    "or into the last worker, or leave replicas out"
                 )
 
 

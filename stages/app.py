@@ -18,7 +18,6 @@ from enum import Enum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -37,8 +36,8 @@ from stages.sources.camera import camera_device
 from stages.view import has_display
 
 PROGRAM = "arnis-stream"
-VIDEO_FILES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm"})
-"""What is behind an address that ends so is a file, not a live stream."""
+VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
+"""What is behind a web address that ends so is a file, not a live stream."""
 LIVE_WORKERS = 2
 """Processes for the stages of one live stream: what finds and judges, and what shows."""
 
@@ -58,10 +57,11 @@ def kind_of(source: str) -> SourceKind:
         return SourceKind.DEMO
     if camera_device(source) is not None:
         return SourceKind.CAMERA
-    address = urlsplit(source) if "://" in source else None
-    if address and Path(address.path).suffix.lower() not in VIDEO_FILES:
-        return SourceKind.NETWORK
-    return SourceKind.FILE
+    if "://" not in source:
+        return SourceKind.FILE
+    address = re.split(r"[?#]", source.lower())[0]
+    is_file = address.startswith(("http:", "https:", "ftp:")) and address.endswith(VIDEO_FILES)
+    return SourceKind.FILE if is_file else SourceKind.NETWORK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,17 +91,18 @@ def run(options: argparse.Namespace) -> int:
     if not options.source:
         raise UserError("no source given: add --source 0 (a camera), --source clip.mp4 (a file) or --source demo")
     config = decide(config, options.source)
-    check_patience(config)
+    workers = options.workers or suitable_workers(config, options.source)
+    check_patience(config, options.source)
     check_outputs(config, options.source, options.stats)
     if options.dry_run:
-        sys.stdout.write("\n".join([*dry_run(config, options.source), ""]))
+        sys.stdout.write("\n".join([*dry_run(config.with_workers(workers), options.source), ""]))
         return 0
     if sys.stderr.isatty():  # the first start takes seconds: both runtimes are timed
         sys.stderr.write(f"{PROGRAM}: starting; Ctrl-C ends it\n")
     summary = run_pipeline(
         config,
         options.source,
-        workers=options.workers or suitable_workers(config, options.source),
+        workers=workers,
         duration_s=options.duration,
         max_frames=options.max_frames,
         log_level="INFO" if options.verbose else "WARNING",
@@ -193,10 +194,12 @@ def keeps_time(config: Config, kinds: Set[SourceKind]) -> bool:
     return paced or bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
 
 
-def check_patience(config: Config) -> None:
-    """Raise UserError when a capture process would be taken for dead before it says that its source is lost."""
+def check_patience(config: Config, sources: Sequence[str]) -> None:
+    """Raise UserError when a capture process would be taken for dead before it says that its address is lost."""
     capture, silent_s = config.sections.get("capture"), config.engine.silent_s
-    if isinstance(capture, CaptureSettings) and capture.timeout_s >= silent_s:
+    if not isinstance(capture, CaptureSettings) or not any("://" in source for source in sources):
+        return
+    if capture.timeout_s >= silent_s:
         raise UserError(
             f"capture.timeout_s = {capture.timeout_s:g} is too long for engine.silent_s = {silent_s:g}: the capture "
             "process would be started again before its source counts as lost; raise engine.silent_s above it"

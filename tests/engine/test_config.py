@@ -73,7 +73,13 @@ def test_a_wrong_setting_names_place_value_and_what_is_allowed(
         (
             '[[worker]]\nname = "a"\nstages = ["bench_parts:Write"]\nreplicas = 2\n'
             '[[worker]]\nname = "b"\nstages = ["bench_parts:Read"]\n',
-            ["'a'", "replicas", "bench_parts:Write", "of its own"],
+            ["'a'", "replicas", "bench_parts:Write", "last worker"],
+        ),
+        (
+            '[[worker]]\nname = "a"\nstages = ["bench_parts:Read"]\nreplicas = 2\n'
+            '[[worker]]\nname = "b"\nstages = ["bench_parts:Write"]\n'
+            '[[worker]]\nname = "c"\nstages = ["bench_parts:Middle"]\n',
+            ["'b'", "replicas", "bench_parts:Write", "last worker"],
         ),
         ('[[worker]]\nname = "../a"\nstages = ["bench_parts:Read"]\n', ["name"]),
     ],

@@ -12,6 +12,7 @@ from engine.client import DEFAULT_URL
 from engine.config import load_config
 from stages.app import (
     SourceKind,
+    check_patience,
     decide,
     default_config,
     flags_of,
@@ -39,6 +40,8 @@ def test_the_default_configuration_is_found() -> None:
         ("rtsp://host/door", SourceKind.NETWORK),
         ("http://host/lesson.mp4?key=1", SourceKind.FILE),
         ("http://host/video.mjpg", SourceKind.NETWORK),
+        ("rtsp://host/live.mp4", SourceKind.NETWORK),
+        ("rtsp://admin:pa[ss@host/stream", SourceKind.NETWORK),
         ("demo", SourceKind.DEMO),
         ("lesson 3.mp4", SourceKind.FILE),
         ("2024.mp4", SourceKind.FILE),
@@ -92,8 +95,9 @@ def test_one_live_stream_is_answered_by_one_process_and_shown_by_another(tmp_pat
 
 
 def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--source", "demo", "--dry-run", "--set", "capture.timeout_s=20"]) == 2
+    assert main(["--source", "rtsp://127.0.0.1:9/door", "--dry-run", "--set", "capture.timeout_s=20"]) == 2
     assert "raise engine.silent_s" in capsys.readouterr().err
+    check_patience(load_config(default_config(), overrides=["engine.silent_s=4"]), ["0", "clip.mp4"])
 
 
 def test_what_was_chosen_is_never_overruled() -> None:

@@ -196,7 +196,7 @@ def test_weights_that_have_met_nobody_here_leave_the_test_as_it_is(run_folder: P
     assert told_groups(GROUPED, best, strangers) == GROUPED
     assert told_groups(GROUPED, "geopose", strangers) == GROUPED
     assert "may have met 1 of 2, such as s1p0003" in told_groups(GROUPED, "geopose", np.array(["zoe", "s1p0003"]))
-    assert "do not say" in told_groups(GROUPED, "models/none", strangers)
+    assert "do not say" in told_groups(GROUPED, "nowhere/none", strangers)
     assert told_groups(UNGROUPED, best, np.array(PEOPLE)) == UNGROUPED
 
 

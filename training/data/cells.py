@@ -106,10 +106,10 @@ def picture_sizes(columns: dict[str, list[str]], where: list[str]) -> np.ndarray
 
 def class_labels(columns: dict[str, list[str]], names: Sequence[str] | None, where: list[str]) -> list[str]:
     """Names of the classes, empty where none is given; raises UserError for a number that the class file lacks, or that
-    is another class there than the name beside it."""
+    stands for two names."""
     written = columns.get("label_name", [""] * len(where))
     labels = [name or label for name, label in zip(written, columns["label"], strict=True)]
-    _refuse_contradictions(columns["label"], written, names or (), where)
+    _refuse_contradictions(columns["label"], written, where)
     if any(label.isdecimal() for label in labels):
         names = names or load_classes().names
     for i, label in enumerate(labels):
@@ -120,15 +120,17 @@ def class_labels(columns: dict[str, list[str]], names: Sequence[str] | None, whe
     return labels
 
 
-def _refuse_contradictions(
-    numbers: Sequence[str], written: Sequence[str], names: Sequence[str], where: Sequence[str]
-) -> None:
+def _refuse_contradictions(numbers: Sequence[str], written: Sequence[str], where: Sequence[str]) -> None:
+    """Which class file the numbers are of is not known; a number of two names, or the reverse, is a mistake in any."""
+    known: dict[str, tuple[str, str, str]] = {}
     for number, name, row in zip(numbers, written, where, strict=True):
-        if name in names and number.isdecimal() and int(number) < len(names) and names[int(number)] != name:
-            raise UserError(
-                f"{row}: label {number} is {names[int(number)]}, and label_name is {name}; correct one of them, or "
-                "give the class file that they were written with (--classes)"
-            )
+        if not (name and number.isdecimal()):
+            continue
+        for key in (f"number {number}", f"name {name}"):
+            other_number, other_name, other_row = known.setdefault(key, (number, name, row))
+            if (other_number, other_name) != (number, name):
+                raise UserError(f"{row}: label {number} is {name}, and in {other_row} label {other_number} is "
+                                f"{other_name}; correct one of them")  # fmt: skip
 
 
 def _is_number(text: str) -> bool:

@@ -76,7 +76,8 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:
     labels, groups, views, hands, true_hands, splits = zip(*texts, strict=True)
     return make_table(
         _folder(path, files[0]), files, labels, sizes, np.array(keypoints), where,
-        groups=groups, views=views, hands=hands, true_hands=true_hands, splits=splits,
+        guessed=[not _attributes(a).get("group") for _, a in rows], groups=groups, views=views, hands=hands,
+        true_hands=true_hands, splits=splits,
     )  # fmt: skip
 
 
@@ -149,11 +150,15 @@ def _keypoints(annotation: dict[str, Any], category: dict[str, Any], where: str)
     return placed
 
 
+def _attributes(annotation: dict[str, Any]) -> dict[str, str]:
+    return {str(k): str(v) for k, v in (annotation.get("attributes") or {}).items()}
+
+
 def _texts(
     annotation: dict[str, Any], category: dict[str, Any], file: str, classes: list[str]
 ) -> tuple[str, str, str, str, str, str]:
     """Class, group, view, hand, true hand and split: from the attributes, else from the category and the path."""
-    attributes = {str(k): str(v) for k, v in (annotation.get("attributes") or {}).items()}
+    attributes = _attributes(annotation)
     named, group = class_and_group(file, classes)
     own = as_class_name(str(category.get("name", "")))
     label = as_class_name(attributes.get("pose", "")) or (own if own in classes else named)

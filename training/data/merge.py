@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from stages.skeleton import NODE_COUNT
-from training.data.pictures import class_and_group, without_upload_prefix
+from training.data.pictures import without_upload_prefix
 from training.data.table import Table
 from training.data.ultralytics import VISIBILITY, flags_of
 
@@ -21,7 +21,7 @@ _STILL_PX = 0.5
 
 def merged(tables: Sequence[Table]) -> Table:
     """One row a picture, in the order of the last table, then what only earlier ones hold; what the first table knows
-    overrules the later ones.
+    overrules the later ones, but for how sure a point is that nobody moved.
 
     A table knows a keypoint when it has it in any row: so a body's and a stick's data set complete each other, and a
     stick that was deleted in a corrected table is not put back by the old one. Rows without a picture are all kept.
@@ -127,8 +127,7 @@ def _first_known(joined: Table, rows: list[list[int]], known: np.ndarray) -> Tab
 def _first_named(joined: Table, rows: list[list[int]]) -> np.ndarray:
     """str (rows,): the first person who is said for a picture, before one who is only guessed from its name: an export
     leaves out folders."""
-    groups, classes = joined.groups.tolist(), np.unique(joined.labels).tolist()
-    guesses = [class_and_group(name, classes)[1] for name in joined.pictures.tolist()]
-    said = [[groups[i] for i in own if groups[i] and groups[i] != guesses[i]] for own in rows]
+    groups = joined.groups.tolist()
+    said = [[groups[i] for i in own if groups[i] and not joined.guessed[i]] for own in rows]
     guessed = [[groups[i] for i in reversed(own) if groups[i]] for own in rows]
     return np.array([([*first, *second] or [""])[0] for first, second in zip(said, guessed, strict=True)], dtype=str)

@@ -60,6 +60,8 @@ class Table:
     """str (N,): names of the classes."""
     groups: np.ndarray
     """str (N,): the person or recording; none may be on two sides of a split."""
+    guessed: np.ndarray
+    """bool (N,): that is only guessed, from the picture's name."""
     views: np.ndarray
     hands: np.ndarray
     """str (N,): the hand that seems to hold the stick: left, right or empty."""
@@ -166,6 +168,7 @@ def make_table(
     keypoints: np.ndarray,
     rows: Sequence[str],
     landmarks: np.ndarray | None = None,
+    guessed: Sequence[bool] | None = None,
     **texts: Sequence[str],
 ) -> Table:
     """A table of parts as Table describes them; of `groups, views, hands, true_hands, splits` any may be left out."""
@@ -176,6 +179,7 @@ def make_table(
     table = Table(
         folder=folder, pictures=np.array(pictures, dtype=str).reshape(count),
         labels=np.array(labels, dtype=str).reshape(count), groups=given.get("groups", empty),
+        guessed=np.zeros(count, bool) if guessed is None else np.array(guessed, bool).reshape(count),
         views=given.get("views", empty), hands=hands, true_hands=given.get("true_hands", hands),
         splits=given.get("splits", empty), sizes=np.asarray(sizes, np.int32).reshape(count, 2),
         keypoints=_cleaned(keypoints, COCO19.count),

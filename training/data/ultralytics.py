@@ -65,7 +65,7 @@ def read_ultralytics(path: Path, names: Sequence[str] | None = None) -> Table:
     relative = [Path(os.path.relpath(p, data.root)).as_posix() for p in pictures]
     return make_table(
         data.root, relative, labels, np.array(sizes), np.array(keypoints), [f"picture {name}" for name in relative],
-        groups=groups, splits=list(pictures.values()),
+        groups=groups, guessed=[True] * len(pictures), splits=list(pictures.values()),
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ _RENDER = re.compile(rf"images/({RENDERED_PERSON})_\d{{2,}}\.jpg$")
 _CONFIDENCE = "Confidence is softmax(logits / temperature); temperature and threshold come from validation people: "
 _CERTAIN = "nine of ten accepted answers are right with 95 % certainty, as if pictures of one person were independent."
 _UNCERTAIN = (
-    "no threshold made nine of ten accepted answers right with 95 % certainty, so the surest was taken; mistrust it."
+    "it could not be shown, from the surest down, that nine of ten accepted answers are right with 95 % certainty, "
+    "so the surest threshold was taken; mistrust it."
 )
 _HAND = "top1 knows the weapon hand, as votes over a video do."
 _TRANSFER = (

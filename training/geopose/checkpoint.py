@@ -28,8 +28,10 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise UserError(f"weights {file} do not exist; train them with `arnis-train fit`")
     try:
         state: dict[str, Any] = torch.load(file, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        raise UserError(f"weights {file} cannot be read; give the best.pt of a run of `arnis-train fit`") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError):
+        state = {}
+    if not isinstance(state, dict) or not state:
+        raise UserError(f"weights {file} cannot be read; give the best.pt of a run of `arnis-train fit`")
     if "weights" not in state:
         raise UserError(f"weights {file} come from an older version of this program; train them anew")
     return state

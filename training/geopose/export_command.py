@@ -24,6 +24,7 @@ from training.geopose.checkpoint import report_facts
 from training.geopose.data import PoseTable, load_table, read_source
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
 from training.geopose.fit import load_trained
+from training.geopose.folds import GROUPED
 from training.geopose.judge import calibrate, figures_of, judge
 from training.geopose.parts import (
     Parts,
@@ -33,7 +34,7 @@ from training.geopose.parts import (
     keypoint_figures_of,
     load_parts,
 )
-from training.geopose.people import refuse_met
+from training.geopose.people import refuse_met, told_groups
 from training.geopose.quantise import (
     CALIBRATION_SAMPLES,
     LOGIT_BOUND,
@@ -91,7 +92,9 @@ def run(args: argparse.Namespace) -> int:
         log.info("real keypoints: %s", measure.told(real))
     rows = read_source(args.seen, classes.names)[0]
     data = args.data_text or data_text(rows, trained.get("mixture", {}))
-    groups = trained.get("groups", parts.groups)
+    groups = told_groups(parts.groups, str(best), parts.test.people)
+    if groups == GROUPED:
+        groups = trained.get("groups", groups)  # `fit` knows of the weights that it began with
     notes = args.notes or notes_text(rows, args.seen, groups, bool(args.transfer), certain)
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
                    data=data, has_pictures=model.hand is not None)  # fmt: skip

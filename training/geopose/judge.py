@@ -23,8 +23,9 @@ def calibrate(model: nn.Module, validation: PoseTable) -> tuple[float, measure.T
     threshold = measure.fit_threshold(class_probabilities(logits, temperature), labels)
     log.info("temperature %.3f, threshold %.2f", temperature, threshold.value)
     if not threshold.certain:
-        log.warning("no threshold makes nine of ten accepted answers right with 95 %% certainty on %d validation "
-                    "pictures: the surest was taken; picture more people", len(labels))  # fmt: skip
+        log.warning("%d validation pictures are too few, or too often mistaken, to show with 95 %% certainty that nine "
+                    "of ten accepted answers are right: the surest threshold was taken; picture more people",
+                    len(labels))  # fmt: skip
     return temperature, threshold
 
 

@@ -1,6 +1,7 @@
 """Whom a network has met in training, as its checkpoint says: figures on these people flatter.
 
-A checkpoint is handed on with a model, so it holds no names but their hashes.
+A checkpoint is handed on with a model, so it holds no names but their hashes: nobody reads them by chance, though who
+tries first names finds them.
 """
 
 from __future__ import annotations
@@ -68,12 +69,12 @@ def told_groups(groups: str, weights: str, tested: np.ndarray) -> str:
     names = hashed(tested)
     if groups == UNGROUPED or not names:
         return groups
-    file = model_folder(weights) / WEIGHTS_FILE if model_folder(weights).is_dir() else Path(weights)
+    file = (model_folder(weights) / WEIGHTS_FILE if model_folder(weights).is_dir() else Path(weights)).resolve()
     state: Mapping[str, Any] = read_checkpoint(file) if file.is_file() else {}
     if "trained_on" in state:
         marks = {mark for part in _LISTS for mark in state[part]}
         met, said = [name for name, mark in names.items() if mark in marks], "have met"
-    elif models_folder() in file.parents:
+    elif models_folder().resolve() in file.parents:
         met, said = [name for name in names if re.fullmatch(RENDERED_PERSON, name)], "may have met"
     else:
         met, said = list(names), "do not say whether they have met"

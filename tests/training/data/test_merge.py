@@ -106,6 +106,17 @@ def test_a_person_whose_folder_the_export_left_out_stays_who_it_is(table: Path) 
     assert merged(table, corrected).groups.tolist() == ["anna", "ben"]
 
 
+def test_a_person_who_was_corrected_is_who_the_correction_says(table: Path) -> None:
+    """Also where the picture's name says the same, which alone overrules nobody."""
+    few = read_any(table).select(slice(0, 1))
+    names = np.array(["photos/crown_thrust/anna/front_01.jpg"])
+    write_table(replace(few, pictures=names, groups=np.array(["ana"])), table, NAMES)
+    assert merged(table, export(table, attributes=False)).groups.tolist() == ["ana"]
+    corrected = export(table)
+    corrected.write_text(corrected.read_text().replace('"group": "ana"', '"group": "anna"'))
+    assert merged(table, corrected).groups.tolist() == ["anna"]
+
+
 def test_some_new_pictures_are_added_at_the_end(table: Path, caplog: pytest.LogCaptureFixture) -> None:
     corrected = export(table, lambda name: "photos/neutral/cora_01.jpg" if name == LAST else name)
     with caplog.at_level("INFO"):

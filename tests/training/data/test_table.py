@@ -161,11 +161,16 @@ def test_a_cell_that_makes_no_sense_is_named(change: dict[str, str], message: st
 
 
 def test_a_number_and_a_name_of_two_classes_contradict_each_other(tmp_path: Path) -> None:
-    names = load_classes().names
-    file = write(tmp_path / "t.csv", keypoints(3), {"label": "3"}, label_name=names[0])
-    with pytest.raises(UserError, match=r"t.csv row 3: label 3 is left_eye_thrust, and label_name is crown_thrust"):
-        read_table(file, names)
-    own = read_table(write(tmp_path / "own.csv", keypoints(3), {"label": "3"}, label_name="my_own_pose"), names)
+    file = write(tmp_path / "t.csv", keypoints(3), {"label": "3"}, label="0", label_name="crown_thrust")
+    with pytest.raises(UserError, match=r"row 3: label 3 is crown_thrust, and in t.csv row 2 label 0 is crown_thrust"):
+        read_table(file)
+    file = write(tmp_path / "t.csv", keypoints(3), {"label_name": "my_pose"}, label="0", label_name="crown_thrust")
+    with pytest.raises(UserError, match=r"row 3: label 0 is my_pose, and in t.csv row 2 label 0 is crown_thrust"):
+        read_table(file)
+
+
+def test_numbers_of_another_class_file_count_for_nothing_beside_names(tmp_path: Path) -> None:
+    own = read_table(write(tmp_path / "own.csv", keypoints(3), label="3", label_name="my_own_pose"), NAMES)
     assert own.labels.tolist() == ["my_own_pose"] * 3
 
 
