@@ -89,6 +89,33 @@ def test_held_back_ended_and_empty_packets_pass_unchanged(classify: Classify) ->
     assert ended.status == "dropped"
 
 
+def model_with(tmp_path: Path, **changes: float) -> str:
+    """The shipped model with other numbers in its card."""
+    folder = tmp_path / "-".join(changes)
+    shutil.copytree(models_folder() / "geopose", folder)
+    lines = (folder / "card.toml").read_text().split("\n")
+    lines = [next((f"{k} = {v}" for k, v in changes.items() if line.startswith(f"{k} = ")), line) for line in lines]
+    (folder / "card.toml").write_text("\n".join(lines))
+    return str(folder)
+
+
+def test_temperature_and_threshold_of_the_card_count(tmp_path: Path, classify: Classify) -> None:
+    usual = classify.process(packet_of(graph_of(LEFT_KNEE_BLOCK))).pose
+    doubting = stage(model=model_with(tmp_path, temperature=9.0)).process(packet_of(graph_of(LEFT_KNEE_BLOCK))).pose
+    strict = stage(model=model_with(tmp_path, threshold=1.0)).process(packet_of(graph_of(LEFT_KNEE_BLOCK))).pose
+    assert usual is not None and doubting is not None and strict is not None
+    assert doubting.confidence < usual.confidence - 0.1
+    assert (usual.accepted, strict.accepted) == (True, False) and strict.confidence == usual.confidence
+
+
+def test_the_picture_of_the_hand_counts(classify: Classify) -> None:
+    crop = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+    graphs = graph_of(LEFT_KNEE_BLOCK), graph_of(LEFT_KNEE_BLOCK, crop=crop)
+    without, seen = classify.process_batch([packet_of(graph) for graph in graphs])
+    assert without.pose is not None and seen.pose is not None
+    assert without.pose.confidence != pytest.approx(seen.pose.confidence, abs=1e-3)
+
+
 def test_an_own_threshold_replaces_the_card_s() -> None:
     sure = stage(threshold=1.0).process(packet_of(graph_of(LEFT_KNEE_BLOCK)))
     easy = stage(threshold=0.01).process(packet_of(graph_of(LEFT_KNEE_BLOCK)))

@@ -14,7 +14,16 @@ from engine.frames import OwnedFrames
 from engine.stage import Context
 from stages.correct import Correct, CorrectSettings, clamp_to_forearm, refine_stick, wrap_deg
 from stages.packets import ArnisPacket, GateDecision, Person, Stick
-from stages.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_ELBOW, RIGHT_HIP, RIGHT_SHOULDER, RIGHT_WRIST
+from stages.skeleton import (
+    LEFT_ELBOW,
+    LEFT_HIP,
+    LEFT_SHOULDER,
+    LEFT_WRIST,
+    RIGHT_ELBOW,
+    RIGHT_HIP,
+    RIGHT_SHOULDER,
+    RIGHT_WRIST,
+)
 
 CLIPS = Path(__file__).parent.parent / "clips"
 TORSO_PX = 150.0
@@ -236,6 +245,21 @@ def test_the_forearm_method_uses_the_arm_that_holds_the_stick(sticks: list[Drawn
     found = corrected(sticks[0], method="forearm")
     assert found.method == "forearm"
     assert np.hypot(found.tip[0] - found.grip[0], found.tip[1] - found.grip[1]) == pytest.approx(1.35 * 50.0, rel=1e-3)
+
+
+def test_the_forearm_method_uses_a_left_handers_left_arm() -> None:
+    keypoints = np.zeros((17, 3), np.float32)
+    keypoints[[LEFT_ELBOW, LEFT_WRIST]] = (0, 0, 0.9), (0, 100, 0.9)
+    keypoints[[RIGHT_ELBOW, RIGHT_WRIST]] = (200, 0, 0.9), (200, 20, 0.9)
+    who = Person(track=1, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints)
+    lengths = []
+    for hand, grip_x in (("left", 0.0), ("right", 200.0)):
+        held = Stick(hand=hand, grip=(grip_x, 100.0, 0.9), tip=(grip_x, 150.0, 0.9))  # type: ignore[arg-type]
+        packet = ArnisPacket(stream="0", sequence=0, pts=0.0, captured_at_ns=0, person=who, stick=held)
+        found = Correct(CorrectSettings(method="forearm")).process(packet).stick
+        assert found is not None
+        lengths.append(found.tip[1] - found.grip[1])
+    assert lengths == pytest.approx([135.0, 27.0])
 
 
 def test_a_missing_tip_stays_missing(sticks: list[Drawn]) -> None:

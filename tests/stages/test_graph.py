@@ -136,9 +136,12 @@ def test_without_a_grip_the_crop_goes_beyond_the_wrist_and_without_a_hand_there_
 
 
 class OnePicture:
+    def __init__(self, picture: np.ndarray | None = None) -> None:
+        self._picture = np.full((480, 640, 3), 90, np.uint8) if picture is None else picture
+
     @contextmanager
     def read(self, ref: FrameRef) -> Iterator[np.ndarray]:
-        yield np.full((480, 640, 3), 90, np.uint8)
+        yield self._picture
 
 
 def packet_with(gate: GateDecision | None = None) -> ArnisPacket:
@@ -149,10 +152,25 @@ def packet_with(gate: GateDecision | None = None) -> ArnisPacket:
                        person=body, stick=stick, gate=gate)  # fmt: skip
 
 
-def stage(**settings: bool) -> Graph:
+def stage(picture: np.ndarray | None = None, **settings: bool) -> Graph:
     graph = Graph(GraphSettings(**settings))
-    graph.open(Context(worker="w", streams=["0"], frames=OnePicture(), request_stop=lambda: None, health=dict))
+    graph.open(Context(worker="w", streams=["0"], frames=OnePicture(picture), request_stop=lambda: None, health=dict))
     return graph
+
+
+def test_the_stage_sees_a_left_hander_as_the_right_hander_in_a_mirror() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    packet = packet_with()
+    mirrored = mirror_keypoints(person())
+    mirrored[:, 0] += 640
+    grip, tip = (tuple(mirrored[node].tolist()) for node in (GRIP, TIP))
+    other = packet_with()
+    other.person = Person(track=1, box=(0, 0, 1, 1), score=0.9, keypoints=mirrored[:BODY_COUNT])
+    other.stick = Stick(hand="left", grip=grip, tip=tip)
+    right, left = stage(picture).process(packet).graph, stage(picture[:, ::-1]).process(other).graph
+    assert right is not None and left is not None and right.crop is not None and left.crop is not None
+    assert left.nodes == pytest.approx(right.nodes, abs=1e-4) and left.edges == pytest.approx(right.edges, abs=1e-4)
+    assert np.abs(right.crop.astype(int) - left.crop.astype(int)).mean() < 2
 
 
 def test_the_stage_adds_graph_and_crop() -> None:

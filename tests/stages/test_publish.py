@@ -171,13 +171,24 @@ def test_a_late_subscriber_gets_hello_and_health_at_once(publish: Publish, url: 
         greetings = dict([subscriber.receive(serve=idle(publish)), subscriber.receive(serve=idle(publish))])
         hello, health = json.loads(greetings["hello"]), json.loads(greetings["health"])
         assert [entry["name"] for entry in hello["classes"]] == list(load_classes().names)
-        assert len(hello["keypoints"]) == 19
+        assert len(hello["keypoints"]) == 19 and hello["streams"] == ["0"] and hello["frames"].startswith("tcp:")
+        assert [17, 18] in hello["edges"] and [5, 7] in hello["edges"]  # grip to tip, left shoulder to elbow
         assert (hello["schema"], hello["sequence"], health["fps_out"]) == (1, attempt, 30.0)
         if attempt:
             subscriber.close()
         else:
             first = subscriber
     first.close()
+
+
+def test_health_comes_once_a_second(publish: Publish, url: str) -> None:
+    subscriber = Subscriber(url, "health\0")
+    times = []
+    for _ in range(3):  # the first at once, because somebody new is there
+        subscriber.receive(serve=idle(publish))
+        times.append(time.monotonic())
+    assert times[2] - times[1] > 0.5
+    subscriber.close()
 
 
 def test_cues_are_sent_when_they_change(publish: Publish, url: str) -> None:

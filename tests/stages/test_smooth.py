@@ -164,6 +164,24 @@ def test_the_stage_smooths_one_person_and_keeps_confidence() -> None:
     assert result.keypoints[:, 2] == pytest.approx(np.full(17, 0.9))
 
 
+def test_a_point_that_was_hardly_seen_moves_less() -> None:
+    moved = []
+    for confidence in (0.9, 0.2):
+        rig, where = Rig(), person(10.0)
+        where.keypoints[RIGHT_ELBOW, 2] = confidence
+        rig.elbow(person(0.0))
+        moved.append(rig.elbow(where))
+    assert moved[0] == pytest.approx(5.0) and 0.0 < moved[1] < 3.0
+
+
+def test_a_frame_that_was_not_looked_at_is_left_alone() -> None:
+    rig, who = Rig(), person(10.0)
+    rig.elbow(person(0.0))
+    packet = ArnisPacket(stream="0", sequence=9, pts=0.1, captured_at_ns=1, person=who, gate=GateDecision(detect=False))
+    assert rig.stage.process(packet).person is who and float(who.keypoints[RIGHT_ELBOW, 0]) == 10.0
+    assert rig.elbow(person(0.0), at_s=0.15) == pytest.approx(0.0)
+
+
 def test_another_person_starts_anew() -> None:
     rig = Rig()
     rig.elbow(person(0.0))
