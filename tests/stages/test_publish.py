@@ -172,7 +172,7 @@ def test_a_late_subscriber_gets_hello_and_health_at_once(publish: Publish, url: 
         hello, health = json.loads(greetings["hello"]), json.loads(greetings["health"])
         assert [entry["name"] for entry in hello["classes"]] == list(load_classes().names)
         assert len(hello["keypoints"]) == 19 and hello["streams"] == ["0"] and hello["frames"].startswith("tcp:")
-        assert [17, 18] in hello["edges"] and [5, 7] in hello["edges"]  # grip to tip, left shoulder to elbow
+        assert [17, 18] in hello["edges"] and [7, 5] in hello["edges"]  # grip to tip, left elbow to shoulder
         assert (hello["schema"], hello["sequence"], health["fps_out"]) == (1, attempt, 30.0)
         if attempt:
             subscriber.close()
