@@ -65,6 +65,16 @@ def test_a_camera_is_watched_in_a_mirror_and_published(monkeypatch: pytest.Monke
     assert (sections["publish"].url, sections["record"].when_slow) == (DEFAULT_URL, "drop")
 
 
+@pytest.mark.parametrize(("source", "view"), [("rtsp://host/door", "none"), ("demo", "window")])
+def test_what_is_live_is_published_and_a_demo_is_watched(
+    source: str, view: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.app.has_display", lambda: True)
+    sections = decided(source)
+    assert (sections["publish"].url, sections["record"].when_slow) == (DEFAULT_URL, "drop")
+    assert (sections["overlay"].view, sections["overlay"].mirror) == (view, "off")
+
+
 def test_a_file_is_worked_through_without_window_or_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.app.has_display", lambda: True)
     sections = decided("clip.mp4")

@@ -147,16 +147,23 @@ def performer(hand: str = "right", elbow_x: float = -80.0) -> tuple[Person, Stic
     return person, Stick(hand="left" if hand == "left" else "right", grip=grip, tip=tip)  # type: ignore[arg-type]
 
 
-def judged(stage: Feedback, who: tuple[Person, Stick], label: str = "right_knee_block", **pose: object) -> list[Cue]:
+def judged(
+    stage: Feedback,
+    who: tuple[Person, Stick | None],
+    label: str = "right_knee_block",
+    stream: str = "0",
+    gate: GateDecision | None = None,
+    **pose: object,
+) -> list[Cue]:
     named = Pose(label=label, confidence=0.9, accepted=True, family="", chamber="", probabilities={})
     packet = ArnisPacket(
-        stream="0",
+        stream=stream,
         sequence=0,
         pts=0.0,
         captured_at_ns=1,
         person=who[0],
         stick=who[1],
-        gate=GateDecision(),
+        gate=gate or GateDecision(),
         pose=msgspec.structs.replace(named, **pose),
     )
     return stage.process(packet).feedback
@@ -199,11 +206,21 @@ def test_a_small_fault_is_told_only_to_who_just_had_a_large_one(tmp_path: Path) 
     stage = opened(bands=str(tmp_path / "b.toml"))
     assert not judged(stage, small)
     assert judged(stage, large) and judged(stage, small)
+    assert not judged(stage, small, stream="1")
     other = msgspec.structs.replace(small[0], track=2), small[1]
     assert not judged(stage, other)
     assert judged(stage, large)
     judged(stage, small, label="neutral")
     assert not judged(stage, small)
+
+
+def test_what_was_not_looked_at_is_not_judged_and_a_stick_out_of_sight_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("[right_knee_block.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
+    stage = opened(bands=str(tmp_path / "b.toml"))
+    person, _ = performer()
+    assert [cue.quantity for cue in judged(stage, (person, None))] == ["right_elbow_deg"]
+    for gate in (GateDecision(detect=False), GateDecision(classify=False)):
+        assert not judged(stage, (person, None), gate=gate)
 
 
 def test_a_joint_that_was_hardly_seen_gets_no_cue(tmp_path: Path) -> None:
