@@ -57,7 +57,8 @@ class Run(msgspec.Struct, kw_only=True):
     def devices(self) -> dict[str, str]:
         """Networks and what they really ran on."""
         said = [stage for stage in self.stats["stages"].values() if isinstance(stage, dict)]
-        devices = {key: value for stage in said for key, value in stage.items() if key in ("body", "stick", "fused")}
+        networks = ("body", "closer", "stick", "fused")
+        devices = {key: value for stage in said for key, value in stage.items() if key in networks}
         return devices | {stage["model"]: stage["runtime"] for stage in said if "runtime" in stage}
 
 

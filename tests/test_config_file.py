@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.config import EngineSettings
+
 CONFIG = Path(__file__).parent.parent / "config.toml"
 
 
@@ -28,6 +30,12 @@ def sections() -> dict[str, type[msgspec.Struct]]:
 def test_a_section_mirrors_the_defaults_in_the_code(name: str) -> None:
     written = tomllib.loads(CONFIG.read_text()).get(name, {})
     assert written == msgspec.to_builtins(sections()[name]())
+
+
+def test_the_engines_section_mirrors_its_defaults_too() -> None:
+    written = tomllib.loads(CONFIG.read_text())["engine"]
+    named = {name: written[name] for name in ("packet", "source")}  # what the engine itself knows nothing of
+    assert written == msgspec.to_builtins(EngineSettings()) | named
 
 
 def test_every_setting_says_what_it_means() -> None:

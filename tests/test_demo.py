@@ -10,15 +10,18 @@ from benchmarks.demo import load_holds, named_share, run_demo
 
 Run = tuple[dict[str, Any], list[dict[str, Any]]]
 
+SAME_NETWORKS = ("--fast", "--set", "detect.backend=onnxruntime", "--set", "classify.backend=onnxruntime")
+"""The faster runtime is found anew while the machine is busy, and the two differ in the last digits."""
+
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_demo(["--fast"], tmp_path_factory.mktemp("processes"))
+    return run_demo([*SAME_NETWORKS], tmp_path_factory.mktemp("processes"))
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_demo(["--fast", "--workers", "1"], tmp_path_factory.mktemp("one"))
+    return run_demo([*SAME_NETWORKS, "--workers", "1"], tmp_path_factory.mktemp("one"))
 
 
 def test_at_least_ten_of_the_twelve_poses_are_named_most_of_their_hold(processes: Run) -> None:
@@ -30,7 +33,7 @@ def test_every_frame_gets_one_result_and_none_is_dropped(processes: Run) -> None
     stats, results = processes
     frames = [result for result in results if result["status"] != "end"]
     assert [result["sequence"] for result in frames] == list(range(stats["frames_in"]))
-    assert not stats["dropped"]
+    assert not stats["dropped"] and results[-1]["status"] == "end"
 
 
 def test_one_process_names_the_same_poses(processes: Run, one_process: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,11 @@ from benchmarks.devices import try_devices
 from benchmarks.figures import Part
 from benchmarks.latency import flip_times
 from benchmarks.machine import Machine
+from benchmarks.overload import memory_growth_mb
+from benchmarks.program import WARM_UP_FRAMES, median_latency_ms, program_row, slowest_share
 from benchmarks.report import as_markdown, make_report, table
+from benchmarks.running import Run
+from benchmarks.tree import Memory
 from benchmarks.tune import Candidate, Score, groupings
 from engine.config import load_config
 from engine.errors import UserError
@@ -24,6 +29,29 @@ def make_machine(load: float) -> Machine:
     loads = (load, load, load)
     return Machine(cpu="Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz", cores=2, memory_gb=8.0, system="Linux",
                    versions={}, load_before=loads, load_after=loads)  # fmt: skip
+
+
+def result(sequence: int, reason: str | None, latency_ms: float | None, stream: str = "0") -> dict[str, Any]:
+    status = "dropped" if latency_ms is None else "ok"
+    return {"stream": stream, "sequence": sequence, "status": status, "reason": reason, "latency_ms": latency_ms}
+
+
+def test_latencies_of_skipped_and_detected_frames_and_the_slowest_stream_are_read_from_the_results() -> None:
+    results = [result(n, None, 900.0) for n in range(WARM_UP_FRAMES)]
+    results += [result(20 + n, "still" if n % 2 else None, 4.0 if n % 2 else 40.0) for n in range(6)]
+    results += [result(40, "replaced", None), *(result(n, None, 40.0, "1") for n in range(8))]
+    run = Run(stats={"streams": ["0", "1"], "dropped": {"replaced": 1, "too_old": 2}, "latency_ms": {}, "fps_out": 30.0,
+                     "frames_in": 25}, results=results, cpu_s=0.5)  # fmt: skip
+    assert median_latency_ms(run, skipped=True) == 4.0 and median_latency_ms(run, skipped=False) == 40.0
+    assert slowest_share(run) == pytest.approx(8 / ((WARM_UP_FRAMES + 6 + 8) / 2), abs=0.01)
+    row = program_row("30 fps", run)
+    assert (row["dropped"], row["cpu_ms_per_frame"]) == (3, 20.0)
+
+
+def test_memory_that_grows_is_seen_and_memory_that_is_not_known_is_no_figure() -> None:
+    growing = [(float(second), Memory(pss_mb=100.0 + second, rss_mb=500.0)) for second in range(40)]
+    assert memory_growth_mb(Run(stats={"duration_s": 60.0}, results=[], memory=growing)) == 20.0
+    assert memory_growth_mb(Run(stats={"duration_s": 60.0}, results=[], memory=[])) is None
 
 
 def test_a_device_that_fails_is_listed_with_the_reason() -> None:

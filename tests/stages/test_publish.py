@@ -18,6 +18,7 @@ import pytest
 import zmq
 import zmq.auth
 
+from engine.chain import Chain
 from engine.clock import now_ns
 from engine.errors import UserError
 from engine.stage import Context
@@ -59,8 +60,9 @@ class Subscriber:
         for topic in topics:
             self._socket.subscribe(topic)
 
-    def receive(self, timeout_s: float = 5.0, serve: Any = lambda: None) -> tuple[str, bytes]:
-        """One message; `serve` lets the publishing side work meanwhile. Raises TimeoutError."""
+    def receive(self, timeout_s: float = 5.0, serve: Any = lambda: None, only: str = "") -> tuple[str, bytes]:
+        """One message, `only` of a topic that begins so: health may come at any time. `serve` lets the publishing side
+        work meanwhile. Raises TimeoutError."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
             serve()
@@ -68,7 +70,8 @@ class Subscriber:
                 message = self._socket.recv()
                 assert isinstance(message, bytes)
                 topic, _, payload = message.partition(b"\0")
-                return topic.decode(), payload
+                if topic.decode().startswith(only):
+                    return topic.decode(), payload
         raise TimeoutError("no message")
 
     def close(self) -> None:
@@ -159,9 +162,30 @@ def test_a_result_on_the_socket_is_the_line_of_the_file(tmp_path: Path, publish:
     subscriber = Subscriber(url, "result.0\0", "health\0")
     subscriber.receive(serve=idle(publish))
     publish.process(results.process(packet(7)))
-    topic, payload = subscriber.receive()
+    topic, payload = subscriber.receive(only="result")
     assert topic == "result.0"
     assert payload == (tmp_path / "out.jsonl").read_bytes().rstrip()
+    subscriber.close()
+
+
+def test_dropped_frames_and_the_end_are_written_and_published_too(publish: Publish, url: str, tmp_path: Path) -> None:
+    """As the engine runs them, which keeps packets that have ended from stages that do not ask for them."""
+    file = tmp_path / "out.jsonl"
+    results = Results(ResultsSettings(path=str(file)))
+    results.open(context())
+    subscriber = Subscriber(url, "")
+    subscriber.receive(serve=idle(publish), only="hello")
+    packets = [packet(0), packet(1), packet(2)]
+    packets[1].end("dropped", "replaced")
+    packets[2].end("end")
+    chain = Chain([results, publish], errors_in_a_row=3)
+    for each in packets:
+        chain.run([each])
+    results.close()
+    written = [json.loads(line) for line in file.read_text().splitlines()]
+    published = [json.loads(subscriber.receive(only="result")[1]) for _ in packets]
+    assert [line["status"] for line in published] == ["no_person", "dropped", "end"]
+    assert [line["status"] for line in written] == ["no_person", "dropped", "end"]
     subscriber.close()
 
 
@@ -197,7 +221,7 @@ def test_cues_are_sent_when_they_change(publish: Publish, url: str) -> None:
     subscriber.receive(serve=idle(publish))
     for sequence, cues in enumerate([[cue], [cue], [], [], [cue]]):
         publish.process(packet(sequence, feedback=cues))
-    messages = [json.loads(subscriber.receive()[1]) for _ in range(3)]
+    messages = [json.loads(subscriber.receive(only="feedback")[1]) for _ in range(3)]
     assert [(message["sequence"], message["frame"]) for message in messages] == [(0, 0), (1, 2), (2, 4)]
     assert [len(message["cues"]) for message in messages] == [1, 0, 1]
     subscriber.close()
@@ -210,7 +234,7 @@ def test_the_same_words_for_another_pose_are_sent_again(publish: Publish, url: s
     for sequence, label in enumerate(["crown_thrust", "crown_thrust", "left_eye_thrust"]):
         named = Pose(label=label, confidence=0.9, accepted=True, family="", chamber="", probabilities={})
         publish.process(packet(sequence, pose=named, feedback=[cue]))
-    messages = [json.loads(subscriber.receive()[1]) for _ in range(2)]
+    messages = [json.loads(subscriber.receive(only="feedback")[1]) for _ in range(2)]
     assert [(said["frame"], said["label"]) for said in messages] == [(0, "crown_thrust"), (2, "left_eye_thrust")]
     subscriber.close()
 
