@@ -27,9 +27,9 @@ What is left is the bodies' fault, not the stick's (with the first weights, as i
 that are seen raise 0.707 to 0.711, true bodies to 0.753. Seeing a hold six times, shifted, scaled and mirrored, and
 taking the median gives 0.711.
 
-What each augmentation is worth was measured on the 12 poses of the real keypoints (1,690 photographs' points, labelled by
-hand, no pictures; five folds by person, 40 epochs, `geopose_graph` with mixup; `ablate --effects`, 21 variants): top-1
-0.564. Without any of the detectors' faults, which such points don't have, it gains 0.014 (0.001 to 0.026); without mixup
-0.012 (-0.002 to 0.025); no single one of the others, nor ArcFace or label smoothing, moves it by 0.01, and all their
-intervals hold 0. Points that all are put where the forearm rule says cost 0.053 (0.035 to 0.070).
+What each augmentation is worth was measured on the 12 poses of the real keypoints (1,690 rows, no pictures; five folds
+by person, 40 epochs, `geopose_graph` with mixup; `ablate --effects`, 21 variants): top-1 0.564. Without any of the
+faults that imitate detectors it gains 0.014 (0.001 to 0.026), without mixup 0.012 (-0.002 to 0.025); no single one of
+the others, nor ArcFace or label smoothing, moves it by 0.01, and all their intervals hold 0. The forearm rule in place
+of the sticks that were found costs 0.053 (0.035 to 0.070).
 """
