@@ -57,7 +57,7 @@ def write_dataset(cache: Path, folder: Path, settings: YoloSettings) -> Path:
     from_clips = round(settings.pictures * settings.clip_share) if renders else settings.pictures
     _write_split(clips, folder, "train", "clip", from_clips, settings.seed)
     _write_split(renders, folder, "train", "render", settings.pictures - from_clips, settings.seed)
-    held_out = load_samples(cache, "val") or clips
+    held_out = load_samples(cache, "val") or clips or renders  # ultralytics demands one; nothing is chosen by it
     _write_split(held_out, folder, "val", "render", settings.validation_pictures, settings.seed + 1)
     data = {
         "path": str(folder.resolve()),
