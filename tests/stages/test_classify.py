@@ -89,6 +89,11 @@ def test_held_back_ended_and_empty_packets_pass_unchanged(classify: Classify) ->
     assert ended.status == "dropped"
 
 
+def test_how_many_wait_for_each_other_is_told_to_the_engine() -> None:
+    asked = Classify(ClassifySettings(max_batch=3, max_wait_ms=7.0))
+    assert (asked.max_batch, asked.max_wait_ms) == (3, 7.0)
+
+
 def model_with(tmp_path: Path, **changes: float) -> str:
     """The shipped model with other numbers in its card."""
     folder = tmp_path / "-".join(changes)

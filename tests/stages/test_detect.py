@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from looking import Runner, candidate, frames_of, standing_person, stick_at
@@ -17,6 +18,7 @@ from stages.detect import (
     HandVote,
     StickChoice,
     choose_person,
+    closer_model,
     is_plausible,
     wrist_distances,
 )
@@ -76,6 +78,16 @@ def test_somebody_who_was_away_for_long_is_a_new_track_but_not_after_a_short_whi
     assert tracks == [1, None, 1, None, None, 2]
 
 
+@pytest.mark.parametrize(("lost_s", "track"), [(0.5, 2), (3.0, 1)])
+def test_after_how_long_out_of_sight_somebody_is_new_can_be_set(lost_s: float, track: int) -> None:
+    image, empty = frames_of("sam2_juggle.mp4", every=200)[0], np.full((720, 1280, 3), 128, np.uint8)
+    run = Runner(msgspec.structs.replace(BODY_ONLY, lost_s=lost_s))
+    for pts, picture in ((0.0, image), (0.1, empty), (1.0, empty)):
+        run(picture, pts)
+    person = run(image, 1.1).person
+    assert person is not None and person.track == track
+
+
 def test_streams_are_followed_separately() -> None:
     image, empty = frames_of("sam2_juggle.mp4", every=200)[0], np.full((720, 1280, 3), 128, np.uint8)
     run = Runner(BODY_ONLY)
@@ -99,6 +111,25 @@ def test_small_and_odd_pictures_are_no_obstacle() -> None:
 def test_it_says_what_runs_where() -> None:
     text = Runner(BODY_ONLY).detect.describe()
     assert text["body"].startswith("movenet_lightning: onnxruntime") and "1 thread" in text["body"]
+    other = DetectSettings(body="movenet_thunder", backend="openvino", precision="bf16", threads=2, closer="")
+    run = Runner(other)
+    for text, model in ((run.detect.describe()["body"], "movenet_thunder"), (run.stick.describe()["stick"], "stick_heatmap")):
+        assert text.startswith(f"{model}: openvino") and text.endswith("on CPU, 2 threads, bf16")
+
+
+@pytest.mark.parametrize(
+    ("settings", "closer"),
+    [
+        ({}, "movenet_thunder"),
+        ({"closer": ""}, ""),
+        ({"closer": "movenet_lightning"}, ""),
+        ({"body": "movenet_thunder"}, ""),
+        ({"body": "movenet_thunder", "closer": "movenet_lightning"}, "movenet_lightning"),
+        ({"fused": "somewhere"}, ""),
+    ],
+)
+def test_who_looks_closer_at_holds(settings: dict[str, str], closer: str) -> None:
+    assert closer_model(DetectSettings(**settings)) == closer
 
 
 # --- whom to follow -------------------------------------------------------------------------------------------------
@@ -140,6 +171,28 @@ def test_a_stick_longer_than_any_is_none_and_one_without_a_tip_is_one() -> None:
     assert not is_plausible(stick_at((x, y), (x - 165, y)), body, 100, 0.5, 1.6)
     tipless = StickCandidate(np.array([(x, y, 0.9), MISSING], np.float32), 0.9)
     assert is_plausible(tipless, body, 100, 0.5, 1.6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gap", "length", "is_held"),
+    [
+        ({}, 0.7, 1.5, True),
+        ({"grip_within": 0.6}, 0.7, 1.5, False),
+        ({"longest_stick": 1.4}, 0.7, 1.5, False),
+        ({}, 0.7, 1.7, False),
+        ({"longest_stick": 1.8}, 0.7, 1.7, True),
+        ({}, 0.9, 1.5, False),
+        ({"grip_within": 1.0}, 0.9, 1.5, True),
+    ],
+)
+def test_how_far_a_grip_and_how_long_a_stick_may_be_can_be_set(
+    settings: dict[str, float], gap: float, length: float, is_held: bool
+) -> None:
+    keypoints = standing_person(100)
+    x, y = keypoints[RIGHT_WRIST, :2].tolist()
+    person = Person(track=1, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints)
+    stick = stick_at((x - 100 * gap, y), (x - 100 * gap - 100 * length, y))
+    assert (StickChoice(DetectSettings(**settings)).choose("0", person, [stick]) is not None) == is_held
 
 
 def test_without_wrists_or_grip_nothing_is_believed() -> None:

@@ -187,6 +187,19 @@ def test_at_most_three_cues_are_given() -> None:
     assert not judged(opened(max_cues=0), who)
 
 
+@pytest.mark.parametrize("hand", ["right", "left"])
+def test_how_small_a_fault_is_told_can_be_set(hand: str, tmp_path: Path) -> None:
+    who = performer(hand)
+    canonical = canonical_keypoints(who[0].keypoints, who[1].grip, who[1].tip, who[1].hand)
+    elbow = float(measure(canonical)["right_elbow_deg"])
+    bands = tmp_path / "b.toml"
+    bands.write_text(f"[right_knee_block.any]\nright_elbow_deg = [{elbow + 20}, {elbow + 60}, 50]\n")
+    assert judged(opened(bands=str(bands), min_severity=0.9), who)
+    assert not judged(opened(bands=str(bands), min_severity=1.1), who)
+    large = opened(bands=str(bands), min_severity=1.1)
+    assert judged(large, performer(hand, elbow_x=-100.0)) and judged(large, who), "told until it is mended"
+
+
 def test_neutral_and_rejected_poses_get_no_cue() -> None:
     stage, who = opened(min_severity=0.0), performer()
     assert judged(stage, who)
@@ -228,3 +241,4 @@ def test_a_joint_that_was_hardly_seen_gets_no_cue(tmp_path: Path) -> None:
     person, stick = performer()
     person.keypoints[sk.RIGHT_ELBOW, 2] = 0.3
     assert not judged(opened(bands=str(tmp_path / "b.toml")), (person, stick))
+    assert judged(opened(bands=str(tmp_path / "b.toml"), min_confidence=0.2), (person, stick))

@@ -218,11 +218,62 @@ def test_two_looks_at_almost_the_same_time_throw_nobody_out_of_the_picture(pictu
     assert packet.person.keypoints[5, 0] == pytest.approx(100 + 20 + 2 * 20)
 
 
+@pytest.mark.parametrize(("apart_s", "hand"), [(0.2, "left"), (0.03, "right")])
+def test_nothing_goes_on_after_looks_far_apart_and_no_stick_that_changed_hands(
+    picture: np.ndarray, apart_s: float, hand: str
+) -> None:
+    rig = Rig()
+    for n, (pts, by_px) in enumerate([(0.1, 0.0), (0.1 + apart_s, 20.0), (0.115 + apart_s, 0.0)]):
+        packet = rig.packet(picture)
+        packet.pts, packet.gate = pts, GateDecision(detect=n < 2, classify=n < 2, reason="moving" if n == 2 else None)
+        if n < 2:
+            packet.person, packet.stick = shifted(by_px)
+            packet.stick.hand = hand if n else "left"
+            packet.pose, packet.status = pose(), "ok"
+        packet = rig.stand_in.process(packet)
+    assert packet.stick.tip == pytest.approx((170, 40, 0.8)) and packet.stick.hand == hand
+    assert packet.person.keypoints[5, 0] == pytest.approx(100 + (20 if apart_s > 0.1 else 30))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "DsDsD"),
+        ({"motion_threshold": 200.0}, "Dssss"),
+        ({"hold_frames": 0}, "DDDDD"),
+        ({"hold_s": 0.01}, "DDDDD"),
+    ],
+)
+def test_the_settings_of_the_motion_gate_are_read(
+    picture: np.ndarray, settings: dict[str, float], expected: str
+) -> None:
+    assert looks(Rig(**settings), picture, [0, 0, 20, 20, 40], 1 / 30) == expected
+
+
 def test_streams_do_not_disturb_each_other(picture: np.ndarray) -> None:
     rig = Rig()
     mirrored = np.ascontiguousarray(picture[:, ::-1])
     gates = [rig.motion.process(rig.packet(p, s)).gate for p, s in [(picture, "a"), (mirrored, "b")] * 2]
     assert [g.detect for g in gates] == [True, True, False, False]
+
+
+def test_what_was_seen_in_one_stream_does_not_stand_in_for_another() -> None:
+    rig = Rig()
+    for _ in range(5):
+        rig.seen(rig.packet(stream="a"))
+    other = rig.unsure(rig.packet(stream="b"))
+    assert (other.status, other.pose) == ("unsure", None)
+    assert rig.unsure(rig.packet(stream="a")).status == "held"
+
+
+def test_a_stick_that_was_seen_in_one_stream_is_not_remembered_in_another() -> None:
+    rig = Rig()
+    for _ in range(5):
+        rig.seen(rig.packet(stream="a"))
+    for stream, reason in (("b", "no_stick"), ("a", None)):
+        packet = rig.packet(stream=stream)
+        packet.person = person()
+        assert rig.confidence.process(packet).gate.reason == reason
 
 
 def test_a_gap_in_time_ends_a_hold(picture: np.ndarray) -> None:
@@ -247,6 +298,7 @@ def test_a_held_packet_carries_the_last_result_and_its_age(picture: np.ndarray) 
     rig = Rig()
     results = [rig.seen(rig.motion.process(rig.packet(picture))) for _ in range(4)]
     assert [r.status for r in results] == ["ok", "held", "held", "held"]
+    assert [r.reason for r in results] == [None, "still", "still", "still"]
     assert [r.pose.age_frames for r in results] == [0, 1, 2, 3]
     assert all(r.person is not None and r.stick is not None and r.feedback == [cue()] for r in results)
     assert [r.person.age_frames for r in results] == [0, 1, 2, 3]
@@ -285,6 +337,18 @@ def test_too_little_confidence_stops_the_classifier(body: float, grip: float, ti
     packet.person, packet.stick = person(body), stick(grip, tip)
     gate = rig.confidence.process(packet).gate
     assert gate is not None and gate.classify == (reason is None) and gate.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"), [({}, "body_unsure"), ({"min_body": 0.3}, "grip_unsure"), ({"min_stick": 0.2}, None)]
+)
+def test_how_sure_body_and_stick_must_be_can_be_set(settings: dict[str, float], reason: str | None) -> None:
+    rig = Rig(**{"min_body": 0.3} | settings if settings else {})
+    for _ in range(3):  # a stick counts from its second look on at the latest
+        packet = rig.packet()
+        packet.person, packet.stick = person(0.35), stick(grip=0.25)
+        gate = rig.confidence.process(packet).gate
+    assert gate.reason == reason
 
 
 def test_nobody_without_a_stick_is_classified_unless_the_stick_is_not_needed() -> None:
@@ -363,6 +427,8 @@ def test_an_accepted_result_stands_in_while_the_person_is_lost_and_then_there_is
     results = [rig.nobody(rig.packet()) for _ in range(4)]
     assert [r.status for r in results] == ["held", "held", "no_person", "no_person"]
     assert results[0].person is not None and results[3].person is None
+    assert results[0].stick == stick() and results[0].feedback == [cue()] and results[0].reason == "no_person"
+    assert results[3].stick is None and results[3].feedback == []
 
 
 def test_a_newer_rejected_pose_is_not_covered_by_an_older_accepted_one() -> None:

@@ -156,6 +156,24 @@ def test_every_cue_that_is_given_is_drawn() -> None:
     assert all((fewer != more).any() for fewer, more in pairwise(drawn))
 
 
+def test_from_which_confidence_on_points_are_drawn_can_be_set() -> None:
+    doubtful = packet(feedback=[])
+    doubtful.person.keypoints[:, 2] = 0.4
+    doubtful.stick.grip, doubtful.stick.tip = (224.0, 288.0, 0.4), (120.0, 250.0, 0.4)
+    counts = []
+    CANVAS_DEMAND.ask("test")
+    try:
+        for sure in (0.3, 0.5):
+            stage = Overlay(OverlaySettings(view="none", live_line="none", min_confidence=sure))
+            stage.open(context(grey_picture()))
+            canvas = stage.process(msgspec.structs.replace(doubtful)).canvas
+            counts.append(len(coloured(canvas, (60, 240, 250))))
+            assert (canvas[300:420, 250:400] != 120).any() == (sure == 0.3), "the body"
+    finally:
+        CANVAS_DEMAND.leave("test")
+    assert counts[0] > 100 > counts[1] == 0
+
+
 def test_a_mirrored_view_mirrors_the_picture_and_not_the_text() -> None:
     picture = grey_picture()
     picture[:, :40] = 250
@@ -207,6 +225,27 @@ def test_a_window_without_a_display_is_refused_in_a_sentence(monkeypatch: pytest
         Overlay(OverlaySettings(view="window")).open(context(grey_picture()))
 
 
+@pytest.mark.parametrize("mirror", ["on", "off"])
+def test_the_window_may_be_a_mirror_and_a_recording_never_is(mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("DISPLAY", os.environ.get("DISPLAY", ":99"))
+    pygame = pytest.importorskip("pygame")
+    picture = grey_picture()
+    picture[:, :40] = 250
+    stage = Overlay(OverlaySettings(view="window", mirror=mirror))
+    stage.open(context(picture))
+    CANVAS_DEMAND.ask("recording")
+    try:
+        recorded = stage.process(packet(feedback=[])).canvas
+        shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    finally:
+        CANVAS_DEMAND.leave("recording")
+        stage.close()
+    assert (recorded[300:400, :40] == 250).all()
+    left, right = shown[320:380, :20].mean(), shown[320:380, -20:].mean()
+    assert (left < 130 < 240 < right) if mirror == "on" else (right < 130 < 240 < left)
+
+
 def test_pressing_q_in_the_window_asks_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("DISPLAY", os.environ.get("DISPLAY", ":99"))
@@ -247,6 +286,18 @@ def test_the_live_line_is_rewritten_on_a_terminal_and_sparse_elsewhere(monkeypat
         written[kind] = out.getvalue()
     assert written[Terminal] == "\rneutral 90 %  30.0 FPS\n"
     assert written[io.StringIO] == "neutral 90 %  30.0 FPS\n"
+
+
+@pytest.mark.parametrize("where", ["stdout", "stderr", "none"])
+def test_the_live_line_goes_where_it_is_told(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = Overlay(OverlaySettings(view="none", live_line=where))
+    stage.open(context(grey_picture()))
+    stage.process(packet())
+    stage.close()
+    said = capsys.readouterr()
+    assert ("left eye thrust 91 %" in said.out, "left eye thrust 91 %" in said.err) == (
+        where == "stdout", where == "stderr"
+    )  # fmt: skip
 
 
 def test_the_rate_is_that_of_the_last_two_seconds() -> None:

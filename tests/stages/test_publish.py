@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,24 @@ def test_a_subscriber_that_never_reads_costs_no_time_and_no_memory(publish: Publ
     subscriber.close()
 
 
+@pytest.mark.parametrize("queue", [5, 100])
+def test_how_many_messages_wait_for_a_slow_subscriber_can_be_set(url: str, queue: int) -> None:
+    stage = Publish(PublishSettings(url=url, queue=queue))
+    stage.open(context())
+    subscriber = Subscriber(url, "", rcvhwm=1)
+    subscriber.receive(serve=idle(stage))
+    for sequence in range(200):
+        stage.process(packet(sequence, reason="x" * 400_000))  # large: the system's buffers hold only a few
+    got = 0
+    with suppress(TimeoutError):
+        while True:
+            subscriber.receive(timeout_s=1.0, only="result")
+            got += 1
+    subscriber.close()
+    stage.close()
+    assert queue - 5 <= got <= queue + 40
+
+
 def test_a_taken_port_is_named_with_a_way_out(publish: Publish, url: str) -> None:
     with pytest.raises(UserError, match=rf"port of {url} is in use.*--publish off"):
         Publish(PublishSettings(url=url)).open(context())
@@ -315,6 +334,24 @@ def test_pictures_have_the_next_port_unless_it_is_said() -> None:
     assert frames_url(PublishSettings(url="tcp://127.0.0.1:5570")) == "tcp://127.0.0.1:5571"
     assert frames_url(PublishSettings(url="off")) == ""
     assert frames_url(PublishSettings(url="tcp://127.0.0.1:5570", frames_url="off")) == ""
+
+
+def test_the_pictures_rate_and_quality_can_be_set(url: str) -> None:
+    noise, sizes = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8), []
+    for frames_fps, jpeg_quality in ((4.0, 20), (240.0, 95)):
+        stage = Preview(PublishSettings(frames_url=url, frames_fps=frames_fps, jpeg_quality=jpeg_quality))
+        stage.open(context())
+        subscriber = Subscriber(url, "frame.0\0")
+        times: list[float] = []
+        while len(times) < 3:
+            _, jpeg = subscriber.receive(serve=lambda stage=stage: stage.process(packet(canvas=noise)))
+            times.append(time.monotonic())
+        sizes.append(len(jpeg))
+        assert times[2] - times[1] > 0.7 / frames_fps
+        assert frames_fps < 10 or times[2] - times[0] < 0.4
+        subscriber.close()
+        stage.close()
+    assert sizes[0] < sizes[1] / 2
 
 
 def test_pictures_are_drawn_and_sent_only_while_somebody_wants_them(url: str) -> None:

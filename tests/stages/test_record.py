@@ -117,15 +117,35 @@ def test_the_bare_source_can_be_recorded(tmp_path: Path) -> None:
     assert read_back(tmp_path / "out.mkv")[1][0].mean() == pytest.approx(30, abs=3)
 
 
-def test_a_live_recording_leaves_frames_out_rather_than_wait(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "out.mkv", RecordSettings(preset="medium"), waits=False)
+def test_what_is_left_out_follows_when_slow(tmp_path: Path) -> None:
+    """Of a picture that takes long to encode; `auto` has been decided by who knows the sources."""
     noise = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8)
-    for i in range(40):
-        recorder.put(noise, i / 30)
-    recorder.close()
-    assert recorder.dropped > 0
-    assert recorder.written + recorder.dropped == 40
-    assert len(read_back(tmp_path / "out.mkv")[0]) == recorder.written
+    written = {}
+    for when_slow in ("drop", "wait"):
+        stage = Record(RecordSettings(path=str(tmp_path / f"{when_slow}.mkv"), when_slow=when_slow, preset="medium"))
+        stage.open(context())
+        for i in range(20):
+            stage.process(packet(i / 30, noise))
+        stage.close()
+        (account,) = stage.describe().values()
+        times, _ = read_back(tmp_path / f"{when_slow}.mkv")
+        assert account == f"{len(times)} frames, {20 - len(times)} left out"
+        written[when_slow] = len(times)
+    assert written["drop"] < written["wait"] == 20
+
+
+def test_the_encoders_settings_are_its_own(tmp_path: Path) -> None:
+    rng, sizes = np.random.default_rng(0), {}
+    film = [rng.integers(0, 255, (96, 128, 3), np.uint8) for _ in range(10)]
+    for name, settings in {"usual": {}, "coarse": {"crf": 40}, "slow": {"preset": "medium"}}.items():
+        stage = Record(RecordSettings(path=str(tmp_path / f"{name}.mkv"), when_slow="wait", threads=2, **settings))
+        stage.open(context())
+        for i, shown in enumerate(film):
+            stage.process(packet(i / 30, shown))
+        stage.close()
+        sizes[name] = (tmp_path / f"{name}.mkv").stat().st_size
+    assert sizes["coarse"] < sizes["usual"] / 2
+    assert sizes["slow"] != sizes["usual"]
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_program() -> None:

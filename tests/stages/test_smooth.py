@@ -174,6 +174,28 @@ def test_a_point_that_was_hardly_seen_moves_less() -> None:
     assert moved[0] == pytest.approx(5.0) and 0.0 < moved[1] < 3.0
 
 
+def test_how_sure_a_point_must_be_for_full_weight_can_be_set() -> None:
+    rig = Rig(sure=1.0)
+    rig.elbow(person(0.0))
+    assert rig.elbow(person(10.0)) == pytest.approx(10.0 * 0.5 * 0.9)
+
+
+def test_the_settings_of_each_method_are_read() -> None:
+    path = [0.0, 0.0, 0.0, 10.0]
+    for settings, expected in (
+        ({"method": "window", "alpha": 0.5, "window": 1}, 10.0),
+        ({"method": "window", "alpha": 0.5, "window": 2}, 10.0 / 1.5),
+        ({"method": "one_euro", "min_cutoff_hz": 2.0, "beta": 0.0}, 10.0 * float(low_pass_alpha(2.0, 1 / FPS))),
+    ):
+        rig = Rig(**settings)
+        assert [rig.elbow(person(x)) for x in path][-1] == pytest.approx(expected, rel=1e-3), settings
+    moved = []
+    for beta in (0.0, 50.0):
+        rig = Rig(method="one_euro", beta=beta)
+        moved.append([rig.elbow(person(x)) for x in path][-1])
+    assert moved[0] < moved[1]
+
+
 def test_a_frame_that_was_not_looked_at_is_left_alone() -> None:
     rig, who = Rig(), person(10.0)
     rig.elbow(person(0.0))
@@ -192,6 +214,9 @@ def test_a_gap_in_time_starts_anew() -> None:
     rig = Rig()
     rig.elbow(person(0.0), at_s=0.0)
     assert rig.elbow(person(10.0), at_s=1.5) == 10.0
+    patient = Rig(max_gap_s=2.0)
+    patient.elbow(person(0.0), at_s=0.0)
+    assert patient.elbow(person(10.0), at_s=1.5) == 5.0
 
 
 def test_two_looks_at_a_hold_are_averaged_at_any_frame_rate() -> None:
@@ -235,6 +260,14 @@ def test_swapped_ends_or_another_hand_are_taken_at_once() -> None:
     assert swapped is not None and swapped.tip[:2] == (100.0, 200.0)
     other_hand = rig.step(person(0.0), stick((110.0, 200.0), hand="left")).stick
     assert other_hand is not None and other_hand.tip[:2] == (110.0, 200.0)
+
+
+@pytest.mark.parametrize(("max_tip_jump", "tip_x"), [(0.8, 225.0), (0.3, 250.0)])
+def test_from_which_jump_on_a_tip_is_taken_at_once_can_be_set(max_tip_jump: float, tip_x: float) -> None:
+    rig = Rig(max_tip_jump=max_tip_jump)
+    rig.step(person(200.0), stick((200.0, 100.0)))
+    result = rig.step(person(200.0), stick((250.0, 100.0))).stick
+    assert result is not None and result.tip[0] == pytest.approx(tip_x)
 
 
 def test_off_changes_nothing_but_still_says_what_was_detected() -> None:
