@@ -364,6 +364,33 @@ def test_waiting_times_grow_to_a_limit_and_start_anew() -> None:
     assert delays.next_s() == 0.5
 
 
+def test_the_waits_for_a_lost_stream_can_be_set(
+    serve: Callable[[], _Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    class Noted(RetryDelays):
+        def next_s(self) -> float:
+            waited.append(super().next_s())
+            return 0.001
+
+    monkeypatch.setattr("stages.capture.RetryDelays", Noted)
+    server = serve()
+    capture = Capture(CaptureSettings(timeout_s=3, retry_s=0.2, longest_retry_s=0.5), server.url + "/camera")
+    capture.open()
+    while not isinstance(read_one(capture), SourceLost):
+        pass
+    server.pictures_per_visit = 0
+    thread = threading.Thread(target=lambda: read_one(capture))
+    thread.start()
+    until = time.monotonic() + 10
+    while len(waited) < 4 and time.monotonic() < until:
+        time.sleep(0.01)
+    capture.close()
+    thread.join(10)
+    assert waited[:4] == [0.2, 0.4, 0.5, 0.5]
+
+
 def test_cameras_are_named_by_number_or_device() -> None:
     assert camera_device("0") == 0
     assert camera_device("/dev/video12") == 12

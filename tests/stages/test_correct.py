@@ -231,10 +231,22 @@ def test_the_stage_says_how_it_corrected_and_what_was_detected(sticks: list[Draw
     assert corrected(sticks[0]).detected_tip == pytest.approx(tuple(sticks[0].said_tip))
 
 
-def test_a_stick_that_is_kept_is_not_moved(sticks: list[Drawn]) -> None:
-    kept = corrected(sticks[0], min_evidence=1.0, min_margin=1.0)
-    assert kept.method == "kept"
-    assert kept.tip[:2] == pytest.approx(tuple(sticks[0].said_tip))
+@pytest.mark.parametrize("strict", [{"min_evidence": 1.0}, {"min_margin": 1.0}])
+def test_a_stick_that_is_kept_is_not_moved(sticks: list[Drawn], strict: dict[str, float]) -> None:
+    usual, found = [corrected(s).method for s in sticks], [corrected(s, **strict) for s in sticks]
+    assert usual.count("evidence") - [f.method for f in found].count("evidence") > 20
+    for s, kept in zip(sticks, found, strict=True):
+        assert kept.method == "evidence" or kept.tip[:2] == pytest.approx(tuple(s.said_tip))
+
+
+def test_a_frame_that_was_not_looked_at_is_left_alone(sticks: list[Drawn]) -> None:
+    frames = OwnedFrames()
+    packet = packet_of(sticks[0], frames)
+    packet.gate = GateDecision(detect=False)
+    stage = Correct(CorrectSettings())
+    stage.open(Context(worker="w", streams=["0"], frames=frames, request_stop=lambda: None, health=dict))
+    left = stage.process(packet).stick
+    assert left is not None and (left.method, left.tip[:2]) == ("detected", tuple(sticks[0].said_tip))
 
 
 def test_correction_can_be_off(sticks: list[Drawn]) -> None:
