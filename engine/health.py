@@ -45,8 +45,8 @@ class Health:
     def record(self, restarts: Mapping[str, int], pids: Mapping[str, int]) -> dict[str, Any]:
         """FPS and latency of the last seconds, losses of the whole run, restarts, memory by worker."""
         moment = _Moment(now_ns(), self._meter.counters(), self._meter.durations())
-        before = self._moments[0]
         self._moments.append(moment)
+        before = self._moments[0]
         elapsed = moment.at_ns - before.at_ns
         recent = {name: _since(row, before.durations.get(name)) for name, row in moment.durations.items()}
         return {

@@ -49,65 +49,53 @@ class SharedTable:
         return len(found) > 0
 
 
+class _Column:
+    """One column of a row, as an attribute."""
+
+    def __init__(self, column: int) -> None:
+        self._column = column
+
+    def __get__(self, state: StreamState, owner: type[StreamState]) -> int:
+        return int(state.row[self._column])
+
+    def __set__(self, state: StreamState, value: int) -> None:
+        state.row[self._column] = value
+
+
 class StreamState:
     """How far one stream is; the last worker writes `finished`, capture the rest."""
 
+    next_sequence = _Column(0)
+    """The number that the next packet gets."""
+    frames_read = _Column(1)
+    """Frames that the source has delivered: what a restarted file skips."""
+    _last_pts_ns = _Column(2)
+    finished = _Column(3)
+    """All packets before this number have left the pipeline."""
+    _end_number = _Column(4)
+    last_captured_at_ns = _Column(5)
+    """When the newest frame was captured."""
+
     def __init__(self, row: np.ndarray) -> None:
-        self._row = row
-
-    @property
-    def next_sequence(self) -> int:
-        """The number that the next packet gets."""
-        return int(self._row[0])
-
-    @next_sequence.setter
-    def next_sequence(self, value: int) -> None:
-        self._row[0] = value
-
-    @property
-    def frames_read(self) -> int:
-        """Frames that the source has delivered: what a restarted file skips."""
-        return int(self._row[1])
-
-    @frames_read.setter
-    def frames_read(self, value: int) -> None:
-        self._row[1] = value
+        self.row = row
 
     @property
     def last_pts(self) -> float:
         """Presentation time of the newest frame in seconds."""
-        return int(self._row[2]) / 1e9
+        return self._last_pts_ns / 1e9
 
     @last_pts.setter
     def last_pts(self, value: float) -> None:
-        self._row[2] = round(value * 1e9)
-
-    @property
-    def last_captured_at_ns(self) -> int:
-        """When the newest frame was captured."""
-        return int(self._row[5])
-
-    @last_captured_at_ns.setter
-    def last_captured_at_ns(self, value: int) -> None:
-        self._row[5] = value
-
-    @property
-    def finished(self) -> int:
-        """All packets before this number have left the pipeline."""
-        return int(self._row[3])
-
-    @finished.setter
-    def finished(self, value: int) -> None:
-        self._row[3] = value
+        self._last_pts_ns = round(value * 1e9)
 
     @property
     def end_sequence(self) -> int | None:
         """The number of the packet that says the stream has ended, once that is decided."""
-        return int(self._row[4]) - 1 if self._row[4] else None
+        return self._end_number - 1 if self._end_number else None
 
     @end_sequence.setter
     def end_sequence(self, value: int) -> None:
-        self._row[4] = value + 1
+        self._end_number = value + 1
 
 
 class RunState:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from engine.chain import Chain, WorkerBroken
+from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.packet import Packet
@@ -85,6 +86,37 @@ def test_failures_in_a_row_break_the_worker_even_if_its_other_stages_are_well() 
     chain.run([packet(1)])
     with pytest.raises(WorkerBroken, match="failing failed 3 times in a row: by zero"):
         chain.run([packet(2)])
+
+
+def test_a_packet_that_goes_well_forgives_the_failures_before_it() -> None:
+    class Moody(Plain):
+        def treat(self, packet: Packet) -> Packet | None:
+            if packet.sequence % 3 == 2:
+                return packet
+            raise ZeroDivisionError("by zero")
+
+    chain = Chain([Moody()], errors_in_a_row=3)
+    packets = [packet(sequence) for sequence in range(9)]
+    for each in packets:
+        chain.run([each])
+    assert [each.status for each in packets] == ["dropped", "dropped", "ok"] * 3
+
+
+def test_what_had_ended_keeps_its_own_reason_when_a_stage_fails_on_it() -> None:
+    class Reporting(Failing):
+        sees_ended: ClassVar[bool] = True
+
+    ended = packet()
+    ended.end("source_lost", "camera 0 was pulled out")
+    Chain([Reporting()], errors_in_a_row=3).run([ended])
+    assert (ended.status, ended.reason) == ("source_lost", "camera 0 was pulled out")
+
+
+def test_a_packet_that_has_grown_too_old_is_not_worked_on() -> None:
+    stage, old, fresh = Plain(), packet(0), packet(1)
+    old.expires_at_ns, fresh.expires_at_ns = now_ns() - 1, now_ns() + NS_PER_S
+    Chain([stage], errors_in_a_row=3).run([old, fresh])
+    assert (old.status, old.reason, stage.seen) == ("dropped", "too_old", [1])
 
 
 def test_a_users_mistake_ends_the_run_and_not_the_packet() -> None:

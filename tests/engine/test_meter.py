@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.clock import NS_PER_MS, now_ns
+from engine.clock import NS_PER_MS, NS_PER_S, now_ns
 from engine.health import Health
 from engine.meter import HISTOGRAM_COLUMNS, Meter, add_duration, drops, percentiles
 from engine.packet import Packet, Span
@@ -82,6 +82,30 @@ def test_health_speaks_of_the_recent_past_and_counts_losses_of_the_whole_run() -
     assert record["latency_ms"]["max"] < 1000
     assert record["frames_in"] == 2
     assert record["restarts"] == {"detect": 2}
+
+
+def test_rates_are_those_of_the_last_records_without_the_time_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("engine.health.now_ns", lambda: int(clock[0] * NS_PER_S))
+    meter = Meter(None, stages=1)
+    health = Health(meter)
+    clock[0] = 20.0  # models were loaded
+    health.begin()
+    rates = []
+    for second in range(8):
+        for n in range(30 if second < 4 else 10):
+            late = packet(n)
+            if n % 10 == 9:
+                late.end("dropped", "replaced")
+            meter.count(late)
+        clock[0] += 1.0
+        record = health.record({}, {})
+        rates.append((record["fps_in"], record["fps_out"]))
+    assert rates[0] == rates[3] == (30.0, 27.0)
+    assert rates[7] == (pytest.approx((30 + 4 * 10) / 5), pytest.approx((27 + 4 * 9) / 5))
+    assert record["uptime_s"] == 8.0 and record["dropped"] == {"replaced": 16}
+    whole = health.summary({}, {}, int(30.0 * NS_PER_S))
+    assert (whole["duration_s"], whole["fps_in"], whole["fps_out"]) == (10.0, 16.0, 14.4)
 
 
 def test_more_names_than_rows_share_the_last_row() -> None:

@@ -113,7 +113,8 @@ def test_it_says_what_runs_where() -> None:
     assert text["body"].startswith("movenet_lightning: onnxruntime") and "1 thread" in text["body"]
     other = DetectSettings(body="movenet_thunder", backend="openvino", precision="bf16", threads=2, closer="")
     run = Runner(other)
-    for text, model in ((run.detect.describe()["body"], "movenet_thunder"), (run.stick.describe()["stick"], "stick_heatmap")):
+    said = {**run.detect.describe(), **run.stick.describe()}
+    for text, model in ((said["body"], "movenet_thunder"), (said["stick"], "stick_heatmap")):
         assert text.startswith(f"{model}: openvino") and text.endswith("on CPU, 2 threads, bf16")
 
 

@@ -1,0 +1,155 @@
+"""The entry of a stream: what is read, numbered, handed over, and said to be lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from engine.clock import NS_PER_S, now_ns
+from engine.config import EngineSettings
+from engine.frames import OwnedFrames
+from engine.intake import Intake
+from engine.packet import Packet
+from engine.stage import Captured, SourceInfo, SourceLost
+from engine.state import RunState, StreamState
+
+
+class Film:
+    """A source of so many frames, or of the events of a list; it waits for nobody unless told to."""
+
+    def __init__(self, count: int, *, first: int = 0, live: bool = False, hangs: bool = False) -> None:
+        self.info = SourceInfo(4, 2, 30.0, live=live)
+        self.events: list[SourceLost | int] = list(range(first, count))
+        self._hangs = hangs
+        self._closed = threading.Event()
+
+    def open(self, skip: int = 0) -> SourceInfo:
+        return self.info
+
+    def read(self, allocate: Callable[[int, int], np.ndarray]) -> Captured | SourceLost | None:
+        if not self.events:
+            if self._hangs:
+                self._closed.wait(10)
+            return None
+        event = self.events.pop(0)
+        if isinstance(event, SourceLost):
+            return event
+        allocate(2, 4)[:] = event
+        return Captured(event / 30, now_ns())
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def stream_state() -> StreamState:
+    return RunState(None, ["0"]).stream("0")
+
+
+def opened(
+    film: Film, state: StreamState, max_frames: int | None = None, **settings: float | str
+) -> tuple[Intake, OwnedFrames]:
+    store = OwnedFrames("0")
+    made = Intake(
+        "0", film, film.info, Packet, EngineSettings(**settings), state, lambda size: store, lambda: None, max_frames
+    )
+    made.start()
+    return made, store
+
+
+def all_of(intake: Intake, state: StreamState, until_s: float = 10.0) -> list[Packet]:
+    """What comes out when everything handed over is finished at once."""
+    packets: list[Packet] = []
+    until = time.monotonic() + until_s
+    while not intake.ended and time.monotonic() < until:
+        intake.tick()
+        notices, packet = intake.take()
+        packets += [*notices, packet] if packet is not None else notices
+        state.finished = max([state.finished, *(found.sequence + 1 for found in packets)])
+    intake.close()
+    return packets
+
+
+def told(packets: list[Packet]) -> list[tuple[int, str, str | None]]:
+    return [(found.sequence, found.status, found.reason) for found in packets]
+
+
+def test_every_frame_of_a_file_is_handed_over_and_then_the_end() -> None:
+    state = stream_state()
+    intake, _ = opened(Film(3), state)
+    assert not intake.live
+    assert told(all_of(intake, state)) == [(0, "ok", None), (1, "ok", None), (2, "ok", None), (3, "end", None)]
+    assert state.frames_read == 3
+
+
+@pytest.mark.parametrize(("policy", "live", "expected"), [
+    ("auto", True, True), ("auto", False, False), ("latest", False, True), ("every", True, False),
+])  # fmt: skip
+def test_whether_a_newer_frame_replaces_a_waiting_one_follows_the_policy(
+    policy: str, live: bool, expected: bool
+) -> None:
+    intake, _ = opened(Film(0, live=live), stream_state(), policy=policy)
+    assert intake.live == expected
+    intake.close()
+
+
+def test_only_so_many_frames_are_read_also_over_a_restart() -> None:
+    state = stream_state()
+    first, _ = opened(Film(100), state, max_frames=5)
+    for _ in range(2):
+        while not first.ready():
+            time.sleep(0.001)
+        first.take()
+        state.finished += 1
+        first.tick()
+    first.stop()
+    first.close()
+    read = state.frames_read
+    assert 2 <= read < 5
+    second, _ = opened(Film(100, first=read), state, max_frames=5, write_off_ms=1)
+    packets = all_of(second, state)
+    assert state.frames_read == 5
+    assert [found.status for found in packets].count("ok") == 5 - read and packets[-1].status == "end"
+
+
+def test_a_source_that_is_lost_is_reported_in_its_place() -> None:
+    film, state = Film(1), stream_state()
+    film.events += [SourceLost("camera 0: pulled out"), 1]
+    intake, _ = opened(film, state)
+    found = sorted(told(all_of(intake, state)))
+    assert found == [(0, "ok", None), (1, "source_lost", "camera 0: pulled out"), (2, "ok", None), (3, "end", None)]
+
+
+def test_after_a_stop_nothing_more_is_read_and_what_found_no_room_says_so() -> None:
+    state = stream_state()
+    intake, _ = opened(Film(100), state, in_flight=1)
+    while not intake.ready():
+        time.sleep(0.001)
+    intake.take()
+    while not intake._mailbox.waiting() or state.frames_read < 3:  # one waits, the next is read and finds no room
+        time.sleep(0.001)
+    intake.stop()
+    found = told(all_of(intake, state))
+    assert (1, "ok", None) in found and (2, "dropped", "stopped") in found
+    assert found[-1][1] == "end" and state.frames_read == 3
+
+
+def test_frames_of_a_live_source_grow_too_old_and_those_of_a_file_do_not() -> None:
+    for live in (True, False):
+        state = stream_state()
+        intake, _ = opened(Film(1, live=live), state, max_age_ms=250.0)
+        packet = next(found for found in all_of(intake, state) if found.status == "ok")
+        lifetime = packet.expires_at_ns and packet.expires_at_ns - packet.captured_at_ns
+        assert lifetime == (NS_PER_S // 4 if live else None)
+
+
+def test_a_live_source_that_does_not_answer_is_noticed() -> None:
+    intake, _ = opened(Film(0, live=True, hangs=True), stream_state(), silent_s=0.2)
+    with pytest.raises(TimeoutError, match="source 0 has given nothing"):
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            intake.tick()
+    intake.close()
