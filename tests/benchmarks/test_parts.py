@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import program
+from benchmarks import tune as tune_module
 from benchmarks.app import file_name
 from benchmarks.devices import try_devices
-from benchmarks.figures import Part
+from benchmarks.figures import Part, Session, ratio
 from benchmarks.latency import flip_times
 from benchmarks.machine import Machine
 from benchmarks.overload import memory_growth_mb
-from benchmarks.program import WARM_UP_FRAMES, median_latency_ms, program_row, slowest_share
+from benchmarks.program import STREAMS, STREAMS_S, WARM_UP_FRAMES, median_latency_ms, program_row, slowest_share
 from benchmarks.report import as_markdown, make_report, table
 from benchmarks.running import Run
 from benchmarks.tree import Memory
-from benchmarks.tune import Candidate, Score, groupings
-from engine.config import load_config
+from benchmarks.tune import Candidate, Score, groupings, tune
+from engine.config import Config, load_config
 from engine.errors import UserError
 from stages import devices
 from stages.app import default_config
@@ -83,6 +86,75 @@ def test_a_faster_candidate_that_loses_a_pose_is_not_better() -> None:
     assert not Score(80.0, 10.0, 10).beats(Score(50.0, 10.0, 11), needed=11)
     assert Score(80.0, 10.0, 10).beats(Score(50.0, 10.0, 11), needed=10), "where a pose may be lost"
     assert not Score(51.0, 10.0, 11).beats(Score(50.0, 10.0, 11), needed=11)
+
+
+class Machinery:
+    """Stands for runs of the program: what a configuration gives is told by a rule, and the asking is noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, gives: Callable[[Config], tuple[float, int]]) -> None:
+        self.asked: list[list[str]] = []
+        self._gives = gives
+        monkeypatch.setattr(tune_module, "run_program", self._run)
+        monkeypatch.setattr(tune_module, "named_holds", lambda results: results[0]["named"])
+
+    def _run(self, arguments: Sequence[str], folder: Path) -> Run:
+        self.asked.append(list(arguments))
+        fps, named = self._gives(load_config(default_config(), Path(arguments[arguments.index("--config") + 1])))
+        return Run(stats={"fps_out": fps, "latency_ms": {"p95": 40.0}}, results=[{"named": named}])
+
+
+def quiet_session(folder: Path) -> Session:
+    return Session(folder=folder, say=lambda text: None)
+
+
+@pytest.mark.parametrize(("loss", "threads"), [(0, 0), (1, 1)])
+def test_tuning_keeps_what_is_worth_it_and_names_as_many_poses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: int, threads: int
+) -> None:
+    def gives(config: Config) -> tuple[float, int]:
+        one_thread = config.sections["detect"].threads == 1  # faster, and costs a pose
+        fps = 50.0 * (1.2 if len(config.workers) == 2 else 1.0) * (1.5 if one_thread else 1.0)
+        return fps * (1.01 if config.engine.in_flight == 5 else 1.0), 10 if one_thread else 11
+
+    Machinery(monkeypatch, gives)
+    out = tmp_path / "tuned.toml"
+    part = tune(quiet_session(tmp_path), out, loss)
+    found = load_config(default_config(), out)
+    assert (len(found.workers), found.sections["detect"].threads, found.engine.in_flight) == (2, threads, 3)
+    taken = [row for row in part.rows if row.get("taken")]
+    assert len(taken) == 1 + loss and part.rows[-1]["fps"] == max(row["fps"] for row in taken)
+    assert part.rows[-2]["tried"] == "as configured, again" and part.rows[-2]["fps"] == 50.0
+
+
+def test_what_was_only_luck_while_tuning_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = iter(range(100))
+
+    def gives(config: Config) -> tuple[float, int]:
+        return (99.0 if next(runs) == 1 else 50.0), 11
+
+    machinery = Machinery(monkeypatch, gives)
+    part = tune(quiet_session(tmp_path), tmp_path / "tuned.toml")
+    assert [row.get("taken") for row in part.rows].count("yes") == 1
+    assert "nothing is worth changing" in part.notes[0]
+    assert load_config(default_config(), tmp_path / "tuned.toml") == load_config(default_config())
+    assert all("--fast" in arguments for arguments in machinery.asked)
+
+
+def test_several_streams_are_each_given_a_clip_of_ten_frames_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(arguments: Sequence[str], folder: Path) -> Run:
+        streams = [str(n) for n in range(arguments.count("--source"))]
+        assert arguments[arguments.index("--duration") + 1] == str(STREAMS_S) and "--realtime" in arguments
+        results = [result(n, None, 40.0, stream) for stream in streams for n in range(100 if stream != "7" else 65)]
+        return Run(stats={"streams": streams, "dropped": {}, "latency_ms": {"p95": 9.0}, "fps_out": 80.0,
+                          "frames_in": len(results)}, results=results)  # fmt: skip
+
+    monkeypatch.setattr(program, "run_program", run)
+    monkeypatch.setattr(program, "every_third_frame", lambda path: path)
+    rows = program._streams(quiet_session(tmp_path))
+    assert [row["way"] for row in rows] == [f"{count} x 10 fps" for count in STREAMS]
+    assert [row["slowest_stream"] for row in rows] == [1.0, 1.0, 1.0, ratio(65, (7 * 100 + 65) / 8)]
 
 
 def test_the_program_accepts_what_tuning_writes(tmp_path: Path) -> None:

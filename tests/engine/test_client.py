@@ -20,9 +20,13 @@ from engine.listen import as_line, main
 
 
 class Publisher:
-    def __init__(self) -> None:
+    def __init__(self, curve: tuple[bytes, bytes | None] | None = None) -> None:
+        """`curve`: public and secret key, for those only who know the former."""
         self.socket: zmq.Socket[Any] = zmq.Context.instance().socket(zmq.XPUB)
         self.socket.setsockopt(zmq.LINGER, 0)
+        if curve is not None:
+            self.socket.curve_publickey, self.socket.curve_secretkey = curve
+            self.socket.curve_server = True
         self.url = f"tcp://127.0.0.1:{self.socket.bind_to_random_port('tcp://127.0.0.1')}"
 
     def wait_for_subscriptions(self, count: int) -> None:
@@ -113,6 +117,21 @@ def test_the_listener_prints_lines_for_people_and_for_programs(publisher: Publis
             assert json.loads(out) == {"topic": "result.0", "missed": 0, "payload": payload}
         else:
             assert out == expected
+
+
+def test_the_listener_with_its_key_reads_a_program_that_wants_one(tmp_path: Path) -> None:
+    server, server_secret = zmq.auth.create_certificates(tmp_path, "server")
+    _, client_secret = zmq.auth.create_certificates(tmp_path, "client")
+    guarded = Publisher(curve=zmq.auth.load_certificate(server_secret))
+    command = [sys.executable, "-m", "engine.listen", guarded.url, "--count", "1", "--timeout", "3"]
+    plain = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    keys = ["--server-key", server, "--client-key", client_secret]
+    known = subprocess.Popen([*command, *keys], stdout=subprocess.PIPE, text=True)
+    guarded.wait_for_subscriptions(4)  # the listener's four topics
+    guarded.send("result.0", b'{"sequence": 4}')
+    assert known.communicate(timeout=30)[0] == "result.0  sequence=4\n"
+    assert "nothing came" in plain.communicate(timeout=30)[1] and plain.returncode == 1
+    guarded.socket.close()
 
 
 def test_a_line_holds_the_whole_result_and_the_cues() -> None:

@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.clock import NS_PER_MS, NS_PER_S
+from engine.config import EngineSettings
+from engine.finish import Finisher
 from engine.flow import InFlight
 from engine.mailbox import EveryMailbox, LatestMailbox
+from engine.meter import Meter
 from engine.packet import Packet
 from engine.reorder import ReorderBuffer
 from engine.restart import RestartBudget
+from engine.state import RunState
 
 
 def packet(sequence: int, at_ns: int | None = None) -> Packet:
@@ -137,6 +141,25 @@ def test_a_missing_packet_is_given_up_at_the_deadline_and_then_comes_too_late() 
     assert (first, second) == (3, 4)
     assert isinstance(third, Packet)
     assert not buffer.push(packet(4), 200)
+
+
+def test_what_a_live_stream_gave_up_waiting_for_is_reported_as_late() -> None:
+    state = RunState(None, ["0"])
+    finisher = Finisher(["0"], Packet, state, Meter(None, stages=0), EngineSettings(reorder_ms=0.0))
+    overtaking = packet(1)
+    overtaking.expires_at_ns = 1
+    out = finisher.arrange([overtaking]) or finisher.arrange([])
+    assert [(found.sequence, found.status, found.reason) for found in out] == [(0, "dropped", "late"), (1, "ok", None)]
+    assert finisher.arrange([packet(0)]) == [], "its turn is over"
+    for found in out:
+        finisher.finish(found)
+    assert state.stream("0").finished == 2
+
+
+def test_of_a_file_nothing_is_given_up_for_being_slow() -> None:
+    finisher = Finisher(["0"], Packet, RunState(None, ["0"]), Meter(None, stages=0), EngineSettings(reorder_ms=0.0))
+    assert finisher.arrange([packet(1)]) == [] and finisher.arrange([]) == []
+    assert [found.sequence for found in finisher.arrange([packet(0)])] == [0, 1]
 
 
 def test_the_first_restart_comes_at_once_the_next_ones_ever_later_and_then_none() -> None:
