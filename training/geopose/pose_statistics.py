@@ -15,8 +15,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.skeleton import GRIP, NODE_COUNT, RIGHT_WRIST, TIP
 from training.geopose.data import PoseTable, keypoint_table
-
-_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+from training.synth.skeletons import LENGTH_QUANTILES
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _draw(cell: _Cell, count: int, rng: np.random.Generator) -> np.ndarray:
     # (Banerjee et al. 2005, eq. 4.4, two dimensions).
     r = min(cell.concentration, 0.99)
     angle = np.deg2rad(cell.angle_deg) + rng.vonmises(0, r * (2 - r**2) / (1 - r**2), count)
-    length = np.interp(rng.random(count), _QUANTILES, cell.length)
+    length = np.interp(rng.random(count), LENGTH_QUANTILES, cell.length)
     keypoints = np.ones((count, NODE_COUNT, 3), np.float32)
     keypoints[:, : cell.mean.shape[0], :2] = body
     keypoints[:, GRIP, :2] = grip

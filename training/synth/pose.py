@@ -14,7 +14,7 @@ from training.synth.body import brace_place, palm_error_deg
 from training.synth.camera import Camera, orbit
 from training.synth.rig import Rest
 from training.synth.rotations import about, unit
-from training.synth.skeletons import load_skeletons, load_statistics
+from training.synth.skeletons import LENGTH_QUANTILES, load_skeletons, load_statistics
 
 Array = NDArray[np.float64]
 
@@ -92,7 +92,7 @@ def sample_2d(
         if rng.random() < s["stick_found"] if seen is None else seen:
             sigma = np.sqrt(-2 * np.log(max(trust, 0.05))) * spread
             a = np.radians(s["stick_angle_deg"]) + rng.normal() * sigma
-            length = np.interp(rng.random(), (0.05, 0.25, 0.5, 0.75, 0.95), s["stick_length_quantiles"])
+            length = np.interp(rng.random(), LENGTH_QUANTILES, s["stick_length_quantiles"])
             points[sk.TIP] = points[sk.GRIP] + length * np.array([np.cos(a), -np.sin(a)])
             weight[sk.TIP] = 1 / 0.06
     return points, weight

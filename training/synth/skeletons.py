@@ -34,6 +34,9 @@ _STANDING = np.array(
     ]
 )  # fmt: skip
 
+LENGTH_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Which `stick_length_quantiles` the statistics hold."""
+
 
 def load_statistics() -> dict[str, dict[str, dict[str, Any]]]:
     """Class -> view -> mean, spread and modes of the keypoints in torso units (see the file's `units`)."""
