@@ -226,7 +226,8 @@ def _load_openvino(place: Place, data: bytes, how: How) -> Network:
     else:
         settings["CACHE_DIR"] = str(how.cache)
     model = core.read_model(model=io.BytesIO(data))
-    request = core.compile_model(model, place.key, settings).create_infer_request()
+    compiled = core.compile_model(model, place.key, settings)
+    request = compiled.create_infer_request()
     count = len(model.outputs)
 
     def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -237,7 +238,7 @@ def _load_openvino(place: Place, data: bytes, how: How) -> Network:
     network = Network(
         run=run,
         backend="openvino",
-        device=_cpu_text(how.threads, how.precision) if on_cpu else f"{place.key}, {how.precision}",
+        device=_cpu_text(how.threads, _precision_of(compiled)) if on_cpu else f"{place.key}, {how.precision}",
         version=openvino.__version__.split("-")[0],
         inputs=tuple(_openvino_spec(port) for port in model.inputs),
         outputs=tuple(_openvino_spec(port) for port in model.outputs),
@@ -246,6 +247,11 @@ def _load_openvino(place: Place, data: bytes, how: How) -> Network:
     if not on_cpu:
         network(*trial_inputs(network.inputs, how))
     return network
+
+
+def _precision_of(compiled: Any) -> str:
+    """What it computes in: f32 on a processor that has not what was asked for."""
+    return str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
 
 def _openvino_spec(port: Any) -> TensorSpec:

@@ -111,11 +111,11 @@ def test_small_and_odd_pictures_are_no_obstacle() -> None:
 def test_it_says_what_runs_where() -> None:
     text = Runner(BODY_ONLY).detect.describe()
     assert text["body"].startswith("movenet_lightning: onnxruntime") and "1 thread" in text["body"]
-    other = DetectSettings(body="movenet_thunder", backend="openvino", precision="bf16", threads=2, closer="")
+    other = DetectSettings(body="movenet_thunder", backend="openvino", threads=2, closer="")
     run = Runner(other)
     said = {**run.detect.describe(), **run.stick.describe()}
     for text, model in ((said["body"], "movenet_thunder"), (said["stick"], "stick_heatmap")):
-        assert text.startswith(f"{model}: openvino") and text.endswith("on CPU, 2 threads, bf16")
+        assert text.startswith(f"{model}: openvino") and text.endswith("on CPU, 2 threads, f32")
 
 
 @pytest.mark.parametrize(

@@ -340,15 +340,24 @@ def test_too_little_confidence_stops_the_classifier(body: float, grip: float, ti
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"), [({}, "body_unsure"), ({"min_body": 0.3}, "grip_unsure"), ({"min_stick": 0.2}, None)]
+    ("settings", "reason", "after"),
+    [
+        ({}, "body_unsure", "body_unsure"),
+        ({"min_body": 0.3}, "grip_unsure", "no_stick"),
+        ({"min_body": 0.3, "min_stick": 0.2}, None, None),
+    ],
 )
-def test_how_sure_body_and_stick_must_be_can_be_set(settings: dict[str, float], reason: str | None) -> None:
-    rig = Rig(**{"min_body": 0.3} | settings if settings else {})
-    for _ in range(3):  # a stick counts from its second look on at the latest
+def test_how_sure_body_and_stick_must_be_can_be_set(
+    settings: dict[str, float], reason: str | None, after: str | None
+) -> None:
+    """`after`: when nothing is seen of the stick any more, one that was seen is remembered."""
+    rig = Rig(**settings)
+    reasons = []
+    for n in range(6):
         packet = rig.packet()
-        packet.person, packet.stick = person(0.35), stick(grip=0.25)
-        gate = rig.confidence.process(packet).gate
-    assert gate.reason == reason
+        packet.person, packet.stick = person(0.35), stick(grip=0.25) if n < 5 else None
+        reasons.append(rig.confidence.process(packet).gate.reason)
+    assert reasons[4:] == [reason, after]
 
 
 def test_nobody_without_a_stick_is_classified_unless_the_stick_is_not_needed() -> None:

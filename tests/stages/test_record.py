@@ -134,11 +134,11 @@ def test_what_is_left_out_follows_when_slow(tmp_path: Path) -> None:
     assert written["drop"] < written["wait"] == 20
 
 
-def test_the_encoders_settings_are_its_own(tmp_path: Path) -> None:
+def test_quality_and_preset_can_be_set(tmp_path: Path) -> None:
     rng, sizes = np.random.default_rng(0), {}
     film = [rng.integers(0, 255, (96, 128, 3), np.uint8) for _ in range(10)]
     for name, settings in {"usual": {}, "coarse": {"crf": 40}, "slow": {"preset": "medium"}}.items():
-        stage = Record(RecordSettings(path=str(tmp_path / f"{name}.mkv"), when_slow="wait", threads=2, **settings))
+        stage = Record(RecordSettings(path=str(tmp_path / f"{name}.mkv"), when_slow="wait", **settings))
         stage.open(context())
         for i, shown in enumerate(film):
             stage.process(packet(i / 30, shown))

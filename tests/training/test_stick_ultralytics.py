@@ -58,12 +58,25 @@ def test_weights_that_know_bodies_are_trained_on_gently_with_a_larger_head(tmp_p
     learnt = torch.load(weights, weights_only=False)["model"].state_dict()
     (last,) = [name for name in bodies if name.endswith("cv4.0.2.weight")]
     assert len(bodies[last]) == 17 * 3 and len(learnt[last]) == NODE_COUNT * 3
+    rate = float((tmp_path / "run" / "wide" / "args.yaml").read_text().split("lr0: ")[1].split()[0])
+    assert rate == pytest.approx(fused.PHASES[0].rate * fused.FINE_TUNING), "gently"
     moved = (learnt[last][: 17 * 3, : bodies[last].shape[1]].float() - bodies[last]).abs().max()
     assert 0 < moved < 0.05
     assert fused.read_settings(tmp_path / "run").knows_bodies
 
 
-def test_the_sticks_own_network_learns_from_crops(tmp_path: Path) -> None:
+def test_of_the_sticks_own_network_the_surest_box_is_served_in_shares_of_the_crop() -> None:
+    rows = torch.zeros(1, 5 + 6, 2)  # box, score and two points of two anchors
+    rows[0, 4] = torch.tensor([0.3, 0.8])
+    rows[0, 5:, 0], rows[0, 5:, 1] = torch.full((6,), SIZE_PX / 2), torch.full((6,), SIZE_PX / 4)
+    rows[0, [7, 10]] = torch.tensor([[0.6, 0.7], [0.6, 0.7]])
+    served = yolo.ServedYolo(lambda images: rows)
+    points, presence = served(torch.zeros(1, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8))
+    assert presence.tolist() == pytest.approx([0.8])
+    assert points[0].flatten().tolist() == pytest.approx([0.25, 0.25, 0.7] * 2)
+
+
+def test_the_sticks_own_network_is_trained_on_crops_and_served(tmp_path: Path) -> None:
     keypoints = np.full((NODE_COUNT, 3), np.nan, np.float32)
     keypoints[:, 2] = 0
     for joint, x, y in ((5, 22, -60), (6, -22, -60), (7, 40, -35), (8, -40, -35), (9, 55, -55), (10, -55, -55),
