@@ -16,7 +16,7 @@ from benchmarks.aims import compare_with_aims
 from benchmarks.figures import Part, Session
 from benchmarks.machine import load, look_at_machine
 from benchmarks.peers import compare
-from benchmarks.report import make_report, table, write_report
+from benchmarks.report import make_folder, make_report, table, write_report
 from engine.errors import UserError
 
 PROGRAM = "arnis-bench"
@@ -78,6 +78,10 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write("".join(f"{name:10} {text}\n" for name, text in everything.items()))
         return 0
     chosen = choose(options)
+    if options.loss < 0:
+        raise UserError(f"--loss {options.loss} makes no sense; give 0 or more poses that may be lost")
+    if not (options.devices or options.tune):
+        make_folder(options.out_dir)  # better now than after minutes
     machine = look_at_machine()
     with tempfile.TemporaryDirectory(prefix="arnis-bench-") as folder:
         session = Session(folder=Path(folder), say=say, quick=options.quick, long=options.long)

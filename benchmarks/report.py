@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -34,6 +36,22 @@ def make_report(machine: Machine, parts: Sequence[Part], quick: bool) -> Report:
     return Report(measured=today, quick=quick, machine=machine, parts=list(parts))
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder for reports and see that it can be written; raises UserError when it can't."""
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--out-dir: cannot write in {folder}: {error.strerror}; choose another place") from error
+
+
 def write_report(report: Report, folder: Path, name: str) -> list[Path]:
     """Write `name`.json, .md and .svg; returns the files. Raises UserError when the folder can't be written."""
     texts = {
@@ -42,13 +60,10 @@ def write_report(report: Report, folder: Path, name: str) -> list[Path]:
         ".svg": draw_charts(report.parts),
     }
     files = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _told(folder):
         for ending, text in texts.items():
             files.append(folder / f"{name}{ending}")
             files[-1].write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out-dir: cannot write in {folder}: {error.strerror}; choose another place") from error
     return files
 
 

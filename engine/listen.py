@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,11 +18,19 @@ from engine.errors import UserError
 _PROGRAM = "arnis-listen"
 _MOST_FIELDS = 20
 _DEEPEST = 2
+_MOST = 1e9
+_PATIENCE_S = 3.0
+_HINT = (
+    f"{_PROGRAM}: nothing from {{}} yet; does arnis-stream run there, with a camera, the demo or --publish, "
+    "and does it want keys?\n"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: ended by the user or after `--count`; 1: nothing came; 2: a mistake that the user can mend."""
     options = _parse(arguments)
+    hint = threading.Timer(_PATIENCE_S, sys.stderr.write, [_HINT.format(options.url)])
+    hint.daemon = True
     try:
         messages = subscribe(
             options.url,
@@ -30,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server_key=options.server_key,
             client_key=options.client_key,
         )
+        hint.start()
         with closing(messages):
             for number, message in enumerate(messages, 1):
+                hint.cancel()
                 sys.stdout.write((as_json(message) if options.json else as_line(message)) + "\n")
                 sys.stdout.flush()
                 if number == options.count:
@@ -46,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; Python would complain about it once more at exit
+    finally:
+        hint.cancel()
     return 0
 
 
@@ -82,14 +95,24 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < _MOST:
+        raise ValueError
+    return value
+
+
+_positive.__name__ = "positive number"
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=_PROGRAM, description="Print what a running program publishes.")
     add = parser.add_argument
     add("url", nargs="?", default=DEFAULT_URL, help=f"address of the program (default {DEFAULT_URL})")
     add("--topic", action="append", metavar="T", help="only topics that begin so: result, result.0, feedback, health")
     add("--json", action="store_true", help="the whole messages, one JSON object a line")
-    add("--count", type=int, metavar="N", help="stop after N messages")
-    add("--timeout", type=float, metavar="S", help="stop when nothing came for S seconds")
+    add("--count", type=_positive, metavar="N", help="stop after N messages")
+    add("--timeout", type=_positive, metavar="S", help="stop when nothing came for S seconds")
     add("--server-key", type=Path, metavar="FILE", help="public CURVE key of the program, off this machine")
     add("--client-key", type=Path, metavar="FILE", help="this reader's secret CURVE key")
     return parser.parse_args(arguments)

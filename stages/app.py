@@ -28,7 +28,9 @@ from engine.layout import stream_names
 from engine.run import run_pipeline
 from engine.summary import RunSummary
 from stages.capture import DEMO
+from stages.detect import DetectSettings
 from stages.dry_run import check_outputs, dry_run
+from stages.gate import GateSettings
 from stages.publish import ResultsSettings, program_version
 from stages.record import RecordSettings, finish_recordings
 from stages.sources import CaptureSettings
@@ -38,6 +40,8 @@ from stages.view import has_display
 PROGRAM = "arnis-stream"
 VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
 """What is behind a web address that ends so is a file, not a live stream."""
+MOST = 1e9
+"""Seconds or frames, decades of either: no number on the command line may be larger."""
 LIVE_WORKERS = 2
 """Processes for the stages of one live stream: what finds and judges, and what shows."""
 
@@ -90,9 +94,14 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.source:
         raise UserError("no source given: add --source 0 (a camera), --source clip.mp4 (a file) or --source demo")
+    if "" in options.source:
+        raise UserError('--source "" names nothing: add --source 0 (a camera), --source clip.mp4 or --source demo')
     config = decide(config, options.source)
+    if options.workers and options.workers > len(config.workers):
+        raise UserError(f"--workers {options.workers} is too many: the stages can share at most {len(config.workers)}")
     workers = options.workers or suitable_workers(config, options.source)
     check_patience(config, options.source)
+    check_need_of_stick(config)
     check_outputs(config, options.source, options.stats)
     if options.dry_run:
         sys.stdout.write("\n".join([*dry_run(config.with_workers(workers), options.source), ""]))
@@ -131,7 +140,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     pace.add_argument("--fast", action="store_true", help="read files as fast as they can be processed")
     add("--duration", type=_positive(float), metavar="S", help="stop after S seconds")
     add("--max-frames", type=_positive(int), metavar="N", help="stop after N frames of each source")
-    processes = f"processes for the stages (1: none; otherwise {LIVE_WORKERS} for one live source, else all)"
+    processes = f"processes for the stages (1: all in this one; otherwise {LIVE_WORKERS} for one live source, else all)"
     add("--workers", type=_positive(int), metavar="N", help=processes)
     add("--stats", type=Path, metavar="FILE", help="write rates, latencies and losses as JSON")
     add("--profile", metavar="FILE", help="write a trace of stages and frames for ui.perfetto.dev")
@@ -206,6 +215,16 @@ def check_patience(config: Config, sources: Sequence[str]) -> None:
         )
 
 
+def check_need_of_stick(config: Config) -> None:
+    """Raise UserError where nobody would ever be named, as a stick is asked for and none is looked for."""
+    detect, gate = config.sections.get("detect"), config.sections.get("gate")
+    looks = not isinstance(detect, DetectSettings) or detect.stick or detect.fused
+    if isinstance(gate, GateSettings) and gate.need_stick and not looks:
+        raise UserError(
+            "detect.stick is empty, so nobody would be named, as they must hold one; set gate.need_stick = false too"
+        )
+
+
 def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
     """How many processes the stages should share for these sources; None: as configured.
 
@@ -213,7 +232,7 @@ def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
     goes on. Files and several streams gain more frames from overlapping. Workers of the user's own are left alone.
     """
     alone = len(sources) == 1 and keeps_time(config, {kind_of(sources[0])})
-    return LIVE_WORKERS if alone and config.origins.get("worker") == "default" else None
+    return LIVE_WORKERS if alone and config.workers == load_config(default_config()).workers else None
 
 
 def config_text(config: Config) -> str:
@@ -263,8 +282,8 @@ def summary_text(stats: dict[str, Any]) -> str:
         said = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
         if said:
             lines.append(f"{title}: {said}")
-    for title, section in (("held", "results"), ("recorded", "record")):
-        said = ", ".join(f"{name.replace('_', ' ') if title == 'held' else name} {value}"
+    for title, section in (("poses", "results"), ("recorded", "record")):
+        said = ", ".join(f"{name.replace('_', ' ') if title == 'poses' else name} {value}"
                          for name, value in stats["stages"].get(section, {}).items())  # fmt: skip
         if said:
             lines.append(f"{title}: {said}")
@@ -284,7 +303,7 @@ def _positive(kind: type[int] | type[float]) -> Any:
 
     def convert(text: str) -> float:
         value = kind(text)
-        if not value > 0:
+        if not 0 < value < MOST:
             raise ValueError
         return value
 

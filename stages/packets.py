@@ -77,11 +77,15 @@ class Pose(msgspec.Struct, kw_only=True):
     """The classifier's answer; probabilities are calibrated."""
 
     label: str
+    """The likeliest class, such as `left_eye_thrust` or `neutral`."""
     confidence: float
+    """Its probability."""
     accepted: bool
+    """Whether that is enough; where it is not, the label is a guess that should not be shown as an answer."""
     family: str
     chamber: str
     probabilities: dict[str, float]
+    """Of every class."""
     age_frames: int = 0
     """How many frames ago it was really seen; more than 0 when it stands in."""
 
@@ -90,11 +94,15 @@ class Cue(msgspec.Struct, kw_only=True):
     """One thing to correct."""
 
     quantity: str
+    """Such as `right_elbow_deg` or `tip_height`, in the performer's own left and right."""
     measured: float
+    """Degrees where the name ends in `_deg`, else torso lengths (heights: above the shoulders)."""
     wanted: tuple[float, float]
+    """The band in which good examples lie, in the same unit."""
     severity: float
     """Distance to the band in half-widths of the band."""
     sentence: str
+    """What to do, in plain English."""
 
 
 class ArnisPacket(Packet, kw_only=True):

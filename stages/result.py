@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
 import sys
+import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,10 +36,12 @@ class PersonResult(msgspec.Struct, kw_only=True, frozen=True):
     """The person who is followed; `track` changes when it is another one."""
 
     track: int
+    """Another number: another person, or the same after half a second out of sight."""
     box: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the unmirrored source frame."""
     score: Share
     keypoints: Annotated[list[Keypoint | None], msgspec.Meta(min_length=17, max_length=17)]
-    """COCO order; null where a keypoint was not found."""
+    """x, y in pixels and confidence, in COCO order; null where a keypoint was not found."""
     age_frames: int
     """How many frames ago body and stick were seen: 0, or more where a frame was skipped."""
 
@@ -44,13 +50,19 @@ class StickResult(msgspec.Struct, kw_only=True, frozen=True):
     """The stick; an end that was not found is null, and so are angle and length then."""
 
     hand: Hand
+    """The performer's own hand that holds it."""
     grip: Keypoint | None
+    """x, y in pixels and confidence."""
     tip: Keypoint | None
+    """x, y in pixels and confidence, after smoothing and correction."""
     angle_deg: float | None
     """Direction from grip to tip in the picture, counter-clockwise from the right: 90 points up. From -180 to 180."""
     length_px: float | None
     method: StickMethod
+    """How the tip was corrected: not (`detected`), by the rod in the picture (`evidence`), by the forearm (`forearm`),
+    or left where it was for want of evidence (`kept`)."""
     detected_tip: Point | None
+    """x, y of the tip as it was detected."""
 
 
 class Result(msgspec.Struct, kw_only=True, frozen=True):
@@ -58,18 +70,26 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
 
     schema: int = SCHEMA_VERSION
     stream: str
+    """Place of the source on the command line, from 0."""
     sequence: int
     """Counts the frames of the stream without a gap: a subscriber sees from it what it missed."""
     pts: float
     """Seconds from the start of the stream."""
     captured_at_ns: int
+    """On the machine's own steady clock (Python's `time.perf_counter_ns`), not the time of day."""
     latency_ms: float | None
     """From capture to when the result was ready; null for a frame that was not processed."""
     status: Status
+    """`ok`: named and sure; `held`: an earlier sure answer stands in; `unsure`: `pose`, if any, is a refused guess;
+    `no_person`, `dropped`, `source_lost`, `end`."""
     reason: str | None
+    """Of `unsure`: `no_stick`, `body_unsure`, `grip_unsure`, `tip_unsure`, `nothing_seen_yet`, or none where the
+    classifier was in doubt; of an answer that stands in: `still`, `moving` or why nothing was seen; of `dropped`:
+    `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `error:<stage>`."""
     person: PersonResult | None
     stick: StickResult | None
     pose: Pose | None
+    """Look at `accepted` before you show it."""
     feedback: list[Cue]
 
 
@@ -134,12 +154,27 @@ def cue_result(cue: Cue) -> Cue:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a result, with those of the other messages among its `$defs`."""
     (root, *_), definitions = msgspec.json.schema_components((Result, FeedbackMessage, Hello))
+    for kind in (PersonResult, StickResult, Result, FeedbackMessage, Hello, Pose, Cue, PoseClass):
+        for name, meaning in field_meanings(kind).items():
+            definitions[kind.__name__]["properties"][name]["description"] = meaning
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"arnis-stream result, version {SCHEMA_VERSION}",
         **root,
         "$defs": definitions,
     }
+
+
+def field_meanings(kind: type) -> dict[str, str]:
+    """What the strings below the fields of a class say, by field."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: " ".join(said.value.value.split())
+        for field, said in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        and isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant) and isinstance(said.value.value, str)
+    }  # fmt: skip
 
 
 def schema_text() -> str:

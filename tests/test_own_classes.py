@@ -99,7 +99,7 @@ def test_the_program_speaks_of_these_poses_everywhere(model: Path, tmp_path: Pat
         named = Counter(pose["label"] for number in range(hold.first_frame, hold.last_frame)
                         if (pose := poses.get(number)))  # fmt: skip
         assert [label for label, _ in named.most_common(1)] == [OWN[hold.label]], (hold, named)
-    assert "held: " in out and "corona " in out
+    assert "poses: " in out and "corona " in out
     # The shipped bands are of other poses: said once, and no cue.
     assert err.count("no bands for the classes of this model") == 1
 

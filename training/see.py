@@ -35,6 +35,7 @@ from stages.detect import Detect, DetectSettings, DetectStick, closer_model
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from training.arguments import at_least
 from training.data.pictures import is_cut_off
 from training.data.readers import read_any
 from training.data.table import Table, append_table
@@ -93,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_detector_arguments(parser)
     parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
     parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("--limit", type=int, help="look at no more than this many pictures")
+    parser.add_argument("--limit", type=at_least(1), help="look at no more than this many pictures")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -91,6 +91,8 @@ def test_the_list_names_every_part() -> None:
         (["hopp"], ("hopp", "did you mean hop")),
         (["--devices", "hop"], ("by themselves",)),
         (["--tune", "--out", "nowhere/tuned.toml"], ("--out", "folder")),
+        (["--tune", "--loss", "-1"], ("--loss -1", "0 or more")),
+        (["hop", "--quick", "--out-dir", "/proc/nowhere"], ("--out-dir", "choose another place")),
     ],
 )
 def test_a_mistake_gets_one_sentence(arguments: list[str], words: tuple[str, ...]) -> None:

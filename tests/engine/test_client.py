@@ -134,6 +134,16 @@ def test_the_listener_with_its_key_reads_a_program_that_wants_one(tmp_path: Path
         guarded.socket.close()
 
 
+def test_who_hears_nothing_is_told_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("engine.listen._PATIENCE_S", 0.05)
+    assert main(["tcp://127.0.0.1:9", "--timeout", "1"]) == 1
+    assert "does arnis-stream run there" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--count", "0"])
+
+
 def test_a_line_holds_the_whole_result_and_the_cues() -> None:
     result = {"schema": 1, "stream": "0", "sequence": 4, "pts": 0.1, "captured_at_ns": 1, "latency_ms": 9.0,
               "status": "ok", "reason": None, "person": {"track": 1, "score": 0.9, "keypoints": [[1.0, 2.0, 0.5]]},

@@ -100,6 +100,8 @@ def test_one_live_stream_is_answered_by_one_process_and_shown_by_another(tmp_pat
     played = load_config(default_config(), flags={"capture.realtime": True})
     assert suitable_workers(played, ["clip.mp4"]) == 2
     own = tmp_path / "own.toml"
+    own.write_text(default_config().read_text())
+    assert suitable_workers(load_config(default_config(), own), ["0"]) == 2, "a copy changes nothing"
     own.write_text('[[worker]]\nname = "all"\nstages = ["stages.gate:MotionGate", "stages.detect:Detect"]\n')
     assert suitable_workers(load_config(default_config(), own), ["0"]) is None
 
@@ -108,6 +110,28 @@ def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureF
     assert main(["--source", "rtsp://127.0.0.1:9/door", "--dry-run", "--set", "capture.timeout_s=20"]) == 2
     assert "raise engine.silent_s" in capsys.readouterr().err
     check_patience(load_config(default_config(), overrides=["engine.silent_s=4"]), ["0", "clip.mp4"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--source", ""], "names nothing"),
+        (["--source", "demo", "--workers", "9"], "at most 4"),
+        (["--source", "demo", "--set", "detect.stick="], "set gate.need_stick = false"),
+    ],
+)
+def test_what_could_not_work_is_said_before_it_starts(
+    arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--duration", "inf"], ["--max-frames", "9" * 24], ["--duration", "-1"]])
+def test_impossible_numbers_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(["--source", "demo", *arguments])
+    assert end.value.code == 2
 
 
 def test_what_was_chosen_is_never_overruled() -> None:
@@ -153,6 +177,6 @@ def test_the_account_at_the_end() -> None:
         "100 frames, 98 results in 4.0 s (24.3 FPS); latency p50 31 ms, p95 45 ms",
         "dropped: replaced 2",
         "restarts: detect 1",
-        "held: left eye thrust 3.2 s",
+        "poses: left eye thrust 3.2 s",
         "recorded: out.mkv 98 frames, 0 left out",
     ]

@@ -107,3 +107,10 @@ def test_a_result_survives_both_encodings() -> None:
     result = result_of(full_packet())
     assert msgspec.json.decode(msgspec.json.encode(result), type=Result) == result
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(result), type=Result) == result
+
+
+def test_the_schema_says_what_the_fields_mean() -> None:
+    schema = json.loads(SCHEMA_FILE.read_text())
+    assert "Left, top, right, bottom" in schema["$defs"]["PersonResult"]["properties"]["box"]["description"]
+    assert "should not be shown" in schema["$defs"]["Pose"]["properties"]["accepted"]["description"]
+    assert "counter-clockwise" in schema["$defs"]["StickResult"]["properties"]["angle_deg"]["description"]

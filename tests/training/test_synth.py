@@ -312,5 +312,7 @@ def test_arguments_that_cannot_work_are_told_in_a_sentence(tmp_path: Path) -> No
         command.run(arguments())
     with pytest.raises(UserError, match="backgrounds"):
         command.run(arguments("--out", str(tmp_path), "--backgrounds", str(tmp_path / "nowhere")))
+    with pytest.raises(UserError, match="holds no photograph"):
+        scene.load_backgrounds(tmp_path, 5, np.random.default_rng(0))
     with pytest.raises(UserError, match="table.csv"):
         command.run(arguments("compare", "--data", str(tmp_path)))

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     """Label the pictures and write the table; 0 on success."""
     names = load_classes(args.classes).names
     refuse_place(args.out)
+    if args.out.exists():
+        raise UserError(f"{args.out} exists and may hold corrections; choose another --out, or delete it first")
     pictures = pictures_of(args.folder, names)
     table = label(pictures, detectors_of(args), args.processes)
     write_any(table, args.out, names)

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.errors import UserError
 from stages.classes import load_classes
+from training.arguments import at_least
 from training.geopose.ablation import (
     Variant,
     effect_variants,
@@ -23,7 +24,7 @@ from training.geopose.corrected import corrected
 from training.geopose.data import PoseTable, pose_table, read_source, with_hand
 from training.geopose.fit_command import add_settings_arguments, refuse_start, settings_of
 from training.geopose.folds import with_groups, without_neutral
-from training.geopose.parts import add_data_arguments, at_least
+from training.geopose.parts import add_data_arguments
 from training.geopose.people import told_groups
 from training.see import Detectors
 from training.seen_folder import DETECTORS_FILE

@@ -18,10 +18,11 @@ from stages.cards import load_model_classes
 from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
 from stages.graph import hand_crop, mirror_keypoints
+from training.arguments import at_least
 from training.geopose.data import PoseTable
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
 from training.geopose.fit import load_trained, predict
-from training.geopose.parts import add_hand_argument, at_least, load_parts
+from training.geopose.parts import add_hand_argument, load_parts
 from training.geopose.people import refuse_met
 from training.see import Detectors, detected_keypoints
 from training.weights import weights_file

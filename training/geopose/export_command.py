@@ -18,6 +18,7 @@ from torch import nn
 
 from engine.errors import UserError
 from stages.classes import load_classes
+from training.arguments import at_least
 from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.checkpoint import report_facts
@@ -30,7 +31,6 @@ from training.geopose.parts import (
     Parts,
     add_data_arguments,
     add_truth_argument,
-    at_least,
     keypoint_figures_of,
     load_parts,
 )

@@ -15,6 +15,7 @@ import torch
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages.classes import ClassFile, load_classes
+from training.arguments import at_least, share
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
@@ -25,12 +26,10 @@ from training.geopose.judge import calibrate, judge
 from training.geopose.parts import (
     add_data_arguments,
     add_truth_argument,
-    at_least,
     keypoint_figures_of,
     load_exact,
     load_parts,
     load_source,
-    share,
 )
 from training.geopose.people import told_groups
 from training.geopose.pose_statistics import PoseStatistics

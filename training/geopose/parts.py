@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,24 +90,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add_hand_argument(parser)
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
     parser.add_argument("--run", type=Path, default=Path("runs/geopose"), help="folder of checkpoints and report")
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Type of an argument that is a whole number from `least` on."""
-
-    def number(text: str) -> int:
-        if (value := int(text)) < least:
-            raise argparse.ArgumentTypeError(f"{value} is too few; give {least} or more")
-        return value
-
-    return number
-
-
-def share(text: str) -> float:
-    """Type of an argument from 0 to 1."""
-    if not 0 <= (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share; give one from 0 to 1")
-    return value
 
 
 def add_hand_argument(parser: argparse.ArgumentParser) -> None:

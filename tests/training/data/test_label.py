@@ -54,7 +54,9 @@ def test_a_folder_for_each_class_becomes_a_table_that_can_be_read(tmp_path: Path
 
 
 @pytest.mark.usefixtures("seeing")
-def test_corrections_from_another_tool_overrule_the_table(tmp_path: Path) -> None:
+def test_corrections_from_another_tool_overrule_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos, table, corrected = tmp_path / "photos", tmp_path / "t.csv", tmp_path / "elsewhere" / "c.json"
     picture(photos / "neutral" / "anna_1.jpg")
     assert app.main(["label", str(photos), "--out", str(table)]) == 0
@@ -63,6 +65,18 @@ def test_corrections_from_another_tool_overrule_the_table(tmp_path: Path) -> Non
     assert app.main(["convert", str(corrected), str(table), "--out", str(table)]) == 0
     again = read_any(table)
     assert (again.keypoints[0, :, 0] == 21.5).all() and again.picture_path(0).is_file()
+    assert app.main(["label", str(photos), "--out", str(table)]) == 2, "corrections are not labelled over"
+    assert "may hold corrections" in capsys.readouterr().err and (read_any(table).keypoints == again.keypoints).all()
+
+
+@pytest.mark.usefixtures("seeing")
+def test_further_pictures_are_put_to_those_of_before(tmp_path: Path) -> None:
+    for name, who in (("old", "anna_1.jpg"), ("new", "ben_1.jpg")):
+        picture(tmp_path / name / "neutral" / who)
+        assert app.main(["label", str(tmp_path / name), "--out", str(tmp_path / f"{name}.csv")]) == 0
+    old, new = str(tmp_path / "old.csv"), str(tmp_path / "new.csv")
+    assert app.main(["convert", old, new, "--out", old]) == 0
+    assert sorted(read_any(tmp_path / "old.csv").groups.tolist()) == ["anna", "ben"]
 
 
 @pytest.mark.usefixtures("seeing")
