@@ -257,6 +257,8 @@ def _in_words(info: msgspec.inspect.Type) -> str:
         return "one of " + ", ".join(repr(value) for value in info.values)
     if isinstance(info, msgspec.inspect.NoneType):
         return "nothing"
+    if isinstance(info, msgspec.inspect.BoolType):
+        return "true or false"
     words = type(info).__name__.removesuffix("Type").lower().replace("str", "text").replace("float", "number")
     bounds = (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below"), ("pattern", "like"))
     said = [f"{word} {getattr(info, name)}" for name, word in bounds if getattr(info, name, None) is not None]

@@ -94,5 +94,6 @@ class InFlight:
 def outline(packet: Packet) -> Packet:
     """A new packet of the same kind that says only which frame it stands for."""
     return type(packet)(
-        stream=packet.stream, sequence=packet.sequence, pts=packet.pts, captured_at_ns=packet.captured_at_ns
-    )
+        stream=packet.stream, sequence=packet.sequence, pts=packet.pts, captured_at_ns=packet.captured_at_ns,
+        picture=packet.picture,
+    )  # fmt: skip

@@ -213,6 +213,7 @@ class Intake:
             self._pts_offset_s = state.last_pts + away_s - event.pts
         self._anew = False
         packet.pts, packet.captured_at_ns = event.pts + self._pts_offset_s, event.captured_at_ns
+        packet.picture = event.picture
         state.frames_read += 1
         state.last_pts, state.last_captured_at_ns = packet.pts, event.captured_at_ns
         packet.frame = self._writer.commit(packet.sequence)

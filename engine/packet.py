@@ -46,6 +46,8 @@ class Packet(msgspec.Struct, kw_only=True):
     pts: float
     """Presentation time in seconds from the start of the stream."""
     captured_at_ns: int
+    picture: str | None = None
+    """Name of the file that it shows, of a source that has one for each."""
     frame: FrameRef | None = None
     status: Status = "ok"
     reason: str | None = None

@@ -95,6 +95,8 @@ class Captured(msgspec.Struct, frozen=True):
 
     pts: float
     captured_at_ns: int
+    picture: str | None = None
+    """Name of the file, where each picture has its own."""
 
 
 class SourceLost(msgspec.Struct, frozen=True):

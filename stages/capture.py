@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 
 from engine.clock import NS_PER_S, now_ns
@@ -77,7 +78,7 @@ class Capture:
         if self._pacer is None or not isinstance(event, Captured):
             return event
         self._pacer.wait(event.pts)
-        return Captured(event.pts, now_ns())
+        return msgspec.structs.replace(event, captured_at_ns=now_ns())
 
     def close(self) -> None:
         """Release the source; also ends a `read` that waits in another thread."""

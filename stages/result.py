@@ -77,6 +77,8 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     """Seconds from the start of the stream."""
     captured_at_ns: int
     """On the machine's own steady clock (Python's `time.perf_counter_ns`), not the time of day."""
+    picture: str | None
+    """Name of the file, of a source that is a folder of pictures."""
     latency_ms: float | None
     """From capture to when the result was ready; null for a frame that was not processed."""
     status: Status
@@ -133,6 +135,7 @@ def result_of(packet: ArnisPacket) -> Result:
         sequence=packet.sequence,
         pts=round(packet.pts, 6),
         captured_at_ns=packet.captured_at_ns,
+        picture=packet.picture,
         latency_ms=None if latency_ns is None else round(latency_ns / NS_PER_MS, 1),
         status=packet.status,
         reason=packet.reason or _gate_reason(packet),

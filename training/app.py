@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
@@ -37,6 +38,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: done; 1: `check` says no; 2: a mistake that the user can mend."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # of torch-geometric, when it is imported
     parser = argparse.ArgumentParser(prog=PROGRAM, description="Make the models of arnis-stream, in this order.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     try:

@@ -32,7 +32,7 @@ class ImageFolder:
         self._folder = folder
         self._fps = fps
         self._index = 0
-        self._next: np.ndarray | None = None
+        self._next: tuple[str, np.ndarray] | None = None
         self._closed = threading.Event()
 
     def open(self, skip: int) -> SourceInfo:
@@ -46,25 +46,26 @@ class ImageFolder:
         self._next, self._index = self._load_next(), skip
         if self._next is None and skip == 0:
             raise UserError(f"folder {self._folder} holds no picture that can be read; check the files")
-        height, width = self._next.shape[:2] if self._next is not None else (1, 1)
+        height, width = self._next[1].shape[:2] if self._next is not None else (1, 1)
         return SourceInfo(width, height, self._fps, live=False)
 
     def read(self, allocate: Allocate) -> Captured | None:
-        picture, self._next = self._next, None
-        if picture is None:
-            picture = self._load_next()
-        if picture is None or self._closed.is_set():
+        following, self._next = self._next, None
+        if following is None:
+            following = self._load_next()
+        if following is None or self._closed.is_set():
             return None
+        name, picture = following
         allocate(*picture.shape[:2])[:] = picture
         pts = self._index / self._fps
         self._index += 1
-        return Captured(pts, now_ns())
+        return Captured(pts, now_ns(), name)
 
     def close(self) -> None:
         self._closed.set()
 
-    def _load_next(self) -> np.ndarray | None:
-        """The next picture that can be read, uint8 BGR, turned as its camera says."""
+    def _load_next(self) -> tuple[str, np.ndarray] | None:
+        """Name of the next picture that can be read, and it, uint8 BGR, turned as its camera says."""
         for path in self._remaining:
             # Not cv2.imread, which cannot open names with letters beyond ASCII on Windows.
             try:
@@ -74,6 +75,6 @@ class ImageFolder:
                 log.warning("picture %s cannot be read and is skipped: %s", path, error)
                 continue
             if picture is not None:
-                return picture
+                return path.name, picture
             log.warning("picture %s is damaged and is skipped", path)
         return None

@@ -93,12 +93,14 @@ def test_only_so_many_frames_are_under_way() -> None:
 
 def test_after_a_workers_death_its_frames_are_written_off_and_said_to_be_lost() -> None:
     in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
-    in_flight.send(packet(0), 0)
+    sent = packet(0)
+    sent.picture = "IMG_1.jpg"
+    in_flight.send(sent, 0)
     assert in_flight.take_notices(5 * NS_PER_S) == []
     in_flight.worker_lost(5 * NS_PER_S)
     assert in_flight.take_notices(5 * NS_PER_S + 999 * NS_PER_MS) == []
     (lost,) = in_flight.take_notices(6 * NS_PER_S)
-    assert (lost.sequence, lost.status, lost.reason) == (0, "dropped", "worker_lost")
+    assert (lost.sequence, lost.status, lost.reason, lost.picture) == (0, "dropped", "worker_lost", "IMG_1.jpg")
     assert in_flight.has_room
 
 

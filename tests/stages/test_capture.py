@@ -185,6 +185,7 @@ def test_pictures_of_a_folder_come_in_counting_order_whatever_their_sizes(tmp_pa
     assert (info.width, info.height, info.live) == (100, 10, False)
     assert [image.shape[:2] for _, image in frames] == [(10, 100), (48, 64), (30, 20)]
     assert [image.max() for _, image in frames] == [1, 2, 10]
+    assert [event.picture for event, _ in frames] == ["frame_1.png", "frame_2.png", "frame_10.png"]
     assert [event.pts for event, _ in frames] == pytest.approx([0, 0.1, 0.2])
 
 

@@ -52,7 +52,7 @@ def test_the_schema_is_a_valid_one() -> None:
 
 def test_a_result_reads_as_documented() -> None:
     result = as_json(full_packet())
-    keys = ["schema", "stream", "sequence", "pts", "captured_at_ns", "latency_ms", "status", "reason"]
+    keys = ["schema", "stream", "sequence", "pts", "captured_at_ns", "picture", "latency_ms", "status", "reason"]
     assert list(result) == [*keys, "person", "stick", "pose", "feedback"]
     assert (result["latency_ms"], result["status"], result["reason"]) == (18.4, "ok", None)
     assert result["person"]["keypoints"][0] == [548.1, 131.0, 0.9723]

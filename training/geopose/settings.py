@@ -81,7 +81,7 @@ class FitSettings:
             try:
                 msgspec.convert(values, type=FitSettings, strict=False)
             except msgspec.ValidationError as error:
-                raise UserError(f"{change!r} makes no sense: {error}") from None
+                raise UserError(f"{change!r} makes no sense: {str(error).partition(' - at ')[0]}") from None
         settings = msgspec.convert(values, type=FitSettings, strict=False)
         changed_faults(settings.without, settings.strengths)
         return settings
