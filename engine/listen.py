@@ -14,16 +14,14 @@ import msgspec
 
 from engine.client import DEFAULT_URL, Message, subscribe
 from engine.errors import UserError
+from engine.numbers import positive
 
 _PROGRAM = "arnis-listen"
 _MOST_FIELDS = 20
 _DEEPEST = 2
-_MOST = 1e9
 _PATIENCE_S = 3.0
-_HINT = (
-    f"{_PROGRAM}: nothing from {{}} yet; does arnis-stream run there, with a camera, the demo or --publish, "
-    "and does it want keys?\n"
-)
+"""Health comes once a second: so long a silence means something."""
+_HINT = f"{_PROGRAM}: nothing from {{}} yet; does a program publish there, these topics, and does it want keys?\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,24 +93,14 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < _MOST:
-        raise ValueError
-    return value
-
-
-_positive.__name__ = "positive number"
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=_PROGRAM, description="Print what a running program publishes.")
     add = parser.add_argument
     add("url", nargs="?", default=DEFAULT_URL, help=f"address of the program (default {DEFAULT_URL})")
     add("--topic", action="append", metavar="T", help="only topics that begin so: result, result.0, feedback, health")
     add("--json", action="store_true", help="the whole messages, one JSON object a line")
-    add("--count", type=_positive, metavar="N", help="stop after N messages")
-    add("--timeout", type=_positive, metavar="S", help="stop when nothing came for S seconds")
+    add("--count", type=positive(int), metavar="N", help="stop after N messages")
+    add("--timeout", type=positive(float), metavar="S", help="stop when nothing came for S seconds")
     add("--server-key", type=Path, metavar="FILE", help="public CURVE key of the program, off this machine")
     add("--client-key", type=Path, metavar="FILE", help="this reader's secret CURVE key")
     return parser.parse_args(arguments)

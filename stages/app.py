@@ -25,6 +25,7 @@ from engine.client import DEFAULT_URL
 from engine.config import Config, load_config
 from engine.errors import UserError
 from engine.layout import stream_names
+from engine.numbers import positive
 from engine.run import run_pipeline
 from engine.summary import RunSummary
 from stages.capture import DEMO
@@ -40,8 +41,6 @@ from stages.view import has_display
 PROGRAM = "arnis-stream"
 VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
 """What is behind a web address that ends so is a file, not a live stream."""
-MOST = 1e9
-"""Seconds or frames, decades of either: no number on the command line may be larger."""
 LIVE_WORKERS = 2
 """Processes for the stages of one live stream: what finds and judges, and what shows."""
 
@@ -138,10 +137,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--realtime", action="store_true", help="play files at their own speed, as a camera would")
     pace.add_argument("--fast", action="store_true", help="read files as fast as they can be processed")
-    add("--duration", type=_positive(float), metavar="S", help="stop after S seconds")
-    add("--max-frames", type=_positive(int), metavar="N", help="stop after N frames of each source")
+    add("--duration", type=positive(float), metavar="S", help="stop after S seconds")
+    add("--max-frames", type=positive(int), metavar="N", help="stop after N frames of each source")
     processes = f"processes for the stages (1: all in this one; otherwise {LIVE_WORKERS} for one live source, else all)"
-    add("--workers", type=_positive(int), metavar="N", help=processes)
+    add("--workers", type=positive(int), metavar="N", help=processes)
     add("--stats", type=Path, metavar="FILE", help="write rates, latencies and losses as JSON")
     add("--profile", metavar="FILE", help="write a trace of stages and frames for ui.perfetto.dev")
     add("--print-config", action="store_true", help="print all settings and where they come from")
@@ -296,16 +295,3 @@ def _print(text: str, out: TextIO) -> None:
         out.flush()
     except BrokenPipeError:
         sys.stderr.close()  # The reader has gone; Python would complain about it once more at exit.
-
-
-def _positive(kind: type[int] | type[float]) -> Any:
-    """An argparse type: a number above 0."""
-
-    def convert(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < MOST:
-            raise ValueError
-        return value
-
-    convert.__name__ = f"positive {kind.__name__}"
-    return convert

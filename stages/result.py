@@ -78,16 +78,18 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     captured_at_ns: int
     """On the machine's own steady clock (Python's `time.perf_counter_ns`), not the time of day."""
     picture: str | None
-    """Name of the file, of a source that is a folder of pictures."""
+    """Name of the file, of a source that is a folder of pictures; null also for one that was lost with the process that
+    read it."""
     latency_ms: float | None
     """From capture to when the result was ready; null for a frame that was not processed."""
     status: Status
     """`ok`: named and sure; `held`: an earlier sure answer stands in; `unsure`: `pose`, if any, is a refused guess;
     `no_person`, `dropped`, `source_lost`, `end`."""
     reason: str | None
-    """Of `unsure`: `no_stick`, `body_unsure`, `grip_unsure`, `tip_unsure`, `nothing_seen_yet`, or none where the
-    classifier was in doubt; of an answer that stands in: `still`, `moving` or why nothing was seen; of `dropped`:
-    `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `error:<stage>`."""
+    """Of a frame that was not looked at anew: `still`, `moving`; of one that was, and not classified: `no_person`,
+    `body_unsure`, `no_stick`, `grip_unsure`, `tip_unsure`; none where the classifier was in doubt. Of `dropped`:
+    `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `refused:<stage>`, `error:<stage>`. Of
+    `source_lost`: in words."""
     person: PersonResult | None
     stick: StickResult | None
     pose: Pose | None

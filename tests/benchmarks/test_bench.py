@@ -92,11 +92,16 @@ def test_the_list_names_every_part() -> None:
         (["--devices", "hop"], ("by themselves",)),
         (["--tune", "--out", "nowhere/tuned.toml"], ("--out", "folder")),
         (["--tune", "--loss", "-1"], ("--loss -1", "0 or more")),
-        (["hop", "--quick", "--out-dir", "/proc/nowhere"], ("--out-dir", "choose another place")),
     ],
 )
 def test_a_mistake_gets_one_sentence(arguments: list[str], words: tuple[str, ...]) -> None:
     check_sentence(bench(*arguments), *words)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured() -> None:
+    done = bench("hop", "--quick", "--out-dir", "/proc/nowhere")
+    check_sentence(done, "--out-dir", "choose another place")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a display here")

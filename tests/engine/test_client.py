@@ -139,9 +139,16 @@ def test_who_hears_nothing_is_told_what_to_look_at(
 ) -> None:
     monkeypatch.setattr("engine.listen._PATIENCE_S", 0.05)
     assert main(["tcp://127.0.0.1:9", "--timeout", "1"]) == 1
-    assert "does arnis-stream run there" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--count", "0"])
+    assert "does a program publish there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--count", "0"], ["--count", "1.5"], ["--timeout", "-1"], ["--timeout", "1e10"], ["--timeout", "x"]]
+)
+def test_impossible_numbers_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2 and "above 0, at most 1,000,000" in capsys.readouterr().err
 
 
 def test_a_line_holds_the_whole_result_and_the_cues() -> None:

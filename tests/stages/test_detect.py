@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
+import openvino
 import pytest
 from looking import Runner, candidate, frames_of, standing_person, stick_at
 
@@ -111,11 +112,12 @@ def test_small_and_odd_pictures_are_no_obstacle() -> None:
 def test_it_says_what_runs_where() -> None:
     text = Runner(BODY_ONLY).detect.describe()
     assert text["body"].startswith("movenet_lightning: onnxruntime") and "1 thread" in text["body"]
-    other = DetectSettings(body="movenet_thunder", backend="openvino", threads=2, closer="")
+    other = DetectSettings(body="movenet_thunder", backend="openvino", precision="bf16", threads=2, closer="")
+    computed = "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
     run = Runner(other)
     said = {**run.detect.describe(), **run.stick.describe()}
     for text, model in ((said["body"], "movenet_thunder"), (said["stick"], "stick_heatmap")):
-        assert text.startswith(f"{model}: openvino") and text.endswith("on CPU, 2 threads, f32")
+        assert text.startswith(f"{model}: openvino") and text.endswith(f"on CPU, 2 threads, {computed}")
 
 
 @pytest.mark.parametrize(

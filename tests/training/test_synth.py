@@ -312,7 +312,9 @@ def test_arguments_that_cannot_work_are_told_in_a_sentence(tmp_path: Path) -> No
         command.run(arguments())
     with pytest.raises(UserError, match="backgrounds"):
         command.run(arguments("--out", str(tmp_path), "--backgrounds", str(tmp_path / "nowhere")))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no photograph"):
-        scene.load_backgrounds(tmp_path, 5, np.random.default_rng(0))
+        command.run(arguments("--out", str(tmp_path / "out"), "--backgrounds", str(tmp_path / "empty")))
+    assert not (tmp_path / "out").exists(), "the next try may leave it out"
     with pytest.raises(UserError, match="table.csv"):
         command.run(arguments("compare", "--data", str(tmp_path)))

@@ -18,7 +18,7 @@ from engine.errors import UserError
 from stages.classes import load_classes
 from training.data.merge import merged, picture_keys, untouched
 from training.data.pictures import without_upload_prefix
-from training.data.readers import read_any, write_any
+from training.data.readers import read_any, refuse_overwriting, write_any
 from training.data.table import Table
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, merge and write; 0 on success."""
     names = load_classes(args.classes).names
+    refuse_overwriting(args.out, args.tables)
     tables = [read_any(path, names) for path in args.tables]
     first, last = (args.tables[place].suffix.lower() for place in (0, -1))
     if first == ".json" and last != ".json":

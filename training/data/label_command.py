@@ -21,7 +21,7 @@ from stages.angles import VIEWS, view_of
 from stages.classes import load_classes
 from stages.skeleton import NODE_COUNT, TIP
 from training.data.pictures import as_class_name, class_and_group, list_pictures, other_kinds
-from training.data.readers import refuse_place, write_any
+from training.data.readers import refuse_overwriting, write_any
 from training.data.table import Table, make_table
 from training.see import Detectors, add_detector_arguments, detectors_of, look_at
 
@@ -44,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Label the pictures and write the table; 0 on success."""
     names = load_classes(args.classes).names
-    refuse_place(args.out)
-    if args.out.exists():
-        raise UserError(f"{args.out} exists and may hold corrections; choose another --out, or delete it first")
+    refuse_overwriting(args.out, ())
     pictures = pictures_of(args.folder, names)
     table = label(pictures, detectors_of(args), args.processes)
     write_any(table, args.out, names)
@@ -90,7 +88,8 @@ def label(pictures: Table, detectors: Detectors, processes: int = 1) -> Table:
     parts = look_at(pictures, detectors, processes, _SHARD_ROWS, all_held=True, skip_bad=True)
     seen = Table.joined([part for part, _ in parts])
     for i in np.flatnonzero(~np.isin(pictures.pictures, seen.pictures)).tolist():
-        log.warning("skipped: %s is no picture or cut off; replace it and label again", pictures.picture_path(i))
+        log.warning("skipped: %s is no picture or cut off; replace it and label it into another table, for `convert`",
+                    pictures.picture_path(i))  # fmt: skip
     if not len(seen):
         raise UserError(f"none of the pictures in {pictures.folder} can be read; replace them")
     views = np.array([*VIEWS, ""])[view_of(seen.keypoints)]

@@ -61,6 +61,13 @@ def refuse_place(path: Path) -> None:
         raise UserError(f"folder {path.parent} cannot be written to; choose another place")
 
 
+def refuse_overwriting(path: Path, read: Sequence[Path]) -> None:
+    """Raises as `refuse_place`, and UserError when there is a table already that is none of those that are read."""
+    refuse_place(path)
+    if path.exists() and path.resolve() not in {table.resolve() for table in read}:
+        raise UserError(f"{path} exists and may hold corrections; choose another --out, or delete it first")
+
+
 def read_all(paths: Sequence[Path], names: Sequence[str] | None = None) -> Table:
     """Read several tables of the same pictures, or of different ones, into one (`training.data.merge`)."""
     return merged([read_any(path, names) for path in paths])

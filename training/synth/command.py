@@ -74,7 +74,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--people, --per-person and --processes must be at least 1")
     if not 0 <= args.spread <= 2:
         raise UserError("--spread must be between 0 and 2")
+    from training.synth.scene import photo_files
     from training.synth.write import Order, write_dataset
+
+    if args.backgrounds is not None and not photo_files(args.backgrounds):
+        raise UserError(f"--backgrounds {args.backgrounds} holds no photograph; leave it out for drawn rooms")
 
     write_dataset(
         Order(

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import UserError
 from training.synth.camera import Camera
 from training.synth.render import Light, Stick
 from training.synth.rotations import unit
@@ -22,14 +21,18 @@ FLOOR_PATTERNS = (1, 2, 4, 6, 6)
 WALL_PATTERNS = (0, 0, 0, 1, 2, 3, 5, 6)
 
 
+def photo_files(folder: Path) -> list[Path]:
+    """The photographs of a folder and its subfolders."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+
+
 def load_backgrounds(
     folder: Path | None, limit: int, rng: np.random.Generator, longest_px: int = 1100
 ) -> list[Picture]:
-    """At most `limit` photographs of a folder and its subfolders, RGB; none without a folder. Raises UserError when the
-    folder holds none."""
+    """At most `limit` photographs of a folder and its subfolders, RGB; none without a folder."""
     if folder is None:
         return []
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+    files = photo_files(folder)
     out: list[Picture] = []
     for k in rng.permutation(len(files)):
         if len(out) >= limit:
@@ -40,9 +43,6 @@ def load_backgrounds(
         scale = min(1.0, longest_px / max(picture.shape[:2]))
         small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         out.append(np.ascontiguousarray(small[:, :, ::-1]))
-    if not out:
-        raise UserError(f"--backgrounds {folder} holds no photograph of at least 240 pixels a side; "
-                        "leave it out for drawn rooms")  # fmt: skip
     return out
 
 

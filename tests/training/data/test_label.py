@@ -191,3 +191,13 @@ def test_a_person_is_left_handed_when_most_pictures_say_so() -> None:
     hands = np.array(["left", "left", "left", "right", "", "right", "left", "left"])
     groups = np.array(["anna"] * 5 + ["ben", "ben", ""])
     assert usual_hands(hands, groups).tolist() == ["left"] * 5 + ["right", "left", "left"]
+
+
+@pytest.mark.usefixtures("seeing")
+def test_one_table_is_not_written_over_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("old", "new"):
+        picture(tmp_path / name / "neutral" / "anna_1.jpg")
+        assert app.main(["label", str(tmp_path / name), "--out", str(tmp_path / f"{name}.csv")]) == 0
+    before = (tmp_path / "old.csv").read_bytes()
+    assert app.main(["convert", str(tmp_path / "new.csv"), "--out", str(tmp_path / "old.csv")]) == 2
+    assert "may hold corrections" in capsys.readouterr().err and (tmp_path / "old.csv").read_bytes() == before

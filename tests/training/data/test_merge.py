@@ -37,6 +37,7 @@ def table(tmp_path: Path) -> Path:
 def export(table: Path, named: Callable[[str], str] = str, attributes: bool = True) -> Path:
     """The table's export, in which the nose of the last picture was moved by 10 pixels."""
     file = table.with_name("corrected.json")
+    file.unlink(missing_ok=True)
     assert app.main(["convert", str(table), "--out", str(file)]) == 0
     content = json.loads(file.read_text())
     content["annotations"][-1]["keypoints"][0] += 10
