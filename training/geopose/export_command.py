@@ -63,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
     parser.add_argument("--threads", type=at_least(1), default=1, help="of torch (default 1)")
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
+    parser.add_argument("--transfer-hand", choices=("left", "right"),
+                        help="hand in which everybody of that table holds the stick")  # fmt: skip
     parser.add_argument("--data-text", help="what the card says it was trained on (default: counted from the table)")
     parser.add_argument("--notes", help="what the card says of its figures (default: told from the table)")
 
@@ -87,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     shutil.copyfile(best, file.parent / WEIGHTS_FILE)
     figures["parity_200"] = parity(model, file, parts.test)
     if args.transfer:
-        real = figures_of(model, load_table(args.transfer, classes.names), classes, temperature, threshold)
+        table = load_table(args.transfer, classes.names, hand=args.transfer_hand)
+        real = figures_of(model, table.mirrored(table.wrong_hand), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
         log.info("real keypoints: %s", measure.told(real))
     rows = read_source(args.seen, classes.names)[0]
