@@ -11,9 +11,8 @@ import numpy as np
 
 from training.data.table import Table
 from training.geopose.folds import GROUPED, UNGROUPED
-from training.geopose.people import RENDERED_PERSON
 
-_RENDER = re.compile(rf"images/({RENDERED_PERSON})_\d{{2,}}\.jpg$")
+_RENDER = re.compile(r"images/(s\d+p\d{4,})_\d{2,}\.jpg$")
 """How `training.synth.write` names its pictures; the group is the person."""
 _CONFIDENCE = "Confidence is softmax(logits / temperature); temperature and threshold come from validation people: "
 _CERTAIN = "nine of ten accepted answers are right with 95 % certainty, as if pictures of one person were independent."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.cards import model_folder
-from stages.classes import models_folder
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint
 from training.geopose.data import PoseTable
@@ -26,20 +24,18 @@ from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
 
-RENDERED_PERSON = r"s\d+p\d{4,}"
-"""How `training.synth.write` names people."""
 _LISTS = ("trained_on", "stopped_by", "begun_on")
 
 
-def people_facts(mixture: Mixture, validation: PoseTable, start: Mapping[str, Any]) -> dict[str, list[str]]:
+def people_facts(mixture: Mixture, validation: PoseTable, start: Mapping[str, Any]) -> dict[str, Any]:
     """For a checkpoint: whom it is trained on, whom it is stopped by, and whom the weights of the checkpoint `start`
-    had met (empty: none)."""
+    had met (empty: none), or that these don't say all."""
     tables = [table for table in (mixture.table, mixture.exact) if table is not None]
     trained = {name for table in tables for name in hashed(table.people).values()}
     begun = {name for part in _LISTS for name in start.get(part, ())}
     return {
         "trained_on": sorted(trained), "stopped_by": sorted(hashed(validation.people).values()),
-        "begun_on": sorted(begun),
+        "begun_on": sorted(begun), "begun_untold": bool(start) and _is_untold(start),
     }  # fmt: skip
 
 
@@ -47,6 +43,11 @@ def hashed(people: np.ndarray) -> dict[str, str]:
     """What stands for each name (N,) in a checkpoint; nobody's empty name is left out."""
     names = filter(None, np.unique(people).tolist())
     return {name: hashlib.sha256(name.encode()).hexdigest()[:16] for name in names}
+
+
+def _is_untold(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint does not say of all people that it has met them."""
+    return "trained_on" not in state or bool(state.get("begun_untold"))
 
 
 def refuse_met(state: Mapping[str, Any], file: Path, tested: np.ndarray, calibrated: Iterable[str] = ()) -> None:
@@ -64,18 +65,18 @@ def refuse_met(state: Mapping[str, Any], file: Path, tested: np.ndarray, calibra
 
 
 def told_groups(groups: str, weights: str, tested: np.ndarray) -> str:
-    """`groups`, what a test is by, with a warning where certain weights have met the tested people or may have: those
-    that are tested, or with which a training begins; a shipped model's name, a model folder or a file."""
+    """`groups`, what a test is by, with a warning where certain weights have met the tested people or don't say so.
+
+    `weights` are those that are tested, or with which a training begins: a shipped model's name, a folder or a file.
+    """
     names = hashed(tested)
     if groups == UNGROUPED or not names:
         return groups
     file = (model_folder(weights) / WEIGHTS_FILE if model_folder(weights).is_dir() else Path(weights)).resolve()
     state: Mapping[str, Any] = read_checkpoint(file) if file.is_file() else {}
-    if "trained_on" in state:
+    if not _is_untold(state):
         marks = {mark for part in _LISTS for mark in state[part]}
         met, said = [name for name, mark in names.items() if mark in marks], "have met"
-    elif models_folder().resolve() in file.parents:
-        met, said = [name for name in names if re.fullmatch(RENDERED_PERSON, name)], "may have met"
     else:
         met, said = list(names), "do not say whether they have met"
     if not met:
