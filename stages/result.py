@@ -86,7 +86,7 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     """`ok`: named and sure; `held`: an earlier sure answer stands in; `unsure`: `pose`, if any, is a refused guess;
     `no_person`, `dropped`, `source_lost`, `end`."""
     reason: str | None
-    """Of a frame that was not looked at anew: `still`, `moving`, `nothing_seen_yet`; of one that was, and not classified:
+    """Of a frame that was not looked at anew: `still`, `moving`, `nothing_seen_yet`; of one that was, not classified:
     `no_person`, `body_unsure`, `no_stick`, `grip_unsure`, `tip_unsure`; none where the classifier was in doubt.
     Of `dropped`: `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `refused:<stage>`,
     `error:<stage>`. Of `source_lost`: in words."""
