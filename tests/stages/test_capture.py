@@ -365,9 +365,7 @@ def test_waiting_times_grow_to_a_limit_and_start_anew() -> None:
     assert delays.next_s() == 0.5
 
 
-def test_the_waits_for_a_lost_stream_can_be_set(
-    serve: Callable[[], _Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_waits_for_a_lost_stream_can_be_set(serve: Callable[[], _Server], monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
 
     class Noted(RetryDelays):

@@ -157,9 +157,9 @@ def test_both_runtimes_agree() -> None:
     ("before", "after", "complaint"),
     [
         ('task = "pose_classifier"', 'task = "body"', "made for the task body"),
-        ("classes_sha256 = \"", "classes_sha256 = \"0", "trained for other classes"),
+        ('classes_sha256 = "', 'classes_sha256 = "0', "trained for other classes"),
         ('name = "nodes"', 'name = "joints"', "takes other inputs"),
-        ("sha256 = \"", "sha256 = \"0", "does not match the SHA-256"),
+        ('sha256 = "', 'sha256 = "0', "does not match the SHA-256"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_in_one_sentence(

@@ -211,9 +211,7 @@ def test_a_small_fault_is_told_only_to_who_just_had_a_large_one(tmp_path: Path) 
     person, stick = performer()
     canonical = canonical_keypoints(person.keypoints, stick.grip, stick.tip, stick.hand)
     elbow = float(measure(canonical)["right_elbow_deg"])
-    (tmp_path / "b.toml").write_text(
-        f"[right_knee_block.any]\nright_elbow_deg = [{elbow + 5}, {elbow + 105}, 50]\n"
-    )
+    (tmp_path / "b.toml").write_text(f"[right_knee_block.any]\nright_elbow_deg = [{elbow + 5}, {elbow + 105}, 50]\n")
     small = performer()
     large = performer(elbow_x=-100.0)
     stage = opened(bands=str(tmp_path / "b.toml"))

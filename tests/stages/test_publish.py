@@ -290,7 +290,9 @@ def test_an_address_that_is_none_is_refused(bad: str) -> None:
         Publish(PublishSettings(url=bad)).open(context())
 
 
-@pytest.mark.parametrize("open_url", ["tcp://*:5599", "tcp://0.0.0.0:5599", "tcp://192.168.1.5:5599", "tcp://[::]:5599"])
+@pytest.mark.parametrize(
+    "open_url", ["tcp://*:5599", "tcp://0.0.0.0:5599", "tcp://192.168.1.5:5599", "tcp://[::]:5599"]
+)
 def test_an_address_that_others_can_reach_needs_keys(open_url: str) -> None:
     with pytest.raises(UserError, match="CURVE"):
         Publish(PublishSettings(url=open_url)).open(context())

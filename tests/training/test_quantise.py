@@ -127,9 +127,7 @@ def test_a_network_without_convolutions_is_quantised_too(tmp_path: Path, monkeyp
     assert any(n.op_type == "QuantizeLinear" for n in onnx.load(tmp_path / "int8.onnx").graph.node)
 
 
-def test_without_nncf_it_says_how_to_get_it(
-    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_nncf_it_says_how_to_get_it(model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "nncf", None)

@@ -71,9 +71,7 @@ def model_variants(has_crops: bool) -> list[str]:
     return list(NAMES) if has_crops else list(blind)
 
 
-def effect_variants(
-    base: str, has_crops: bool, corrections: Sequence[str], has_neutral: bool = True
-) -> list[str]:
+def effect_variants(base: str, has_crops: bool, corrections: Sequence[str], has_neutral: bool = True) -> list[str]:
     """The base without each of its parts, and with each that it does not have, such as `corrections` of the stick."""
     network_model(base.split("+")[0])
     settings = FitSettings().changed(parse_variant(base).changes)

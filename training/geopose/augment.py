@@ -77,7 +77,7 @@ def augment_keypoints(keypoints: np.ndarray, rng: np.random.Generator, faults: K
     for left, right in _LEGS:
         points[swapped, left], points[swapped, right] = points[swapped, right], points[swapped, left].copy()
     dropped = rng.random((count, NODE_COUNT)) < faults.node_dropout
-    dropped[:, GRIP:] = (rng.random((count, 1)) < faults.stick_missing)
+    dropped[:, GRIP:] = rng.random((count, 1)) < faults.stick_missing
     dropped[:, TIP] |= rng.random(count) < faults.tip_missing
     # What a detector calls 0.9 another calls 0.6: the network must not learn one detector's scale.
     confidence = out[..., 2] ** rng.uniform(0.3, 2.5, (count, 1)) * rng.uniform(0.7, 1.0, (count, NODE_COUNT))

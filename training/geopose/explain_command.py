@@ -44,8 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_hand_argument(parser)
     parser.add_argument("--classes", type=Path, help="class file (default: the model's own)")
     parser.add_argument("--class", dest="class_name", help="with --seen: only this class (default: each and all)")
-    parser.add_argument("--samples", type=at_least(1), default=EXPLAINED_SAMPLES,
-                        help=f"at most so many test samples (default {EXPLAINED_SAMPLES})")
+    parser.add_argument(
+        "--samples",
+        type=at_least(1),
+        default=EXPLAINED_SAMPLES,
+        help=f"at most so many test samples (default {EXPLAINED_SAMPLES})",
+    )
     parser.add_argument("--threads", type=at_least(1), default=1, help="of torch (default 1)")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder for the PNG and JSON files (default {OUT})")
 

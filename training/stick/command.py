@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=heatmap.seed)
     parser.add_argument("--threads", type=int, default=heatmap.threads)
     parser.add_argument(
-        "--init", help="weights to start from, more gently: a model with weights, such as stick_heatmap, or a file "
+        "--init",
+        help="weights to start from, more gently: a model with weights, such as stick_heatmap, or a file "
         "(heatmap: weights.pt; fused: any .pt of ultralytics you trust)",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch")

@@ -57,9 +57,7 @@ class Renderer:
 
             self.gl: Any = moderngl
             # EGL hands out OpenGL's functions too; left alone, moderngl wants another library that the system may lack.
-            self.context: Any = self.gl.create_context(
-                standalone=True, backend="egl", require=330, libgl="libEGL.so.1"
-            )
+            self.context: Any = self.gl.create_context(standalone=True, backend="egl", require=330, libgl="libEGL.so.1")
         except Exception as error:  # moderngl raises plain Exception when EGL is missing
             raise UserError(
                 f"cannot open an OpenGL context through EGL ({error}); install libegl1 and libgl1-mesa-dri"

@@ -128,9 +128,7 @@ def test_whom_it_follows_is_looked_at_in_a_part_of_the_picture() -> None:
         stick = stick_at(*ends)
         stick.points[np.isnan(stick.points[:, 0]), 2] = 0
         network.detect(image, BodyCandidate(person.keypoints, 0.9, person.box, stick), "0", 0.0)
-        assert (network.seen[-1][1] < network.seen[0][1]) == narrower, (
-            "no search for a known tip"
-        )
+        assert (network.seen[-1][1] < network.seen[0][1]) == narrower, "no search for a known tip"
     network.detect(image, None, "0", 0.0)
     assert network.seen[-1] == (720, 1280)
 

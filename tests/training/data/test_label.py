@@ -54,9 +54,7 @@ def test_a_folder_for_each_class_becomes_a_table_that_can_be_read(tmp_path: Path
 
 
 @pytest.mark.usefixtures("seeing")
-def test_corrections_from_another_tool_overrule_the_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_corrections_from_another_tool_overrule_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos, table, corrected = tmp_path / "photos", tmp_path / "t.csv", tmp_path / "elsewhere" / "c.json"
     picture(photos / "neutral" / "anna_1.jpg")
     assert app.main(["label", str(photos), "--out", str(table)]) == 0
