@@ -13,11 +13,13 @@ import msgspec
 
 from benchmarks import devices, hop, latency, networks, overload, program, stage_times, tune
 from benchmarks.aims import compare_with_aims
+from benchmarks.demo import load_truth
 from benchmarks.figures import Part, Session
 from benchmarks.machine import load, look_at_machine
 from benchmarks.peers import compare
 from benchmarks.report import make_folder, make_report, table, write_report
 from engine.errors import UserError
+from engine.numbers import at_least
 
 PROGRAM = "arnis-bench"
 RESULTS = Path("benchmarks/results")
@@ -56,18 +58,32 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help=f"{', '.join([*PARTS, LATENCY])} (default: all but {LATENCY})")
-    add("--quick", action="store_true", help="a short run, to see that everything works")
-    add("--long", action="store_true", help="overload for ten minutes instead of half of one")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_true", help="a short run, to see that everything works")
+    length.add_argument("--long", action="store_true", help="overload for ten minutes instead of half of one")
     add("--list", action="store_true", help="say what the parts measure")
     add("--devices", action="store_true", help="try every device of each runtime with every shipped model")
     add("--tune", action="store_true", help="find the fastest settings here and write them to --out")
-    add("--loss", type=int, default=0, metavar="N", help="with --tune: so many of the demo's poses may be lost (0)")
+    add(
+        "--loss",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="with --tune: so many of the demo's poses may be lost (0)",
+    )
     add("--peers", action="store_true", help="other loops that do the same work, beside arnis-stream")
-    add("--frames", type=int, default=compare.FRAMES, metavar="N", help=f"with --peers, of each ({compare.FRAMES})")
+    frames = f"with --peers, of each ({compare.FRAMES})"
+    add(
+        "--frames",
+        type=at_least(compare.LEAST_FRAMES, load_truth().frames),
+        default=compare.FRAMES,
+        metavar="N",
+        help=frames,
+    )
     add("--task", type=Path, metavar="FILE", help="with --peers, MediaPipe's model; newer packages ship none")
     add("--out", type=Path, default=Path("arnis-tuned.toml"), metavar="FILE", help="with --tune (arnis-tuned.toml)")
     add("--out-dir", type=Path, default=RESULTS, metavar="DIR", help=f"where the report goes ({RESULTS})")
-    add("--camera", type=int, default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
+    add("--camera", type=at_least(0), default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
     return parser.parse_args(arguments)
 
 
@@ -78,8 +94,6 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write("".join(f"{name:10} {text}\n" for name, text in everything.items()))
         return 0
     chosen = choose(options)
-    if options.loss < 0:
-        raise UserError(f"--loss {options.loss} makes no sense; give 0 or more poses that may be lost")
     if not (options.devices or options.tune):
         make_folder(options.out_dir)  # better now than after minutes
     machine = look_at_machine()
@@ -92,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     measured_on = {name: device for part in parts for name, device in part.devices.items()}
     machine = msgspec.structs.replace(machine, load_after=load(), devices=measured_on)
-    name = file_name(machine.slug, list(chosen), options.quick)
+    name = file_name(machine.slug, [part.name for part in parts if part.name in chosen], session)
     files = write_report(make_report(machine, parts, options.quick), options.out_dir, name)
     sys.stdout.write(f"\nReport: {', '.join(map(str, files))}\n")
     if failure is not None:
@@ -103,13 +117,17 @@ def run(options: argparse.Namespace) -> int:
 def measure_all(
     session: Session, chosen: Mapping[str, Callable[[Session], Part]]
 ) -> tuple[list[Part], UserError | None]:
-    """Measure and print part by part, up to the first that fails: minutes of work are not thrown away for it."""
+    """Measure and print part by part, up to the first that fails or Ctrl-C: minutes of work are not thrown away."""
     parts: list[Part] = []
     for name, measure in chosen.items():
         try:
             part = measure(session)
         except UserError as error:
             return parts, UserError(f"{name}: {error}")
+        except KeyboardInterrupt:
+            if not parts:
+                raise
+            return parts, UserError(f"{name}: stopped; the report tells what was measured before")
         parts.append(part)
         print_part(part)
     if not session.quick and (aims := compare_with_aims(parts)):
@@ -146,10 +164,12 @@ def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:
     return {name: known[name] for name in options.parts or PARTS}
 
 
-def file_name(slug: str, parts: Sequence[str], quick: bool) -> str:
-    """What the report's files are called: a run of some parts, or a quick one, never replaces a full one."""
+def file_name(slug: str, parts: Sequence[str], session: Session) -> str:
+    """What the report's files are called: a run in which only `parts` were measured, or a quick one, never replaces a
+    full one, nor half a minute of overload ten."""
     some = [] if list(parts) == list(PARTS) else list(parts)
-    return "-".join([slug, *some, *(["quick"] if quick else [])])
+    kinds = [name for name, chosen in (("quick", session.quick), ("long", session.long)) if chosen]
+    return "-".join([slug, *some, *kinds])
 
 
 def say(text: str) -> None:

@@ -9,7 +9,6 @@ from benchmarks.figures import Part, Value
 
 WIDTH, LABELS, ROW, MARGIN = 900, 360, 20, 16
 """Pixels: width of the picture, room for labels, height of a bar with its gap, border."""
-MOST_BARS = 40
 _BAR = WIDTH - LABELS - 2 * MARGIN - 80
 
 
@@ -28,7 +27,7 @@ def draw_charts(parts: Sequence[Part]) -> str:
 
 
 def bars_of(part: Part) -> list[tuple[str, float]]:
-    """Label and length of the bars, at most `MOST_BARS`."""
+    """Label and length of the bars."""
     if part.chart is None:
         return []
     bars = []
@@ -37,7 +36,7 @@ def bars_of(part: Part) -> list[tuple[str, float]]:
         if isinstance(value, int | float):
             words = [_word(column, row.get(column)) for column in part.chart.labels]
             bars.append((" ".join(words), float(value)))
-    return bars[:MOST_BARS]
+    return bars
 
 
 def _word(column: str, value: Value) -> str:

@@ -4,6 +4,7 @@ screen, lens, driver and decoding. The program's own latency (part `program`) co
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from engine.errors import UserError
 from engine.stage import Captured
 from stages.sources import CaptureSettings
 from stages.sources.camera import CameraFeed
+from stages.sources.live import FeedLost
 from stages.view import has_display
 
 FLIPS, QUICK_FLIPS, WARM_UP_FLIPS = 60, 10, 3
@@ -36,7 +38,10 @@ def measure(session: Session, camera: int) -> Part:
     feed = _open_camera(camera)
     try:
         session.say(f"point camera {camera} at the window so that it fills the picture")
-        taken = flip_times(_window(), lambda: _mean_grey(feed), QUICK_FLIPS if session.quick else FLIPS)
+        flips, period_s = QUICK_FLIPS if session.quick else FLIPS, 1.0 / feed.info.fps if feed.info.fps else 0.0
+        taken = flip_times(_window(), lambda: _mean_grey(feed), flips, period_s)
+    except FeedLost as error:
+        raise UserError(f"camera {camera} was lost ({error}); connect it and measure again") from error
     finally:
         feed.close()
     row: Row = {"camera": f"{feed.info.width}x{feed.info.height}", "fps": feed.info.fps, "flips": len(taken)}
@@ -48,8 +53,12 @@ def measure(session: Session, camera: int) -> Part:
     )
 
 
-def flip_times(show: Show, look: Look, flips: int) -> list[int]:
-    """Nanoseconds from each flip until the camera has seen it. Raises UserError when it can't tell black from white."""
+def flip_times(show: Show, look: Look, flips: int, wait_s: float = 0.0) -> list[int]:
+    """Nanoseconds from each flip until the camera has seen it. Raises UserError when it can't tell black from white.
+
+    Each flip comes up to `wait_s`, a period of the camera, after a picture: right after one, all would have to wait
+    equally long for the next, and the percentiles would hide how much that varies.
+    """
     black, white = (_settled(show, look, is_white) for is_white in (False, True))
     if white - black < LEAST_CONTRAST:
         raise UserError(
@@ -57,9 +66,10 @@ def flip_times(show: Show, look: Look, flips: int) -> list[int]:
             "window, close to the screen, in a darker room"
         )
     middle, is_white = (black + white) / 2, True
-    taken = []
+    taken, rng = [], np.random.default_rng(0)
     for _ in range(WARM_UP_FLIPS + flips):
         is_white = not is_white
+        time.sleep(rng.uniform(0.0, wait_s))
         started = now_ns()
         show(is_white)
         while (look() > middle) != is_white:

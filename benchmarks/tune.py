@@ -8,6 +8,7 @@ once more.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,25 +69,18 @@ class Score(msgspec.Struct, frozen=True):
 def tune(session: Session, out: Path, loss: int = 0) -> Part:
     """Search, write the best to `out`, and tell what was tried; `loss` holds of the clip may go unnamed for it.
 
-    Raises UserError when `out` can't be written."""
+    A value that doesn't run here is told and passed over; Ctrl-C ends the search early, with the best until then.
+    Raises UserError when `out` can't be written, or when the defaults don't run."""
     check_out(out)
     search = _Search(session)
-    best = default = Candidate()
-    best_score = search.score("as configured", default)
-    needed = best_score.named - loss
-    for changed, value in steps(session.quick):
-        candidate = with_change(best, changed, value)
-        if candidate == best:
-            continue
-        score = search.score(f"{changed} = {as_text(value)}", candidate)
-        if score.beats(best_score, needed):
-            best, best_score = candidate, score
-            search.rows[-1]["taken"] = "yes"
+    default = Candidate()
+    first = search.score("as configured", default)
+    best = search.best_from(default, first, first.named - loss)
     if best != default:
         before, after = search.score("as configured, again", default), search.score("the best, again", best)
-        if not after.beats(before, needed):
+        if not after.beats(before, first.named - loss):
             best = default
-    _write(best, out, loss)
+    _write(best, out, loss, session.quick)
     note = f"Wrote {out.name}: " + (", ".join(changes_of(best)) or "nothing is worth changing here") + "."
     return Part(name="tune", title="Tuning on the demo clip, as fast as it goes", rows=search.rows, notes=[note])
 
@@ -139,6 +133,11 @@ def check_out(out: Path) -> None:
     """Raises UserError unless the file can be written: better now than after minutes."""
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"--out {out}: give the name of a file in a folder that exists")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(out, error) from error
 
 
 class _Search:
@@ -147,6 +146,28 @@ class _Search:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.rows: list[Row] = []
+
+    def best_from(self, default: Candidate, score: Score, needed: int) -> Candidate:
+        """Try one change after the other, beginning with the default and its score."""
+        best, best_score = default, score
+        try:
+            for changed, value in steps(self._session.quick):
+                candidate = with_change(best, changed, value)
+                if candidate == best:
+                    continue
+                name = f"{changed} = {as_text(value)}"
+                try:
+                    score = self.score(name, candidate)
+                except UserError as error:
+                    self._session.say(f"{name} does not run here: {error}")
+                    self.rows.append({"tried": f"{name} (does not run)"})
+                    continue
+                if score.beats(best_score, needed):
+                    best, best_score = candidate, score
+                    self.rows[-1]["taken"] = "yes"
+        except KeyboardInterrupt:
+            self._session.say("stopped; the best until now is tried against the defaults once more")
+        return best
 
     def score(self, name: str, candidate: Candidate) -> Score:
         self._session.say(f"trying {name}")
@@ -160,11 +181,23 @@ class _Search:
         return score
 
 
-def _write(best: Candidate, out: Path, loss: int) -> None:
+def _write(best: Candidate, out: Path, loss: int, quick: bool) -> None:
     lost = f"at most {loss} of the demo clip's poses are" if loss else "no pose of the demo clip is"
-    head = f"# Found by arnis-bench --tune with {usable_cores()} cores; {lost} lost by it.\n\n"
+    judged = "a quick run, which shows that it works and no more" if quick else f"{lost} lost by it"
+    head = (
+        f"# Found by arnis-bench --tune with {usable_cores()} cores, for files as fast as they go; {judged}.\n"
+        + (
+            "# A live stream keeps these processes too; without the [[worker]] blocks it has its own.\n"
+            * bool(best.workers)
+        )
+        + "\n"
+    )
     try:
         out.write_text(head + best.as_toml(), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--out: cannot write {out}: {error.strerror}; choose another place") from error
+        raise _unwritable(out, error) from error
     load_config(default_config(), out)  # the program must accept it
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(f"--out: cannot write {out}: {error.strerror}; choose another place")

@@ -23,3 +23,30 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def at_least(least: int, most: int = MOST) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            wanted = f"a whole number from {least} to {most:,}" if value > most else f"a whole number, {least} or more"
+            raise argparse.ArgumentTypeError(f"{text!r} makes no sense; give {wanted}")
+        return value
+
+    return number
+
+
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; give one from 0 to 1")
+    return value

@@ -30,8 +30,11 @@ class Profile:
         self._file = path.open("w+b" if fresh else "r+b", buffering=0)
         self._file.seek(0, 2)
         if fresh:
-            workers = [_name(number, f"worker of {stage}") for stage, number in self._processes.items()]
-            self._file.write(b"[" + b",\n".join(map(msgspec.json.encode, [_name(_FRAMES, "frames"), *workers])) + _END)
+            names = [_name(_FRAMES, "frames")]
+            for stage, number in self._processes.items():
+                names.append(_name(number, f"worker of {stage}"))
+                names += [_name(number, stream, thread) for stream, thread in self._threads.items()]
+            self._file.write(b"[" + b",\n".join(map(msgspec.json.encode, names)) + _END)
 
     def add(self, packet: Packet, left_ns: int) -> None:
         """The packet leaves the pipeline at `left_ns`."""
@@ -61,5 +64,7 @@ def _event(span: Span, process: int, thread: int, more: dict[str, Any]) -> dict[
     return {"name": span.stage, "ph": "X", **times, "pid": process, "tid": thread, "args": more}
 
 
-def _name(process: int, name: str) -> dict[str, Any]:
-    return {"name": "process_name", "ph": "M", "pid": process, "args": {"name": name}}
+def _name(process: int, name: str, thread: int | None = None) -> dict[str, Any]:
+    """The name of a process, or of one of its threads."""
+    kind, where = ("process_name", {}) if thread is None else ("thread_name", {"tid": thread})
+    return {"name": kind, "ph": "M", "pid": process, **where, "args": {"name": name}}

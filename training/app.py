@@ -14,7 +14,7 @@ from types import ModuleType
 from engine.errors import UserError
 
 PROGRAM = "arnis-train"
-EXTRA = "pip install 'arnis-stream[train]'"
+EXTRA = "pip install '.[train]'"
 
 COMMANDS = {
     "synth": ("training.synth.command", "draw synthetic people with a stick"),

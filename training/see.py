@@ -27,6 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.errors import UserError
+from engine.numbers import at_least
 from engine.packet import FrameRef
 from engine.stage import Context
 from stages.classes import load_classes
@@ -35,7 +36,6 @@ from stages.detect import Detect, DetectSettings, DetectStick, closer_model
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
-from training.arguments import at_least
 from training.data.pictures import is_cut_off
 from training.data.readers import read_any
 from training.data.table import Table, append_table

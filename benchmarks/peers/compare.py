@@ -64,9 +64,7 @@ HIGHER_IS_BETTER = {"fps": True, "p50_ms": False, "p95_ms": False, "cpu_ms_per_f
 
 
 def measure(session: Session, frames: int = FRAMES, task: Path | None = None) -> Part:
-    """All of them, over the first `frames` of the demo clip. Raises UserError when ours fails or there are too few."""
-    if frames < LEAST_FRAMES:
-        raise UserError(f"--frames {frames}: give at least {LEAST_FRAMES}, of which {WARM_UP_FRAMES} are warm-up")
+    """All of them, over the first `frames` of the demo clip. Raises UserError when ours fails."""
     if task is not None and not task.is_file():
         raise UserError(f"--task {task} does not exist; give the path of a PoseLandmarker .task file")
     frames = min(frames, QUICK_FRAMES) if session.quick else frames
@@ -116,7 +114,7 @@ def measure_peers(session: Session, frames: int, job: Job) -> tuple[list[Row], l
 def missing(peer: Peer, job: Job) -> str | None:
     """Why a peer can't be run here, as the end of a sentence; None when nothing is known to be missing."""
     if peer.package and find_spec(peer.package) is None:
-        return f"the package {peer.package} is not installed; run `pip install 'arnis-stream[peers]'`"
+        return f"the package {peer.package} is not installed; run `pip install '.[peers]'`"
     return peer.lacks(job)
 
 

@@ -26,7 +26,7 @@ class MediaPipePose:
         if not task_file.is_file():
             raise UserError(f"model file {task_file} does not exist; give the path of a PoseLandmarker .task file")
         if find_spec("mediapipe") is None:
-            raise UserError(f"{task_file} needs the package mediapipe; run `pip install arnis-stream[mediapipe]`")
+            raise UserError(f"{task_file} needs the package mediapipe; run `pip install '.[mediapipe]'`")
         import mediapipe
 
         self._mediapipe = mediapipe

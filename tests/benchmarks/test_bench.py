@@ -91,7 +91,10 @@ def test_the_list_names_every_part() -> None:
         (["hopp"], ("hopp", "did you mean hop")),
         (["--devices", "hop"], ("by themselves",)),
         (["--tune", "--out", "nowhere/tuned.toml"], ("--out", "folder")),
-        (["--tune", "--loss", "-1"], ("--loss -1", "0 or more")),
+        (["--tune", "--loss", "-1"], ("--loss", "0 or more")),
+        (["--tune", "--out", "/proc/tuned.toml"], ("--out", "choose another place")),
+        (["--peers", "--frames", "5000"], ("--frames", "from 20 to 1,065")),
+        (["overload", "--quick", "--long"], ("not allowed",)),
     ],
 )
 def test_a_mistake_gets_one_sentence(arguments: list[str], words: tuple[str, ...]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from benchmarks import app as app_module
 from benchmarks import program
 from benchmarks import tune as tune_module
-from benchmarks.app import file_name
+from benchmarks.app import PARTS, file_name
 from benchmarks.devices import try_devices
 from benchmarks.figures import Part, Session, ratio
 from benchmarks.latency import flip_times
@@ -21,11 +24,14 @@ from benchmarks.report import as_markdown, make_report, table
 from benchmarks.running import Run
 from benchmarks.tree import Memory
 from benchmarks.tune import Candidate, Score, groupings, tune
+from engine.clock import NS_PER_S
 from engine.config import Config, load_config
 from engine.errors import UserError
 from stages import devices
 from stages.app import default_config
 from stages.sessions import How, Network, Place
+
+PERIOD_S = 0.04
 
 
 def make_machine(load: float) -> Machine:
@@ -74,6 +80,18 @@ def test_a_camera_that_sees_the_flips_is_timed() -> None:
     shown = [False]
     taken = flip_times(lambda is_white: shown.__setitem__(0, is_white), lambda: 200.0 if shown[0] else 20.0, 5)
     assert len(taken) == 5
+
+
+def test_flips_come_at_any_moment_between_two_pictures() -> None:
+    """A camera whose pictures take 40 ms, on a clock of their own."""
+    flipped = [False]
+
+    def look() -> float:
+        time.sleep(PERIOD_S - time.monotonic() % PERIOD_S)
+        return 200.0 if flipped[0] else 20.0
+
+    taken = flip_times(lambda is_white: flipped.__setitem__(0, is_white), look, 8, PERIOD_S)
+    assert max(taken) - min(taken) > 0.2 * PERIOD_S * NS_PER_S
 
 
 def test_a_camera_that_looks_elsewhere_is_refused() -> None:
@@ -140,6 +158,24 @@ def test_what_was_only_luck_while_tuning_is_not_written(tmp_path: Path, monkeypa
     assert all("--fast" in arguments for arguments in machinery.asked)
 
 
+def test_settings_that_do_not_run_here_are_told_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gives(config: Config) -> tuple[float, int]:
+        if len(config.workers) < 4:
+            raise UserError("too little memory")
+        if config.engine.in_flight == 4:
+            raise KeyboardInterrupt
+        return (80.0 if config.engine.in_flight == 2 else 50.0), 11
+
+    Machinery(monkeypatch, gives)
+    part = tune(quiet_session(tmp_path), tmp_path / "tuned.toml")
+    assert sum("does not run" in str(row["tried"]) for row in part.rows) == len(
+        groupings(load_config(default_config()).workers)
+    )
+    assert load_config(default_config(), tmp_path / "tuned.toml").engine.in_flight == 2, "found before it was stopped"
+
+
 def test_several_streams_are_each_given_a_clip_of_ten_frames_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,11 +206,33 @@ def test_the_program_accepts_what_tuning_writes(tmp_path: Path) -> None:
         assert len(config.workers) < len(workers)
 
 
-def test_a_part_of_the_set_never_replaces_the_whole() -> None:
+@pytest.mark.parametrize(("stops_by", "code"), [(UserError("no model"), "no model"), (KeyboardInterrupt(), "stopped")])
+def test_a_run_that_ends_early_reports_what_it_has_under_another_name(
+    stops_by: BaseException,
+    code: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(session: Session) -> Part:
+        raise stops_by
+
+    hop = Part(name="hop", title="Hop", rows=[{"way": "ring", "p50_ms": 0.1}])
+    parts = {name: (text, (lambda session: hop) if name == "hop" else stop) for name, (text, _) in PARTS.items()}
+    monkeypatch.setattr(app_module, "PARTS", parts)
+    assert app_module.main(["--out-dir", str(tmp_path)]) == 2
+    assert code in capsys.readouterr().err
+    names = {file.stem.rpartition("-cores-")[2] for file in tmp_path.iterdir()}
+    assert names == {"hop"}
+
+
+def test_a_part_of_the_set_never_replaces_the_whole(tmp_path: Path) -> None:
     slug = make_machine(0.0).slug
     assert slug == "intel-core-i5-8250u-1.60ghz-2-cores"
-    assert file_name(slug, ["hop", "overload", "networks", "stages", "program"], False) == slug
-    assert file_name(slug, ["hop"], True) == f"{slug}-hop-quick"
+    session = quiet_session(tmp_path)
+    assert file_name(slug, ["hop", "overload", "networks", "stages", "program"], session) == slug
+    assert file_name(slug, ["hop"], replace(session, quick=True)) == f"{slug}-hop-quick"
+    assert file_name(slug, ["overload"], replace(session, long=True)) == f"{slug}-overload-long"
 
 
 def test_a_busy_machine_is_told() -> None:

@@ -47,7 +47,7 @@ def test_ours_and_the_plain_loop_stand_in_one_table_and_who_is_missing_is_told(t
     for name in ("ultralytics", "mediapipe", "supervision"):
         if find_spec(name) is None:
             (note,) = [note for note in part["notes"] if note.startswith(f"{name} was skipped: ")]
-            assert note.endswith("not installed; run `pip install 'arnis-stream[peers]'`.")
+            assert note.endswith("not installed; run `pip install '.[peers]'`.")
 
 
 def test_a_peer_is_missing_only_when_its_package_is() -> None:

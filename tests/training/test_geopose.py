@@ -260,7 +260,7 @@ def test_without_the_training_packages_it_says_how_to_get_them(
     for name in [n for n in sys.modules if n.startswith("training.geopose.")]:
         monkeypatch.delitem(sys.modules, name)
     assert app.main(["fit", "--help"]) == 2
-    assert "pip install 'arnis-stream[train]'" in capsys.readouterr().err
+    assert "pip install '.[train]'" in capsys.readouterr().err
 
 
 def test_a_missing_keypoint_does_not_spoil_the_others() -> None:

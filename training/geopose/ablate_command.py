@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import UserError
+from engine.numbers import at_least
 from stages.classes import load_classes
-from training.arguments import at_least
 from training.geopose.ablation import (
     Variant,
     effect_variants,

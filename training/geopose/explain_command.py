@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
+from engine.numbers import at_least
 from stages.cards import load_model_classes
 from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
 from stages.graph import hand_crop, mirror_keypoints
-from training.arguments import at_least
 from training.geopose.data import PoseTable
 from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
 from training.geopose.fit import load_trained, predict

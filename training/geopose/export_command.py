@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
+from engine.numbers import at_least
 from stages.classes import load_classes
-from training.arguments import at_least
 from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.checkpoint import report_facts

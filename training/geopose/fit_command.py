@@ -14,8 +14,8 @@ import torch
 
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
+from engine.numbers import at_least, share
 from stages.classes import ClassFile, load_classes
-from training.arguments import at_least, share
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture

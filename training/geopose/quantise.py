@@ -59,7 +59,7 @@ def quantise(model_file: Path, inputs: Sequence[np.ndarray], out: Path) -> None:
         import nncf
         from nncf.quantization.advanced_parameters import QuantizationParameters
     except ModuleNotFoundError:
-        raise UserError("--int8 needs nncf, which is not installed; run `pip install 'arnis-stream[train]'`") from None
+        raise UserError("--int8 needs nncf, which is not installed; run `pip install '.[train]'`") from None
     nncf.set_log_level(logging.ERROR)
     model = onnx.load(model_file)
     samples = [{name: a[i : i + 1] for name, a in zip(INPUTS, inputs, strict=True)} for i in range(len(inputs[0]))]

@@ -125,7 +125,7 @@ def quantise(file: Path, asked: Sequence[list[np.ndarray]], out: Path) -> None:
         import nncf
         from nncf.quantization.advanced_parameters import QuantizationParameters
     except ModuleNotFoundError:
-        raise UserError("--int8 needs nncf, which is not installed; run `pip install 'arnis-stream[train]'`") from None
+        raise UserError("--int8 needs nncf, which is not installed; run `pip install '.[train]'`") from None
     nncf.set_log_level(logging.ERROR)
     network = onnx.load(file)
     names = [item.name for item in network.graph.input]

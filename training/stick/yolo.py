@@ -166,5 +166,5 @@ def yolo_class() -> Any:
     try:
         from ultralytics import YOLO  # type: ignore[attr-defined]
     except ModuleNotFoundError as error:
-        raise UserError(f"--kind yolo and fused need {error.name}; run `pip install 'arnis-stream[train]'`") from None
+        raise UserError(f"--kind yolo and fused need {error.name}; run `pip install '.[train]'`") from None
     return YOLO
