@@ -72,6 +72,10 @@ def load_network(
     """
     if not model_file.is_file():
         raise UserError(f"model file {model_file} does not exist; give the path of an ONNX file")
+    if model_file.suffix == ".xml":
+        raise UserError(
+            f"{model_file} is OpenVINO IR, which is for other programs; give the folder with that model's ONNX file"
+        )
     machine = machine or Machine()
     data = model_file.read_bytes()
     how = How(threads or default_threads(), precision, cache_folder(), None if shapes is None else tuple(shapes))

@@ -222,6 +222,9 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
 def test_a_missing_model_is_named() -> None:
     with pytest.raises(UserError, match=r"none\.onnx does not exist"):
         load_network(Path("none.onnx"))
+    (tmp_path / "model.xml").write_text("<net/>")
+    with pytest.raises(UserError, match="which is for other programs"):
+        load_network(tmp_path / "model.xml")
 
 
 @pytest.mark.parametrize("backend", [*runtime.RUNTIMES, "auto"])

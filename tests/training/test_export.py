@@ -5,18 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from stages.cards import load_card
-from stages.classes import ClassFile, load_classes
-from stages.classify import check_card
-from training.geopose.export import write_card
+from stages.cards import load_card  # noqa: E402
+from stages.classes import ClassFile, load_classes  # noqa: E402
+from stages.classify import check_card  # noqa: E402
+from training.classifiers import NAMES, is_network, network_model  # noqa: E402
+from training.geopose.export import PARITY_BOUND, export_onnx, parity, random_inputs, write_card  # noqa: E402
+from training.geopose.settings import FitSettings  # noqa: E402
 
 SHIPPED = load_classes()
 TOLD = "“Gunting”: cut \\ and 刺"
 OWN = ClassFile(tuple(msgspec.structs.replace(c, name=f"my_{c.name}", text=TOLD) for c in SHIPPED.classes[:3]))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if is_network(name)])
+def test_every_network_is_exported_for_batches_of_any_size(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = network_model(name).build(len(SHIPPED.classes), FitSettings()).eval()
+    file = tmp_path / "model.onnx"
+    export_onnx(network, file)
+    differences = parity(network, file, random_inputs(60, np.random.default_rng(0)))
+    assert max(differences.values()) <= PARITY_BOUND
 
 
 def written(folder: Path, classes: ClassFile, has_pictures: bool = True) -> Path:

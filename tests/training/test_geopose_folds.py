@@ -153,6 +153,7 @@ def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str
         assert said in capsys.readouterr().err
     assert parse_variant("geopose+mixup=0.4+crop=off").changes == ("mixup=0.4",)
     assert "geopose+crop_faults=false" in effect_variants("geopose", True, [])
+    assert not any("crop" in text or "limb_miss_by" in text for text in effect_variants("geopose_graph", True, []))
     assert "geopose+crop_faults=false+crop_faults=true" in effect_variants("geopose+crop_faults=false", True, [])
     assert not any("hard_negatives" in text for text in effect_variants("geopose", True, [], has_neutral=False))
     assert "geopose_graph+without=jitter" in effect_variants("geopose_graph", False, [])

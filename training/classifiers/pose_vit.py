@@ -81,7 +81,7 @@ class PoseVit(nn.Module):
         return self.combine(self.skeleton(nodes, edges, mask), seen, crop_present)
 
     def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
-        tokens = torch.cat([self.answer.expand(len(graph), -1, -1), graph[..., :WIDTH], seen], 1)
+        tokens = torch.cat([self.answer.expand(graph.shape[0], -1, -1), graph[..., :WIDTH], seen], 1)
         there = functional.pad(graph[..., WIDTH], (1, 0), value=1.0)
         there = torch.cat([there, crop_present.unsqueeze(-1).expand(-1, PATCHES)], 1)
         bias = ((there - 1) * 1e9)[:, None, None]

@@ -75,13 +75,15 @@ def effect_variants(base: str, has_crops: bool, corrections: Sequence[str], has_
     """The base without each of its parts, and with each that it does not have, such as `corrections` of the stick."""
     network_model(base.split("+")[0])
     settings = FitSettings().changed(parse_variant(base).changes)
-    faults = [f"without={field.name}" for field in fields(KeypointFaults)]
+    # How far a limb is missed by says nothing where none is missed: `without=limb_miss` is both.
+    faults = [f"without={field.name}" for field in fields(KeypointFaults) if field.name != "limb_miss_by"]
     parts = [f"drop_edge={0 if settings.drop_edge else 0.1}", f"edge_noise={0 if settings.edge_noise else 0.02}",
              f"mixup={0 if settings.mixup else 0.4}", f"arcface={0 if settings.arcface else 0.3}",
              f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults]  # fmt: skip
     parts += [] if settings.strengths else ["strengths=node_dropout:0.1"]
     parts += [f"hard_negatives={0 if settings.hard_negatives else 0.1}"] if has_neutral else []
-    parts += [f"crop_faults={str(not settings.crop_faults).lower()}", "crop=off"] if has_crops else []
+    looks = has_crops and not base.startswith("geopose_graph")
+    parts += [f"crop_faults={str(not settings.crop_faults).lower()}", "crop=off"] if looks else []
     parts += [f"correct={method}" for method in corrections]
     return [base, *(f"{base}+{part}" for part in parts)]
 

@@ -25,7 +25,13 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     calibrated, temperature, threshold and groups; older ones hold less. Raises UserError when there is none or it is
     something else."""
     if not file.is_file():
-        raise UserError(f"weights {file} do not exist; train them with `arnis-train fit`")
+        folds = (file.parent / "fold0").is_dir()
+        mend = (
+            "its run only measured by folds: train one with `fit`, without --folds"
+            if folds
+            else "train them with `arnis-train fit`"
+        )
+        raise UserError(f"weights {file} do not exist; {mend}")
     try:
         state: dict[str, Any] = torch.load(file, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError):

@@ -45,6 +45,8 @@ class CrossValidation:
     fold: np.ndarray
     """int (N,)."""
     temperatures: list[float]
+    certain: list[bool]
+    """Of each fold, whether its inner people were enough to prove that nine of ten accepted answers are right."""
     train_seconds: float
     """Of one fold, on average."""
     infer_ms: float
@@ -102,7 +104,7 @@ def cross_validate(
     """
     probabilities = np.zeros((len(table), len(classes.classes)))
     thresholds, fold = np.zeros(len(table)), np.zeros(len(table), int)
-    temperatures, seconds, ms = [], [], []
+    temperatures, certain, seconds, ms = [], [], [], []
     for number, (train, test) in enumerate(splits(table, count, settings.seed)):
         inner_train, inner = _inner(table, train, settings.seed)
         classifier = make_classifier(model, classes)
@@ -117,12 +119,18 @@ def cross_validate(
         inner_logits = classifier.logits(inner)
         temperature = measure.fit_temperature(inner_logits, inner.labels)
         temperatures.append(temperature)
-        threshold = measure.fit_threshold(class_probabilities(inner_logits, temperature), inner.labels).value
+        threshold, sure = measure.fit_threshold(class_probabilities(inner_logits, temperature), inner.labels)
+        certain.append(sure)
         probabilities[test] = class_probabilities(logits, temperature)
         thresholds[test], fold[test] = threshold, number
         log.info("%s, fold %d of %d: top-1 %.3f, temperature %.2f, threshold %.2f, %.0f s", model, number + 1, count,
                  (logits.argmax(1) == table.labels[test]).mean(), temperature, threshold, seconds[-1])  # fmt: skip
-    return CrossValidation(probabilities, thresholds, fold, temperatures, float(np.mean(seconds)), float(np.mean(ms)))
+    if not all(certain):
+        log.warning("%s: in %d of %d folds the inner people are too few to be certain that nine of ten accepted "
+                    "answers are right", model, certain.count(False), count)  # fmt: skip
+    return CrossValidation(
+        probabilities, thresholds, fold, temperatures, certain, float(np.mean(seconds)), float(np.mean(ms))
+    )
 
 
 def fold_report(result: CrossValidation, table: PoseTable, classes: ClassFile, groups: str) -> dict[str, Any]:
@@ -141,10 +149,12 @@ def fold_report(result: CrossValidation, table: PoseTable, classes: ClassFile, g
     }
     for number, (fold, temperature) in enumerate(zip(folds, result.temperatures, strict=True)):
         first = np.flatnonzero(result.fold == number)[0]
-        fold |= {"temperature": temperature, "threshold": float(result.thresholds[first])}
+        fold |= {"temperature": temperature, "threshold": float(result.thresholds[first]),
+                 "threshold_certain": result.certain[number]}  # fmt: skip
     return {
         **figures(np.ones(len(table), bool)), "groups": groups, "folds": folds, "over_folds": spread,
-        "train_seconds_per_fold": result.train_seconds, "infer_ms_per_sample": result.infer_ms,
+        "threshold_certain": all(result.certain), "train_seconds_per_fold": result.train_seconds,
+        "infer_ms_per_sample": result.infer_ms,
     }  # fmt: skip
 
 

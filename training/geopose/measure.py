@@ -212,7 +212,7 @@ def told(figures: dict[str, Any]) -> str:
         f"macro-F1 {figures['macro_f1']:.2f}",
         f"calibration error {figures['ece']:.2f}",
         f"coverage {figures['coverage']:.0%}",
-        f"accepted accuracy {figures['accepted_accuracy']:.0%}",
+        f"accepted accuracy {figures['accepted_accuracy']:.0%}" if figures["coverage"] else "no answer sure enough",
     ]
     return ", ".join(said)
 

@@ -60,7 +60,8 @@ def refuse_met(state: Mapping[str, Any], file: Path, tested: np.ndarray, calibra
     if wrong:
         raise UserError(
             f"{file} was trained on {wrong[0]}, whom this table keeps to validate or to test ({len(wrong)} in all): "
-            "people are drawn anew when a table has changed; give the table of the training, or train anew"
+            "people are drawn anew when a table has changed, and a fold has people of its own; give the table of the "
+            "training, and the network of a `fit` without --folds, or train anew"
         )
 
 

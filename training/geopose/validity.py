@@ -1,7 +1,7 @@
-"""What keypoints say about themselves, before any correction: whether a body can look like that, and how far the stick
-is from the truth.
+"""What keypoints say about themselves: whether a body can look like that, and how far the stick is from the truth.
 
-After a correction that enforces these rules they hold by construction and measure nothing.
+Bodies are never corrected. Sticks are as `see` wrote them: by default after the program's correction, before it with
+`see --correct off`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = ("pictures", "compare", "demo", "skeletons")
     text = "pictures (default), their comparison with the statistics, demo clip, fit of the class skeletons"
     parser.add_argument("action", nargs="?", default=actions[0], choices=actions, help=text)
-    parser.add_argument("--out", type=Path, help="folder of the data set, or the file of the demo clip")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the data set, or the file of the demo clip or the skeletons"
+    )
     parser.add_argument("--data", type=Path, help="compare: data set; without it, poses are planned and not drawn")
     parser.add_argument("--people", type=int, default=100, help="synthetic people (default 100)")
     parser.add_argument("--per-person", type=int, default=9, help="pictures of each (default 9)")
@@ -48,11 +50,6 @@ def picture_size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say; 0 on success."""
-    if args.action == "skeletons":
-        from training.synth.skeletons import write_skeletons
-
-        write_skeletons()
-        return 0
     if args.action == "compare":
         from training.synth.compare import print_plan_comparison, write_comparison
 
@@ -65,6 +62,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.action} needs --out")
     if args.backgrounds is not None and not args.backgrounds.is_dir():
         raise UserError(f"--backgrounds {args.backgrounds} is not a folder")
+    if args.action == "skeletons":
+        from training.synth.skeletons import write_skeletons
+
+        write_skeletons(args.out)
+        return 0
     if args.action == "demo":
         from training.synth.demo import write_demo
 

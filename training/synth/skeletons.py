@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from scipy.optimize import least_squares
 from stages import skeleton as sk
 from training.synth import solve
 from training.synth.camera import Camera, orbit
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 VIEWS = ("front", "left", "right")
@@ -133,6 +136,7 @@ def load_skeletons() -> dict[str, tuple[Array, dict[str, float]]]:
     return {name: (np.array(entry["points_m"]), entry["yaw_deg"]) for name, entry in data.items()}
 
 
-def write_skeletons() -> None:
-    """Fit again and replace the shipped file."""
-    (HERE / "class_skeletons.json").write_text(json.dumps(fit_all(), indent=1) + "\n")
+def write_skeletons(file: Path) -> None:
+    """Fit again and write JSON such as the shipped class_skeletons.json, which is read from beside this module."""
+    file.write_text(json.dumps(fit_all(), indent=1) + "\n", encoding="utf-8")
+    log.info("wrote %s; pictures are drawn by it once it has replaced %s", file, HERE.name + "/class_skeletons.json")

@@ -131,7 +131,9 @@ def seen(report: RunReport) -> str:
     """What the keypoints say about themselves, and how far the sticks were off."""
     checks = [[words(name), Number(f"{share:.1%}")] for name, share in report.validity.items()]
     stick = [[words(name), Number(f"{v:,.0f}" if v >= 10 else f"{v:.3f}")] for name, v in report.stick.items()]
-    tables = table(["bodies before correction", "share"], checks) + table(["sticks against the truth", ""], stick)
+    tables = table(
+        ["bodies and sticks as seen (before correction only with `see --correct off`)", "share"], checks
+    ) + table(["sticks against the truth", ""], stick)
     return f'<div class="pair">{tables}</div>' if tables else ""
 
 
