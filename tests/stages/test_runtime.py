@@ -219,7 +219,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     assert "cannot be remembered" in caplog.text
 
 
-def test_a_missing_model_is_named() -> None:
+def test_a_missing_model_is_named_and_one_for_other_programs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.onnx does not exist"):
         load_network(Path("none.onnx"))
     (tmp_path / "model.xml").write_text("<net/>")
