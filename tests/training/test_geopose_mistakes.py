@@ -93,3 +93,14 @@ def test_drawn_samples_know_their_view_so_that_they_are_mixed_within_it() -> Non
     table = PoseStatistics(STATISTICS, CLASSES.names).table(300, np.random.default_rng(0))
     views, counts = np.unique(table.views, return_counts=True)
     assert {"front", "left", "right"} <= set(views.tolist()) and counts.min() > 20
+
+
+def test_a_hand_of_which_only_one_thing_is_said_is_no_mistake_where_the_grip_is_unseen(tmp_path: Path) -> None:
+    keypoints, _ = PoseStatistics(STATISTICS, CLASSES.names).draw(2, np.random.default_rng(0))
+    keypoints[1, 17:] = 0
+    header = "image_path,label," + ",".join(f"kp{n}_{axis}" for n in range(19) for axis in ("x", "y", "conf"))
+    numbers = [",".join(str(float(v)) for v in (k * (100, 100, 1)).ravel()) for k in keypoints]
+    lines = [f"{n}.jpg,crown_thrust,{text},left" for n, text in enumerate(numbers)]
+    (tmp_path / "table.csv").write_text("\n".join([f"{header},grip_hand", *lines]) + "\n")
+    rows, _ = read_source(tmp_path / "table.csv", CLASSES.names)
+    assert not pose_table(rows, CLASSES.names).wrong_hand.any()

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, mirror_keypoints
+from stages.skeleton import GRIP
 from training.data.readers import read_any
 from training.data.table import Table
 from training.seen_folder import DETECTORS_FILE
@@ -116,7 +117,9 @@ def pose_table(rows: Table, class_names: tuple[str, ...], crops: Path | None = N
     """As `load_table`, from a table that has been read."""
     pictures = _load_crops(crops, len(rows)) if crops else NO_CROPS
     present = pictures.any((1, 2, 3)) if crops else np.zeros(len(rows), bool)
-    mistaken = (rows.true_hands != "") & (rows.left_handed() != (rows.true_hands == "left"))
+    # Without a grip nothing is mirrored; where the file tells of one hand only, that is no mistake of its own.
+    doubted = (rows.true_hands != "") & (rows.keypoints[:, GRIP].any(-1) | (rows.true_hands != rows.hands))
+    mistaken = doubted & (rows.left_handed() != (rows.true_hands == "left"))
     return PoseTable(
         rows.canonical(), rows.label_indices(class_names), rows.groups, rows.views, pictures,
         present.astype(np.float32), rows.splits, mistaken, np.arange(len(rows)),
