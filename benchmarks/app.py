@@ -168,8 +168,8 @@ def file_name(slug: str, parts: Sequence[str], session: Session) -> str:
     """What the report's files are called: a run in which only `parts` were measured, or a quick one, never replaces a
     full one, nor half a minute of overload ten."""
     some = [] if list(parts) == list(PARTS) else list(parts)
-    kinds = [name for name, chosen in (("quick", session.quick), ("long", session.long)) if chosen]
-    return "-".join([slug, *some, *kinds])
+    long = session.long and "overload" in parts
+    return "-".join([slug, *some, *(["quick"] if session.quick else []), *(["long"] if long else [])])
 
 
 def say(text: str) -> None:

@@ -75,13 +75,16 @@ def tune(session: Session, out: Path, loss: int = 0) -> Part:
     search = _Search(session)
     default = Candidate()
     first = search.score("as configured", default)
-    best = search.best_from(default, first, first.named - loss)
+    best, stopped = search.best_from(default, first, first.named - loss)
+    if stopped and best == default:
+        raise KeyboardInterrupt  # nothing was found that would be worth replacing an older file
     if best != default:
-        before, after = search.score("as configured, again", default), search.score("the best, again", best)
-        if not after.beats(before, first.named - loss):
+        before, after = search.score("as configured, again", default), search.try_out("the best, again", best)
+        if after is None or not after.beats(before, first.named - loss):
             best = default
     _write(best, out, loss, session.quick)
     note = f"Wrote {out.name}: " + (", ".join(changes_of(best)) or "nothing is worth changing here") + "."
+    note += " The search was stopped before its end." if stopped else ""
     return Part(name="tune", title="Tuning on the demo clip, as fast as it goes", rows=search.rows, notes=[note])
 
 
@@ -134,8 +137,11 @@ def check_out(out: Path) -> None:
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"--out {out}: give the name of a file in a folder that exists")
     try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
+        if out.exists():
+            out.open("ab").close()
+        else:
+            with tempfile.TemporaryFile(dir=out.parent):
+                pass
     except OSError as error:
         raise _unwritable(out, error) from error
 
@@ -147,27 +153,30 @@ class _Search:
         self._session = session
         self.rows: list[Row] = []
 
-    def best_from(self, default: Candidate, score: Score, needed: int) -> Candidate:
-        """Try one change after the other, beginning with the default and its score."""
+    def best_from(self, default: Candidate, score: Score, needed: int) -> tuple[Candidate, bool]:
+        """Try one change after the other, beginning with the default and its score; also whether Ctrl-C stopped it."""
         best, best_score = default, score
         try:
             for changed, value in steps(self._session.quick):
                 candidate = with_change(best, changed, value)
                 if candidate == best:
                     continue
-                name = f"{changed} = {as_text(value)}"
-                try:
-                    score = self.score(name, candidate)
-                except UserError as error:
-                    self._session.say(f"{name} does not run here: {error}")
-                    self.rows.append({"tried": f"{name} (does not run)"})
-                    continue
-                if score.beats(best_score, needed):
-                    best, best_score = candidate, score
+                found = self.try_out(f"{changed} = {as_text(value)}", candidate)
+                if found is not None and found.beats(best_score, needed):
+                    best, best_score = candidate, found
                     self.rows[-1]["taken"] = "yes"
         except KeyboardInterrupt:
-            self._session.say("stopped; the best until now is tried against the defaults once more")
-        return best
+            return best, True
+        return best, False
+
+    def try_out(self, name: str, candidate: Candidate) -> Score | None:
+        """As `score`; None, told and noted, where the candidate does not run here."""
+        try:
+            return self.score(name, candidate)
+        except UserError as error:
+            self._session.say(f"{name} does not run here: {error}")
+            self.rows.append({"tried": f"{name} (does not run)"})
+            return None
 
     def score(self, name: str, candidate: Candidate) -> Score:
         self._session.say(f"trying {name}")

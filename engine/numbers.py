@@ -25,17 +25,17 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     return number
 
 
-def at_least(least: int, most: int = MOST) -> Callable[[str], int]:
-    """An argparse type: a whole number from `least` to `most`."""
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` on, to `most` where there is one."""
 
     def number(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if not least <= value <= most:
-            wanted = f"a whole number from {least} to {most:,}" if value > most else f"a whole number, {least} or more"
-            raise argparse.ArgumentTypeError(f"{text!r} makes no sense; give {wanted}")
+        if value < least or most is not None and value > most:
+            wanted = f"{least} or more" if most is None else f"from {least} to {most:,}"
+            raise argparse.ArgumentTypeError(f"{text!r} makes no sense; give a whole number, {wanted}")
         return value
 
     return number

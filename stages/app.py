@@ -34,7 +34,6 @@ from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
 from stages.publish import ResultsSettings, program_version
 from stages.record import RecordSettings, finish_recordings
-from stages.smooth import SmoothSettings
 from stages.sources import CaptureSettings
 from stages.sources.camera import camera_device
 from stages.view import has_display
@@ -102,7 +101,6 @@ def run(options: argparse.Namespace) -> int:
     workers = options.workers or suitable_workers(config, options.source)
     check_patience(config, options.source)
     check_need_of_stick(config)
-    check_gap_of_hold(config)
     check_outputs(config, options.source, options.stats)
     if options.dry_run:
         sys.stdout.write("\n".join([*dry_run(config.with_workers(workers), options.source), ""]))
@@ -223,18 +221,6 @@ def check_need_of_stick(config: Config) -> None:
     if isinstance(gate, GateSettings) and gate.need_stick and not looks:
         raise UserError(
             "detect.stick is empty, so nobody would be named, as they must hold one; set gate.need_stick = false too"
-        )
-
-
-def check_gap_of_hold(config: Config) -> None:
-    """Raise UserError where smoothing would begin anew with every look at a held pose."""
-    gate, smooth = config.sections.get("gate"), config.sections.get("smooth")
-    if not isinstance(gate, GateSettings) or not isinstance(smooth, SmoothSettings) or not gate.motion:
-        return
-    if smooth.method != "off" and smooth.max_gap_s <= gate.hold_s:
-        raise UserError(
-            f"smooth.max_gap_s = {smooth.max_gap_s:g} is too short for gate.hold_s = {gate.hold_s:g}: a held pose is "
-            "looked at that seldom, and would be smoothed anew each time; raise smooth.max_gap_s above it"
         )
 
 

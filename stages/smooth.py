@@ -39,7 +39,8 @@ class SmoothSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sure: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.5
     """Confidence from which a point has full weight; below, its weight falls in proportion."""
     max_gap_s: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.2
-    """A gap in time after which all starts anew; in a hold the gate lets a frame through every `gate.hold_s` only."""
+    """A gap in time after which all starts anew; in a hold the gate lets a frame through every `gate.hold_frames`, or
+    every `gate.hold_s` where that is sooner."""
     max_tip_jump: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 0.8
     """Torso lengths from one look to the next: a tip that jumps farther (the stick's ends swapped) starts anew."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from benchmarks import app as app_module
-from benchmarks import program
+from benchmarks import latency, program
 from benchmarks import tune as tune_module
 from benchmarks.app import PARTS, file_name
 from benchmarks.devices import try_devices
@@ -27,11 +26,13 @@ from benchmarks.tune import Candidate, Score, groupings, tune
 from engine.clock import NS_PER_S
 from engine.config import Config, load_config
 from engine.errors import UserError
+from engine.stage import SourceInfo
 from stages import devices
 from stages.app import default_config
 from stages.sessions import How, Network, Place
+from stages.sources.live import FeedLost
 
-PERIOD_S = 0.04
+PERIOD_NS = 40_000_000
 
 
 def make_machine(load: float) -> Machine:
@@ -82,16 +83,38 @@ def test_a_camera_that_sees_the_flips_is_timed() -> None:
     assert len(taken) == 5
 
 
-def test_flips_come_at_any_moment_between_two_pictures() -> None:
-    """A camera whose pictures take 40 ms, on a clock of their own."""
-    flipped = [False]
+def test_flips_come_at_any_moment_between_two_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera with a picture each 40 ms; the clock is the test's own."""
+    clock, flipped = [0], [False]
+    monkeypatch.setattr(latency, "now_ns", lambda: clock[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: clock.__setitem__(0, clock[0] + int(seconds * NS_PER_S)))
 
     def look() -> float:
-        time.sleep(PERIOD_S - time.monotonic() % PERIOD_S)
+        clock[0] += PERIOD_NS - clock[0] % PERIOD_NS
         return 200.0 if flipped[0] else 20.0
 
-    taken = flip_times(lambda is_white: flipped.__setitem__(0, is_white), look, 8, PERIOD_S)
-    assert max(taken) - min(taken) > 0.2 * PERIOD_S * NS_PER_S
+    taken = flip_times(lambda is_white: flipped.__setitem__(0, is_white), look, 60, PERIOD_NS / NS_PER_S)
+    assert min(taken) < 0.2 * PERIOD_NS and max(taken) > 0.8 * PERIOD_NS
+
+
+def test_a_camera_that_is_lost_meanwhile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    class Lost:
+        info = SourceInfo(640, 480, 30.0, live=True)
+
+        def read(self, allocate: object) -> object:
+            raise FeedLost("no picture came")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(latency, "has_display", lambda: True)
+    monkeypatch.setattr(latency, "_open_camera", lambda index: Lost())
+    monkeypatch.setattr(latency, "_window", lambda: lambda is_white: None)
+    with pytest.raises(UserError, match="camera 3 was lost"):
+        latency.measure(quiet_session(tmp_path), 3)
+    assert closed
 
 
 def test_a_camera_that_looks_elsewhere_is_refused() -> None:
@@ -176,6 +199,42 @@ def test_settings_that_do_not_run_here_are_told_and_passed_over(
     assert load_config(default_config(), tmp_path / "tuned.toml").engine.in_flight == 2, "found before it was stopped"
 
 
+def test_a_search_that_found_nothing_before_it_was_stopped_leaves_the_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = iter(range(100))
+
+    def gives(config: Config) -> tuple[float, int]:
+        if next(runs) == 2:
+            raise KeyboardInterrupt
+        return 50.0, 11
+
+    Machinery(monkeypatch, gives)
+    out = tmp_path / "tuned.toml"
+    out.write_text("# of last week\n")
+    with pytest.raises(KeyboardInterrupt):
+        tune(quiet_session(tmp_path), out)
+    assert out.read_text() == "# of last week\n"
+
+
+def test_the_best_that_does_not_run_a_second_time_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faster = iter(range(100))
+
+    def gives(config: Config) -> tuple[float, int]:
+        if config.engine.in_flight != 2:
+            return 50.0, 11
+        if next(faster) == 0:
+            return 80.0, 11
+        raise UserError("too little memory")
+
+    Machinery(monkeypatch, gives)
+    part = tune(quiet_session(tmp_path), tmp_path / "tuned.toml")
+    assert part.rows[-1]["tried"] == "the best, again (does not run)"
+    assert load_config(default_config(), tmp_path / "tuned.toml") == load_config(default_config())
+
+
 def test_several_streams_are_each_given_a_clip_of_ten_frames_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +291,7 @@ def test_a_part_of_the_set_never_replaces_the_whole(tmp_path: Path) -> None:
     session = quiet_session(tmp_path)
     assert file_name(slug, ["hop", "overload", "networks", "stages", "program"], session) == slug
     assert file_name(slug, ["hop"], replace(session, quick=True)) == f"{slug}-hop-quick"
+    assert file_name(slug, ["hop"], replace(session, long=True)) == f"{slug}-hop"
     assert file_name(slug, ["overload"], replace(session, long=True)) == f"{slug}-overload-long"
 
 

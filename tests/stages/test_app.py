@@ -118,7 +118,6 @@ def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureF
         (["--source", ""], "names nothing"),
         (["--source", "demo", "--workers", "9"], "at most 4"),
         (["--source", "demo", "--set", "detect.stick="], "set gate.need_stick = false"),
-        (["--source", "demo", "--set", "gate.hold_s=2"], "raise smooth.max_gap_s"),
     ],
 )
 def test_what_could_not_work_is_said_before_it_starts(

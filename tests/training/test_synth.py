@@ -22,7 +22,7 @@ pytest.importorskip("anny", reason="needs the training extra: anny")
 pytest.importorskip("moderngl", reason="needs the training extra: moderngl")
 
 from training.data.table import make_table, write_table
-from training.synth import command, compare, picture, pose, scene, solve, write
+from training.synth import command, compare, picture, pose, scene, skeletons, solve, write
 from training.synth.body import BRACE_FROM_BUTT, Wish, pose_body
 from training.synth.camera import orbit
 from training.synth.rig import Rest, finger_rotations, forward, load_rig, make_rest
@@ -318,3 +318,16 @@ def test_arguments_that_cannot_work_are_told_in_a_sentence(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists(), "the next try may leave it out"
     with pytest.raises(UserError, match="table.csv"):
         command.run(arguments("compare", "--data", str(tmp_path)))
+
+
+def test_skeletons_are_written_where_they_are_told_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = (skeletons.HERE / "class_skeletons.json").read_bytes()
+    monkeypatch.setattr(skeletons, "fit_all", lambda: {"crown_thrust": {}})
+    for out in (["--out", str(tmp_path / "nowhere" / "s.json")], []):
+        with pytest.raises(UserError, match="--out"):
+            command.run(arguments("skeletons", *out))
+    command.run(arguments("skeletons", "--out", str(tmp_path / "s.json")))
+    assert "crown_thrust" in (tmp_path / "s.json").read_text()
+    assert (skeletons.HERE / "class_skeletons.json").read_bytes() == shipped

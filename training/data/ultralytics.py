@@ -6,7 +6,6 @@ the table is the label's own class when `names` are poses, else what the picture
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from stages.classes import load_classes
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT
 from training.data.pictures import as_class_name, class_and_group, list_pictures, picture_size
 from training.data.table import Table, make_table
-
-log = logging.getLogger(__name__)
 
 NODES = {BODY_COUNT: slice(0, BODY_COUNT), NODE_COUNT - BODY_COUNT: slice(GRIP, NODE_COUNT), NODE_COUNT: slice(None)}
 """Where so many keypoints of a label have their places among the 19."""
@@ -65,14 +62,10 @@ def read_ultralytics(path: Path, names: Sequence[str] | None = None) -> Table:
         raise UserError(f"{data.file}: there is no picture in train, val or test; correct the folders that it names")
     parts = [_read_picture(data, picture, classes) for picture in pictures]
     labels, groups, sizes, keypoints = zip(*parts, strict=True)
-    splits = list(pictures.values())
-    if "test" not in splits:
-        log.info("%s names no test pictures: its split is passed over, people are drawn", data.file)
-        splits = [""] * len(splits)
     relative = [Path(os.path.relpath(p, data.root)).as_posix() for p in pictures]
     return make_table(
         data.root, relative, labels, np.array(sizes), np.array(keypoints), [f"picture {name}" for name in relative],
-        groups=groups, guessed=[True] * len(pictures), splits=splits,
+        groups=groups, guessed=[True] * len(pictures), splits=list(pictures.values()),
     )  # fmt: skip
 
 

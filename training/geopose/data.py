@@ -158,7 +158,7 @@ def split_table(table: PoseTable, seed: int = 0) -> tuple[PoseTable, PoseTable, 
     for name, mask in zip(SPLIT_NAMES, masks, strict=True):
         if not mask.any():
             raise UserError(f"the column `split` leaves no sample for {name}; give each of {', '.join(SPLIT_NAMES)} "
-                            "some people, or empty the column")  # fmt: skip
+                            "some people, or empty the column (`convert` makes a table of other forms)")  # fmt: skip
     parts = table.select(masks[0]), table.select(masks[1]), table.select(masks[2])
     names, times = np.unique(np.concatenate([np.unique(part.people) for part in parts]), return_counts=True)
     if (twice := names[times > 1]).size:

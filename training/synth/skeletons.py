@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from engine.errors import UserError
 from stages import skeleton as sk
 from training.synth import solve
 from training.synth.camera import Camera, orbit
@@ -137,6 +138,11 @@ def load_skeletons() -> dict[str, tuple[Array, dict[str, float]]]:
 
 
 def write_skeletons(file: Path) -> None:
-    """Fit again and write JSON such as the shipped class_skeletons.json, which is read from beside this module."""
+    """Fit again and write JSON such as the shipped class_skeletons.json, which is read from beside this module.
+
+    Raises UserError where `file` can't be.
+    """
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"--out {file}: give the name of a file in a folder that exists")
     file.write_text(json.dumps(fit_all(), indent=1) + "\n", encoding="utf-8")
-    log.info("wrote %s; pictures are drawn by it once it has replaced %s", file, HERE.name + "/class_skeletons.json")
+    log.info("wrote %s; pictures are drawn by it once it replaces %s", file, HERE / "class_skeletons.json")

@@ -67,7 +67,7 @@ def test_an_ultralytics_folder_of_body_stick_or_both_is_read(kept: slice, tmp_pa
     np.testing.assert_allclose(table.keypoints[:, kept], wanted[:, kept], atol=1e-3)
     assert (table.keypoints[..., 2] > 0).sum() == 2 * len(range(NODE_COUNT)[kept])
     assert table.labels.tolist() == ["crown_thrust"] * 2 and table.groups.tolist() == ["anna"] * 2
-    assert table.sizes.tolist() == [[WIDTH, HEIGHT]] * 2 and table.splits.tolist() == [""] * 2, "no test"
+    assert table.sizes.tolist() == [[WIDTH, HEIGHT]] * 2 and table.splits.tolist() == ["train"] * 2
 
 
 def test_labels_without_visibility_and_with_own_classes_are_read(tmp_path: Path) -> None:

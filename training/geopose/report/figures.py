@@ -69,7 +69,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     parity_200: dict[str, float] = {}
     real_keypoints_without_crop: dict[str, float] = {}
     validity: dict[str, float] = {}
-    """Share of the keypoints that pass each check, before any correction."""
+    """Share of the poses that pass each check, as seen: sticks after their correction unless `see --correct off`."""
     stick: dict[str, float] = {}
     train_seconds_per_fold: float | None = None
     infer_ms_per_sample: float | None = None

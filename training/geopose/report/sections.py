@@ -40,6 +40,8 @@ _ENOUGH = 5
 """Fewer samples of a class say too little to praise or blame it."""
 _STRONG, _WEAK = 0.85, 0.5
 
+_UNCERTAIN = "The people it was chosen by were too few to be certain that nine of ten accepted answers are right."
+
 
 def overview(report: RunReport) -> str:
     """The sentence for everybody, and the figures as cards."""
@@ -112,7 +114,7 @@ def confidence(report: RunReport) -> str:
             "Both were chosen on other pictures than those tested here."
         )
         if not report.threshold_certain:
-            text += " They were too few to be certain that nine of ten accepted answers are right."
+            text += f" {_UNCERTAIN}"
         text += "</p>"
     return text
 
@@ -239,7 +241,8 @@ def _folds(report: RunReport) -> str:
         return ""
     rows = [[f"fold {i}", *(Number(f"{fold[n]:.3f}") for n in means)] for i, fold in enumerate(report.folds, 1)]
     rows.append(["mean ± spread", *(Number(f"{mean:.3f} ± {std:.3f}", "mean") for mean, std in means.values())])
-    return f"<h3>{len(report.folds)} folds</h3>" + table(["", *map(words, means)], rows)
+    text = "" if report.threshold_certain else f"<p>{_UNCERTAIN}</p>"
+    return f"<h3>{len(report.folds)} folds</h3>" + table(["", *map(words, means)], rows) + text
 
 
 def _pose_row(row: ClassRow) -> list[str | Number]:
