@@ -21,6 +21,7 @@ from training.geopose.batches import Mixture
 from training.geopose.data import PoseTable, load_table
 from training.geopose.folds import splits, with_groups, without_neutral
 from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.report.page import write_report
 from training.geopose.settings import FitSettings
 
 CLASSES = load_classes()
@@ -115,7 +116,7 @@ def test_folds_of_trees_give_a_report_with_every_figure(table: Path, tmp_path: P
               "samples", "people", "top1_interval_by_person", "risk_coverage", "look_alikes", "folds"}  # fmt: skip
     assert wanted <= set(report)
     assert report["top1"] > 0.3 and len(report["folds"]) == 3 and "people" in report["groups"]
-    assert not report["threshold_certain"] and "too few to be certain" in (tmp_path / "report.html").read_text()
+    assert not report["threshold_certain"] and "too few to be certain" in write_report(tmp_path).read_text()
     assert np.sum(report["confusion"]) == report["samples"]
     assert report["stick"]["tip_error_median"] == 0 and 0 < report["validity"]["all"] <= 1
 
