@@ -261,6 +261,6 @@ def test_a_missing_mediapipe_is_named(tmp_path: Path) -> None:
     (tmp_path / "pose.task").write_bytes(b"x")
     with pytest.raises(UserError, match="runs on the CPU, not on cuda"):
         Runner(DetectSettings(body=str(tmp_path / "pose.task"), stick="", device="cuda"))
-    wanted = "cannot load" if importlib.util.find_spec("mediapipe") else r"pip install arnis-stream\[mediapipe\]"
+    wanted = "cannot load" if importlib.util.find_spec("mediapipe") else r"pip install '\.\[mediapipe\]'"
     with pytest.raises(UserError, match=wanted):
         Runner(DetectSettings(body=str(tmp_path / "pose.task"), stick=""))

@@ -164,4 +164,7 @@ def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "as_detected"), *other]) == 0
     raw = load_table(tmp_path / "as_detected/table.csv", load_classes().names)
     assert raw.keypoints[0, :17] == pytest.approx(table.keypoints[0, :17])
-    assert np.abs(raw.keypoints[0, TIP, :2] - table.keypoints[0, TIP, :2]).max() > 0
+    bent = ["--correct", "forearm", "--limit", "1"]
+    assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "bent"), *bent]) == 0
+    by_rule = load_table(tmp_path / "bent/table.csv", load_classes().names)
+    assert np.abs(raw.keypoints[0, TIP, :2] - by_rule.keypoints[0, TIP, :2]).max() > 0

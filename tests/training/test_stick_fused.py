@@ -336,5 +336,5 @@ def test_without_ultralytics_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     import sys
 
     monkeypatch.setitem(sys.modules, "ultralytics", None)
-    with pytest.raises(UserError, match=r"pip install 'arnis-stream\[train\]'"):
+    with pytest.raises(UserError, match=r"pip install '.\[train\]'"):
         fused.fit_fused(None, [], tmp_path, fused.FusedSettings())
