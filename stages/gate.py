@@ -2,7 +2,7 @@
 
 A pose is a hold, so most frames of a lesson repeat the one before. `MotionGate` compares each frame with the last one
 that was *detected* (not the previous one, or a slow drift would never add up). `ConfidenceGate` stops what would be a
-guess. `StandIn` fills both gaps with the last result, which then says how old it is.
+guess. Both gaps are filled by `stages.stand_in`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from engine.stage import Context
-from stages.packets import MISSING_END, ArnisPacket, Cue, End, GateDecision, Hand, Person, Pose, Stick
+from stages.packets import MISSING_END, ArnisPacket, GateDecision, Hand, Person, Stick
 
 GREY_SIZE = (96, 54)
 """Width and height of the small picture in which motion is looked for."""
@@ -54,6 +54,11 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Classify only people who hold a stick."""
     stick_memory_s: Annotated[float, msgspec.Meta(ge=0.0, le=60.0)] = 3.0
     """How long a stick counts as held after it was last seen: one that points at the lens cannot be; 0 = not at all."""
+
+    def may_stand_in(self, sequence: int, pts: float, packet: ArnisPacket) -> bool:
+        """Whether a result of frame `sequence`, at `pts` seconds, may stand in for this packet."""
+        frames, seconds = packet.sequence - sequence, packet.pts - pts
+        return 0 <= frames <= self.hold_frames and 0.0 <= seconds <= self.hold_s
 
 
 def shrink_grey(frame: np.ndarray) -> np.ndarray:
@@ -152,7 +157,7 @@ class MotionGate:
         return packet
 
     def _why_skipped(self, packet: ArnisPacket, reference: _Reference, moved: bool) -> str | None:
-        if not _recent(self._settings, packet, reference.sequence, reference.pts):
+        if not self._settings.may_stand_in(reference.sequence, reference.pts, packet):
             return None
         if not moved:
             return STILL
@@ -249,148 +254,3 @@ class ConfidenceGate:
             held = self._held[packet.stream] = HeldStick(person.track)
         seen = packet.stick.hand if packet.stick is not None and self._is_seen(packet.stick) else None
         return held.look(seen, packet.pts, self._settings.stick_memory_s)
-
-
-class _Seen(msgspec.Struct):
-    """What a detected frame came to."""
-
-    sequence: int
-    pts: float
-    status: str
-    reason: str | None
-    person: Person | None
-    stick: Stick | None
-    pose: Pose | None
-    feedback: list[Cue]
-
-
-_NEAR_LOOKS_S = 0.1
-"""Two looks further apart than this say nothing of the speed now."""
-_LONGEST_SHARE = 2.0
-"""Of the way between two looks that is gone on: of 60 frames a second, two follow the first two looks at a movement."""
-
-
-def carry_on(seen: _Seen, before: _Seen | None, pts: float) -> tuple[Person | None, Stick | None]:
-    """Body and stick of the last look, moved on to time `pts` at their speed between the last two looks.
-
-    As they are where the looks were too far apart or showed different people, hands or points.
-    """
-    person, stick = seen.person, seen.stick
-    if person is None or before is None or before.person is None or before.person.track != person.track:
-        return person, stick
-    apart_s = seen.pts - before.pts
-    if not 0 < apart_s <= _NEAR_LOOKS_S:
-        return person, stick
-    share = min((pts - seen.pts) / apart_s, _LONGEST_SHARE)
-
-    def moved(now: np.ndarray, then: np.ndarray) -> np.ndarray:
-        return np.where(np.isfinite(then), now + share * (now - then), now)
-
-    def moved_end(now: End, then: End) -> End:
-        x, y = moved(np.array(now[:2]), np.array(then[:2])).tolist()
-        return x, y, now[2]
-
-    keypoints = person.keypoints.copy()
-    keypoints[:, :2] = moved(keypoints[:, :2], before.person.keypoints[:, :2])
-    person = msgspec.structs.replace(person, keypoints=keypoints)
-    if stick is not None and before.stick is not None and before.stick.hand == stick.hand:
-        grip, tip = moved_end(stick.grip, before.stick.grip), moved_end(stick.tip, before.stick.tip)
-        stick = msgspec.structs.replace(stick, grip=grip, tip=tip, detected_tip=None)
-    return person, stick
-
-
-class StandIn:
-    """Fills in the last result where detection or classification was skipped."""
-
-    name: ClassVar[str] = "gate"
-    settings_type: ClassVar[type[msgspec.Struct]] = GateSettings
-
-    def __init__(self, settings: GateSettings) -> None:
-        self._settings = settings
-        self._last: dict[str, _Seen] = {}
-        self._before: dict[str, _Seen | None] = {}
-        self._last_ok: dict[str, _Seen] = {}
-        """The last accepted result, until another pose or person is seen."""
-
-    def open(self, context: Context) -> None:
-        pass
-
-    def process(self, packet: ArnisPacket) -> ArnisPacket:
-        gate = packet.gate or GateDecision()
-        seen: _Seen | None
-        if gate.detect:
-            if not gate.classify and packet.status != "no_person":
-                packet.status, packet.reason = "unsure", gate.reason
-            seen = self._remember(packet)
-        else:
-            seen = self._last.get(packet.stream)
-            if seen is not None and gate.reference is not None and seen.sequence < gate.reference:
-                seen = None  # the frame that this one is like was lost on its way: nobody knows what it shows
-                self._forget(packet.stream)
-            self._repeat(packet, seen)
-        if seen is None or seen.pose is None or not gate.detect:
-            self._hold(packet)
-        return packet
-
-    def close(self) -> None:
-        self._last.clear()
-        self._before.clear()
-        self._last_ok.clear()
-
-    def _remember(self, packet: ArnisPacket) -> _Seen:
-        seen = _Seen(
-            packet.sequence, packet.pts, packet.status, packet.reason, packet.person, packet.stick, packet.pose,
-            packet.feedback,
-        )  # fmt: skip
-        self._before[packet.stream] = self._last.get(packet.stream)
-        self._last[packet.stream] = seen
-        accepted = self._last_ok.get(packet.stream)
-        if packet.status == "ok" and packet.pose is not None:
-            self._last_ok[packet.stream] = seen
-        elif packet.pose is not None or _is_another(accepted, packet.person):
-            self._last_ok.pop(packet.stream, None)
-        return seen
-
-    def _forget(self, stream: str) -> None:
-        for kept in (self._last, self._before, self._last_ok):
-            kept.pop(stream, None)
-
-    def _repeat(self, packet: ArnisPacket, seen: _Seen | None) -> None:
-        """The picture has not changed, or the next look is near: what was seen last is said again."""
-        if seen is None:
-            packet.status, packet.reason = "unsure", "nothing_seen_yet"
-            return
-        packet.person, packet.stick, packet.reason = seen.person, seen.stick, seen.reason
-        if packet.gate is not None and packet.gate.reason == MOVING:
-            packet.person, packet.stick = carry_on(seen, self._before.get(packet.stream), packet.pts)
-        if packet.person is not None:
-            packet.person = msgspec.structs.replace(packet.person, age_frames=packet.sequence - seen.sequence)
-        packet.feedback = seen.feedback
-        packet.status = "no_person" if seen.status == "no_person" else "unsure"
-        if seen.pose is not None:
-            packet.pose = msgspec.structs.replace(seen.pose, age_frames=packet.sequence - seen.sequence)
-
-    def _hold(self, packet: ArnisPacket) -> None:
-        """An accepted result stands in while it is fresh."""
-        accepted = self._last_ok.get(packet.stream)
-        if accepted is None or accepted.pose is None:
-            return
-        if not _recent(self._settings, packet, accepted.sequence, accepted.pts):
-            return
-        packet.status, packet.reason = "held", packet.gate.reason if packet.gate else None
-        packet.pose = msgspec.structs.replace(accepted.pose, age_frames=packet.sequence - accepted.sequence)
-        packet.feedback = accepted.feedback
-        if packet.person is None and accepted.person is not None:
-            packet.stick = accepted.stick
-            packet.person = msgspec.structs.replace(accepted.person, age_frames=packet.pose.age_frames)
-
-
-def _is_another(seen: _Seen | None, person: Person | None) -> bool:
-    """Whether this person is not the one who was seen then."""
-    return bool(seen and seen.person and person and seen.person.track != person.track)
-
-
-def _recent(settings: GateSettings, packet: ArnisPacket, sequence: int, pts: float) -> bool:
-    """Whether a result of that frame may stand in for this packet."""
-    frames, seconds = packet.sequence - sequence, packet.pts - pts
-    return 0 <= frames <= settings.hold_frames and 0.0 <= seconds <= settings.hold_s

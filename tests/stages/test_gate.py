@@ -1,43 +1,21 @@
-"""Frames that show nothing new are skipped, guesses are not made, and the last result stands in for a while."""
+"""Frames that show nothing new are skipped, and guesses are not made."""
 
 from __future__ import annotations
 
 from itertools import permutations
-from pathlib import Path
 
 import cv2
-import msgspec
 import numpy as np
 import pytest
+from gating import CLIP, Rig, first_frame, person, stick, with_stick
 
-from engine.frames import OwnedFrames
-from engine.stage import Context, FrameOverrun
-from stages.gate import ConfidenceGate, GateSettings, MotionGate, StandIn, motion_between, shrink_grey
-from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Stick
-
-CLIP = Path(__file__).parent.parent / "clips" / "sam2_juggle.mp4"
-
-
-def first_frame(clip: Path) -> np.ndarray:
-    capture = cv2.VideoCapture(str(clip))
-    found, frame = capture.read()
-    capture.release()
-    assert found
-    return frame
+from engine.stage import FrameOverrun
+from stages.gate import GateSettings, motion_between, shrink_grey
 
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    """A real frame, 720p."""
-    return first_frame(CLIP)
-
-
-def with_stick(picture: np.ndarray, angle_deg: float) -> np.ndarray:
-    """The frame with a rattan-coloured stick drawn from one fixed grip."""
-    drawn, angle = picture.copy(), np.radians(angle_deg)
-    tip = (int(560 + 180 * np.cos(angle)), int(330 - 180 * np.sin(angle)))
-    cv2.line(drawn, (560, 330), tip, (90, 150, 195), 7, cv2.LINE_AA)
-    return drawn
+    return first_frame()
 
 
 def motion(before: np.ndarray, after: np.ndarray) -> float:
@@ -82,69 +60,6 @@ def test_a_portrait_picture_keeps_its_orientation() -> None:
     assert shrink_grey(np.zeros((31, 17, 3), np.uint8)).shape == (96, 54)
 
 
-class Rig:
-    """The three stages over frames that lie in memory, as a worker calls them."""
-
-    def __init__(self, **settings: object) -> None:
-        self.settings = msgspec.convert(settings, GateSettings)
-        self.frames = OwnedFrames("0")
-        self.motion = MotionGate(self.settings)
-        self.confidence = ConfidenceGate(self.settings)
-        self.stand_in = StandIn(self.settings)
-        context = Context(
-            worker="w", streams=["0"], frames=self.frames, request_stop=lambda: None, health=dict
-        )  # fmt: skip
-        for stage in (self.motion, self.confidence, self.stand_in):
-            stage.open(context)
-        self.sequence = -1
-
-    def packet(self, picture: np.ndarray | None = None, stream: str = "0", step_s: float = 1 / 30) -> ArnisPacket:
-        self.sequence += 1
-        ref = None
-        if picture is not None:
-            np.copyto(self.frames.begin(*picture.shape[:2], busy=range(1000)), picture)
-            ref = self.frames.commit(self.sequence)
-        return ArnisPacket(
-            stream=stream, sequence=self.sequence, pts=self.sequence * step_s, captured_at_ns=1, frame=ref
-        )  # fmt: skip
-
-    def seen(self, packet: ArnisPacket) -> ArnisPacket:
-        """What a confident detector and classifier would add, after the motion gate."""
-        if packet.gate is None or packet.gate.detect:
-            packet.person, packet.stick = person(), stick()
-            packet = self.confidence.process(packet)
-            packet.pose, packet.feedback, packet.status = pose(), [cue()], "ok"
-        return self.stand_in.process(packet)
-
-    def unsure(self, packet: ArnisPacket) -> ArnisPacket:
-        """The same with a body that was hardly seen."""
-        packet.person, packet.stick = person(confidence=0.2), stick()
-        return self.stand_in.process(self.confidence.process(packet))
-
-    def nobody(self, packet: ArnisPacket) -> ArnisPacket:
-        return self.stand_in.process(self.confidence.process(packet))
-
-
-def person(confidence: float = 0.9, track: int = 1) -> Person:
-    keypoints = np.full((17, 3), 100, np.float32)
-    keypoints[:, 2] = confidence
-    return Person(track=track, box=(50.0, 50.0, 150.0, 150.0), score=0.9, keypoints=keypoints)
-
-
-def stick(grip: float = 0.9, tip: float = 0.9) -> Stick:
-    return Stick(hand="left", grip=(100.0, 100.0, grip), tip=(150.0, 60.0, tip))
-
-
-def pose(label: str = "crown_thrust") -> Pose:
-    return Pose(
-        label=label, confidence=0.9, accepted=True, family="left_lead", chamber="high", probabilities={label: 0.9}
-    )  # fmt: skip
-
-
-def cue() -> Cue:
-    return Cue(quantity="stick_deg", measured=10.0, wanted=(30.0, 60.0), severity=1.3, sentence="Raise the tip.")
-
-
 def test_a_still_picture_is_detected_again_only_after_the_allowed_frames(picture: np.ndarray) -> None:
     rig = Rig(hold_frames=5)
     detected = [rig.motion.process(rig.packet(noisy(picture, n))).gate.detect for n in range(13)]
@@ -179,62 +94,6 @@ def test_no_moving_frame_is_skipped_without_a_rest(picture: np.ndarray) -> None:
     assert looks(Rig(moving_rest_s=0), picture, [12.0 * n for n in range(6)], 1 / 30) == "DDDDDD"
 
 
-def shifted(by_px: float) -> tuple[Person, Stick]:
-    body, held = person(), stick()
-    body.keypoints[:, 0] += by_px
-    body.keypoints[3] = np.nan, np.nan, 0
-    held.grip, held.tip = (100.0 + by_px, 100.0, 0.9), (150.0 + by_px, 60.0 - by_px, 0.8)
-    return body, held
-
-
-@pytest.mark.parametrize(("track", "expected_px"), [(1, 30.0), (2, 20.0)])
-def test_between_two_looks_at_a_movement_body_and_stick_go_on_at_their_speed(
-    picture: np.ndarray, track: int, expected_px: float
-) -> None:
-    rig, looks_at = Rig(), []
-    for n, by_px in enumerate([0.0, 0.0, 0.0, 20.0, 0.0]):  # frames 1 and 3 are looked at, the last is in between
-        packet = rig.motion.process(rig.packet(with_stick(picture, 12.0 * n)))
-        looks_at.append(packet.gate.detect)
-        if packet.gate.detect:
-            packet.person, packet.stick = shifted(by_px)
-            packet.person.track = track if n == 3 else 1
-            packet.pose, packet.status = pose(), "ok"
-        between = rig.stand_in.process(packet)
-    assert looks_at == [True, True, False, True, False]
-    assert between.person.keypoints[5, 0] == pytest.approx(100 + expected_px)
-    assert np.isnan(between.person.keypoints[3, 0]) and between.person.age_frames == 1
-    assert between.stick.tip == pytest.approx((150 + expected_px, 60 - expected_px, 0.8))
-
-
-def test_two_looks_at_almost_the_same_time_throw_nobody_out_of_the_picture(picture: np.ndarray) -> None:
-    rig = Rig()
-    for n, (pts, by_px) in enumerate([(0.1, 0.0), (0.101, 20.0), (0.13, 0.0)]):
-        packet = rig.packet(picture)
-        packet.pts, packet.gate = pts, GateDecision(detect=n < 2, classify=n < 2, reason="moving" if n == 2 else None)
-        if n < 2:
-            packet.person, packet.stick = shifted(by_px)
-            packet.pose, packet.status = pose(), "ok"
-        packet = rig.stand_in.process(packet)
-    assert packet.person.keypoints[5, 0] == pytest.approx(100 + 20 + 2 * 20)
-
-
-@pytest.mark.parametrize(("apart_s", "hand"), [(0.2, "left"), (0.03, "right")])
-def test_nothing_goes_on_after_looks_far_apart_and_no_stick_that_changed_hands(
-    picture: np.ndarray, apart_s: float, hand: str
-) -> None:
-    rig = Rig()
-    for n, (pts, by_px) in enumerate([(0.1, 0.0), (0.1 + apart_s, 20.0), (0.115 + apart_s, 0.0)]):
-        packet = rig.packet(picture)
-        packet.pts, packet.gate = pts, GateDecision(detect=n < 2, classify=n < 2, reason="moving" if n == 2 else None)
-        if n < 2:
-            packet.person, packet.stick = shifted(by_px)
-            packet.stick.hand = hand if n else "left"
-            packet.pose, packet.status = pose(), "ok"
-        packet = rig.stand_in.process(packet)
-    assert packet.stick.tip == pytest.approx((170, 40, 0.8)) and packet.stick.hand == hand
-    assert packet.person.keypoints[5, 0] == pytest.approx(100 + (20 if apart_s > 0.1 else 30))
-
-
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -255,15 +114,6 @@ def test_streams_do_not_disturb_each_other(picture: np.ndarray) -> None:
     mirrored = np.ascontiguousarray(picture[:, ::-1])
     gates = [rig.motion.process(rig.packet(p, s)).gate for p, s in [(picture, "a"), (mirrored, "b")] * 2]
     assert [g.detect for g in gates] == [True, True, False, False]
-
-
-def test_what_was_seen_in_one_stream_does_not_stand_in_for_another() -> None:
-    rig = Rig()
-    for _ in range(5):
-        rig.seen(rig.packet(stream="a"))
-    other = rig.unsure(rig.packet(stream="b"))
-    assert (other.status, other.pose) == ("unsure", None)
-    assert rig.unsure(rig.packet(stream="a")).status == "held"
 
 
 def test_a_stick_that_was_seen_in_one_stream_is_not_remembered_in_another() -> None:
@@ -292,34 +142,6 @@ def test_an_overwritten_frame_is_told_and_not_hidden(picture: np.ndarray) -> Non
     rig.frames.drop(packet.frame)
     with pytest.raises(FrameOverrun):
         rig.motion.process(packet)
-
-
-def test_a_held_packet_carries_the_last_result_and_its_age(picture: np.ndarray) -> None:
-    rig = Rig()
-    results = [rig.seen(rig.motion.process(rig.packet(picture))) for _ in range(4)]
-    assert [r.status for r in results] == ["ok", "held", "held", "held"]
-    assert [r.reason for r in results] == [None, "still", "still", "still"]
-    assert [r.pose.age_frames for r in results] == [0, 1, 2, 3]
-    assert all(r.person is not None and r.stick is not None and r.feedback == [cue()] for r in results)
-    assert [r.person.age_frames for r in results] == [0, 1, 2, 3]
-
-
-def test_a_still_picture_of_an_unknown_pose_stays_unsure(picture: np.ndarray) -> None:
-    rig = Rig()
-    first = rig.motion.process(rig.packet(picture))
-    first.person, first.stick, first.status = person(), stick(), "unsure"
-    first.pose = msgspec.structs.replace(pose(), accepted=False)
-    rig.stand_in.process(first)
-    second = rig.stand_in.process(rig.motion.process(rig.packet(picture)))
-    assert second.status == "unsure"
-    assert second.pose is not None and not second.pose.accepted and second.pose.age_frames == 1
-
-
-def test_a_still_empty_picture_stays_empty(picture: np.ndarray) -> None:
-    rig = Rig()
-    first = rig.nobody(rig.motion.process(rig.packet(picture)))
-    second = rig.stand_in.process(rig.motion.process(rig.packet(picture)))
-    assert [first.status, second.status] == ["no_person", "no_person"]
 
 
 @pytest.mark.parametrize(
@@ -419,53 +241,3 @@ def test_the_stick_of_another_person_is_not_remembered() -> None:
     packet = rig.packet()
     packet.person = person(track=2)
     assert rig.confidence.process(packet).gate.reason == "no_stick"
-
-
-def test_an_accepted_result_stands_in_for_five_unsure_frames_and_no_more() -> None:
-    rig = Rig(hold_frames=5)
-    rig.seen(rig.packet())
-    results = [rig.unsure(rig.packet()) for _ in range(7)]
-    assert [r.status for r in results] == ["held"] * 5 + ["unsure"] * 2
-    assert [r.pose.age_frames for r in results[:5]] == [1, 2, 3, 4, 5]
-    assert results[6].reason == "body_unsure" and results[6].pose is None
-
-
-def test_an_accepted_result_stands_in_while_the_person_is_lost_and_then_there_is_no_person() -> None:
-    rig = Rig(hold_frames=2)
-    rig.seen(rig.packet())
-    results = [rig.nobody(rig.packet()) for _ in range(4)]
-    assert [r.status for r in results] == ["held", "held", "no_person", "no_person"]
-    assert results[0].person is not None and results[3].person is None
-    assert results[0].stick == stick() and results[0].feedback == [cue()] and results[0].reason == "no_person"
-    assert results[3].stick is None and results[3].feedback == []
-
-
-def test_a_newer_rejected_pose_is_not_covered_by_an_older_accepted_one() -> None:
-    rig = Rig()
-    rig.seen(rig.packet())
-    rejected = rig.packet()
-    rejected.person, rejected.stick, rejected.gate, rejected.status = person(), stick(), GateDecision(), "unsure"
-    rejected.pose = msgspec.structs.replace(pose("left_knee_block"), accepted=False)
-    assert rig.stand_in.process(rejected).status == "unsure"
-    assert rig.stand_in.process(rejected).pose.label == "left_knee_block"
-    later = rig.unsure(rig.packet())
-    assert (later.status, later.pose, later.feedback) == ("unsure", None, [])
-
-
-def test_a_result_does_not_stand_in_for_another_person() -> None:
-    rig = Rig()
-    rig.seen(rig.packet())
-    other = rig.packet()
-    other.person = person(track=2)
-    other = rig.stand_in.process(rig.confidence.process(other))
-    assert (other.status, other.reason, other.pose) == ("unsure", "no_stick", None)
-
-
-def test_nothing_stands_in_for_a_picture_that_was_lost_on_its_way(picture: np.ndarray) -> None:
-    rig = Rig()
-    rig.seen(rig.motion.process(rig.packet(picture)))
-    other = with_stick(picture, 40.0)
-    lost = rig.motion.process(rig.packet(other))
-    assert lost.gate.detect  # and then its worker dies
-    like_it = rig.seen(rig.motion.process(rig.packet(other)))
-    assert (like_it.status, like_it.reason, like_it.pose) == ("unsure", "nothing_seen_yet", None)
