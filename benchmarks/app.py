@@ -34,6 +34,10 @@ PARTS: dict[str, tuple[str, Callable[[Session], Part]]] = {
 """The standard set, in this order."""
 
 LATENCY = "latency"
+APART = ("devices", "tune", "peers")
+"""What is run by itself."""
+ONLY_FOR = {"long": "overload", "loss": "tune", "out": "tune", "frames": "peers", "task": "peers", "camera": LATENCY}
+"""Options, and the one part that reads each."""
 DESCRIPTION = "glass to glass, with a camera pointed at the screen; not in the standard set"
 
 
@@ -84,7 +88,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("arnis-tuned.toml"), metavar="FILE", help="with --tune (arnis-tuned.toml)")
     add("--out-dir", type=Path, default=RESULTS, metavar="DIR", help=f"where the report goes ({RESULTS})")
     add("--camera", type=at_least(0), default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    active = [name for name in APART if getattr(options, name)] or options.parts or list(PARTS)
+    for name, part in ONLY_FOR.items():
+        if part not in active and getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name} does nothing without {part if part in (*PARTS, LATENCY) else '--' + part}")
+    return options
 
 
 def run(options: argparse.Namespace) -> int:
@@ -149,7 +158,7 @@ def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:
         "tune": lambda session: tune.tune(session, options.out, options.loss),
         "peers": lambda session: compare.measure(session, options.frames, options.task),
     }
-    wanted = [name for name in apart if getattr(options, name)]
+    wanted = [name for name in APART if getattr(options, name)]
     if wanted:
         if options.parts or len(wanted) > 1:
             raise UserError("--devices, --tune and --peers are run by themselves; leave out the rest")

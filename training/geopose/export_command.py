@@ -129,13 +129,13 @@ def parity(model: nn.Module, file: Path, test: PoseTable) -> dict[str, float]:
         f"{name}_{backend}": gap
         for name, inputs in (("random", export.random_inputs(200, np.random.default_rng(1))),
                              ("seen", export.table_inputs(test, 200)))
-        for backend, gap in export.parity(model, file, inputs).items()
+        for backend, gap in export.parity(model, file, inputs, name).items()
     }  # fmt: skip
 
 
 def _int8(file: Path, folder: Path, parts: Parts, temperature: float, threshold: float) -> list[PrecisionRow]:
     """Quantise on people who were trained on, compare on test people with the hand known, and print the table."""
-    inputs = export.table_inputs(parts.train, min(CALIBRATION_SAMPLES, len(parts.train)))
+    inputs = export.table_inputs(parts.train, CALIBRATION_SAMPLES)
     quantise(file, inputs, folder / "model.onnx")
     files = {"FP32": file, "INT8": folder / "model.onnx"}
     rows = compare_precisions(files, parts.test.mirrored(parts.test.wrong_hand), temperature, threshold)
@@ -159,7 +159,7 @@ def _ir(model: nn.Module, file: Path, folder: Path, test: PoseTable) -> None:
     xml = export.export_ir(file, folder)
     inputs = export.random_inputs(200, np.random.default_rng(1)), export.table_inputs(test, 200)
     gaps = [export.parity_of_ir(model, xml, part) for part in inputs]
-    log.info("parity of the IR with torch: random %.1e, seen %.1e; wrote %s", *gaps, folder)
+    log.info("largest difference of a logit from torch's, IR: random inputs %.1e, seen %.1e; wrote %s", *gaps, folder)
 
 
 def _report(run: Path, figures: dict[str, Any], trained: dict[str, Any]) -> None:

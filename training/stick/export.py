@@ -7,6 +7,7 @@ import logging
 import pickle
 import shutil
 import subprocess
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,9 +123,10 @@ def load_weights(weights: Path) -> StickNet:
 
 
 def quieten_exporter() -> None:
-    """Torch's exporter logs a line for each constant that it folds."""
+    """Torch's exporter logs a line for each constant that it folds, and warns of inputs whose batch has one name."""
     for chatty in ("onnx_ir", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*axis name: batch will not be used", category=UserWarning)
 
 
 def export_onnx(served: nn.Module, path: Path, form: Form) -> None:
