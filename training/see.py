@@ -30,6 +30,7 @@ from engine.errors import UserError
 from engine.numbers import at_least
 from engine.packet import FrameRef
 from engine.stage import Context
+from stages.cards import load_card, sha256_of
 from stages.classes import load_classes
 from stages.correct import Correct, CorrectSettings
 from stages.detect import Detect, DetectSettings, DetectStick, closer_model
@@ -61,6 +62,17 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
     closer: str = ""
     """Of holds, instead of `body`; `auto`: as in the program."""
     correct: Literal["evidence", "forearm", "off"] = CorrectSettings().method
+    sha256: dict[str, str] = {}
+    """Of each network's file: one trained anew sees otherwise under the same name. Older folders don't say."""
+
+    def identified(self) -> Detectors:
+        """With the SHA-256 of the files. Raises UserError when a model is missing or broken."""
+        if self.truth:
+            return self
+        settings = DetectSettings(body=self.body, stick=self.stick, fused=self.fused, closer=self.closer)
+        names = [self.fused] if self.fused else [self.body, self.stick, closer_model(settings)]
+        files = {name: Path(name) if Path(name).suffix == ".task" else load_card(name)[1] for name in names if name}
+        return msgspec.structs.replace(self, sha256={name: sha256_of(file) for name, file in files.items()})
 
 
 def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,15 +136,29 @@ def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, pr
 
 def _keep_detectors(file: Path, detectors: Detectors) -> None:
     """Raises UserError when the folder was begun with others."""
+    detectors = detectors.identified()
     if file.is_file():
-        begun = msgspec.json.decode(file.read_bytes(), type=Detectors)
-        pairs = [(name, getattr(begun, name), getattr(detectors, name)) for name in begun.__struct_fields__]
+        begun = read_detectors(file)
+        names = [name for name in begun.__struct_fields__ if name != "sha256"]
+        pairs = [(name, getattr(begun, name), getattr(detectors, name)) for name in names]
         changed = [f"{name} {was or 'none'}" for name, was, asked in pairs if was != asked]
         if changed:
             raise UserError(f"{file.parent} was begun with {', '.join(changed)}; say the same, or choose another --out")
+        anew = [name for name, digest in begun.sha256.items() if detectors.sha256.get(name) != digest]
+        if anew:
+            raise UserError(f"{file.parent} was begun with another {' and '.join(anew)}, which was trained anew since; "
+                            "choose another --out, or delete the folder")  # fmt: skip
     elif (file.parent / "table.csv").is_file():
         raise UserError(f"{file.parent} does not say whose eyes saw it; delete it, or choose another --out")
     file.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
+
+
+def read_detectors(file: Path) -> Detectors:
+    """Whose eyes a folder's file names. Raises UserError when it is damaged."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Detectors)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{file} is damaged ({error}); delete {file.parent} and let `see` write it anew") from None
 
 
 def look_at(

@@ -37,13 +37,16 @@ from training.data.cells import (
 from training.data.pictures import picture_size
 
 __all__ = [
-    "COLUMNS", "KEYPOINT_COLUMNS", "Table", "append_table", "make_table", "read_table", "write_table", "written_rows",
+    "COLUMNS", "KEYPOINT_COLUMNS", "OTHER_SIDE", "Table", "append_table", "make_table", "mirrored_views", "read_table",
+    "write_table", "written_rows",
 ]  # fmt: skip
 
 COLUMNS = (*TEXT_COLUMNS, *KEYPOINT_COLUMNS)
 """Those of a written file."""
 HANDS = ("left", "right", "")
 SPLITS = ("train", "val", "test", "")
+OTHER_SIDE = {"left": "right", "right": "left"}
+"""What a hand, and the side from which somebody is seen, is called in the mirror."""
 _COLUMN_OF = {"groups": "group", "views": "view", "hands": "grip_hand", "true_hands": "true_hand", "splits": "split"}
 _LARGEST_RELATIVE = 1.5
 
@@ -145,6 +148,10 @@ class Table:
         keypoints[left] = mirror_keypoints(keypoints[left])
         return keypoints
 
+    def canonical_views(self) -> np.ndarray:
+        """str (N,): from which side the people of `canonical` are seen; a left-hander's left is there the right."""
+        return mirrored_views(self.views, self.left_handed())
+
     def label_indices(self, names: Sequence[str]) -> np.ndarray:
         """int64 (N,): places of the classes in `names`; raises UserError for a class that is not there."""
         unknown = np.flatnonzero(~np.isin(self.labels, names))
@@ -158,6 +165,11 @@ class Table:
 
 
 _ARRAYS = [field.name for field in fields(Table) if field.name != "folder"]
+
+
+def mirrored_views(views: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Views (N,) of pictures of which those that the mask says are mirrored: left for right; others stay."""
+    return np.where(chosen, [OTHER_SIDE.get(view, view) for view in views.tolist()], views)
 
 
 def make_table(

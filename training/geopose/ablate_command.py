@@ -7,8 +7,6 @@ import logging
 from functools import cache
 from pathlib import Path
 
-import msgspec
-
 from engine.errors import UserError
 from engine.numbers import at_least
 from stages.classes import load_classes
@@ -26,7 +24,7 @@ from training.geopose.fit_command import add_settings_arguments, refuse_start, s
 from training.geopose.folds import with_groups, without_neutral
 from training.geopose.parts import add_data_arguments
 from training.geopose.people import told_groups
-from training.see import Detectors
+from training.see import read_detectors
 from training.seen_folder import DETECTORS_FILE
 
 log = logging.getLogger(__name__)
@@ -35,10 +33,11 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ablate`."""
     add_data_arguments(parser)
-    parser.add_argument("--variants", nargs="+", metavar="MODEL[+NAME=VALUE...]",
+    compared = parser.add_mutually_exclusive_group()
+    compared.add_argument("--variants", nargs="+", metavar="MODEL[+NAME=VALUE...]",
                         help="what to compare; NAME is a setting of the training, crop (on, off) or correct (off, "
                              "forearm, evidence); default: every model that the table suits")  # fmt: skip
-    parser.add_argument("--effects", metavar="VARIANT", help="compare this variant with itself short of each part")
+    compared.add_argument("--effects", metavar="VARIANT", help="compare this variant with itself short of each part")
     parser.add_argument("--pictures", type=Path, help="where the table's pictures are, for correct=evidence")
     parser.add_argument("--folds", type=at_least(2), default=5, help="folds (default 5)")
     parser.add_argument("--poses-only", action="store_true", help="leave out the class neutral")
@@ -50,7 +49,7 @@ def corrected_before(source: Path) -> str:
     file = source / DETECTORS_FILE
     if not file.is_file():
         return ""
-    detectors = msgspec.json.decode(file.read_bytes(), type=Detectors)
+    detectors = read_detectors(file)
     return "" if detectors.truth or detectors.correct == "off" else detectors.correct
 
 
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     @cache
     def samples(correct: str) -> tuple[PoseTable, str]:
         table = pose_table(corrected(rows, correct, args.pictures), classes.names, crops)
-        table, groups = with_groups(table.mirrored(table.wrong_hand), args.no_groups)
+        table, groups = with_groups(table, args.no_groups)
         return (without_neutral(table, classes)[0] if args.poses_only else table), groups
 
     def table_for(variant: Variant) -> PoseTable:

@@ -62,6 +62,9 @@ def augment_keypoints(keypoints: np.ndarray, rng: np.random.Generator, faults: K
     """Faulty copy of canonical keypoints (B, 19, 3) in any unit."""
     out = np.nan_to_num(keypoints.astype(np.float32))
     unit = np.maximum(torso_length(out), 1e-6)[:, None, None]
+    swapped = rng.random(len(out)) < faults.leg_swap
+    for left, right in _LEGS:
+        out[swapped, left], out[swapped, right] = out[swapped, right], out[swapped, left].copy()
     points, there = out[..., :2], out[..., 2] > 0
     count = len(out)
     centre = (points * there[..., None]).sum(1, keepdims=True) / np.maximum(there.sum(1), 1)[:, None, None]
@@ -73,9 +76,6 @@ def augment_keypoints(keypoints: np.ndarray, rng: np.random.Generator, faults: K
     missed[:, GRIP:] = False
     points = points + missed * rng.normal(0, faults.limb_miss_by, points.shape)
     points = _move_stick(points, rng, faults)
-    swapped = rng.random(count) < faults.leg_swap
-    for left, right in _LEGS:
-        points[swapped, left], points[swapped, right] = points[swapped, right], points[swapped, left].copy()
     dropped = rng.random((count, NODE_COUNT)) < faults.node_dropout
     dropped[:, GRIP:] = rng.random((count, 1)) < faults.stick_missing
     dropped[:, TIP] |= rng.random(count) < faults.tip_missing

@@ -20,7 +20,7 @@ _UNCERTAIN = (
     "it could not be shown, from the surest down, that nine of ten accepted answers are right with 95 % certainty, "
     "so the surest threshold was taken; mistrust it."
 )
-_HAND = "top1 knows the weapon hand, as votes over a video do."
+_HAND = "top1 knows the weapon hand, as votes over a video do; top1_hand_from_one_picture does not."
 _TRANSFER = (
     "Real keypoints are measured only, without crops, and flatter: the statistics behind the renders were made from "
     "the same photographs (extra trees on statistics of others lose 6 points)."
@@ -31,7 +31,7 @@ def is_rendered(table: Table) -> bool:
     """Whether `arnis-train synth` drew every picture of the table."""
     found = (_RENDER.search(name) for name in table.pictures.tolist())
     groups = table.groups.tolist()
-    return all(match and match[1] == group for match, group in zip(found, groups, strict=True))
+    return len(table) > 0 and all(match and match[1] == group for match, group in zip(found, groups, strict=True))
 
 
 def data_text(table: Table, mixture: Mapping[str, Any]) -> str:
@@ -59,4 +59,6 @@ def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain:
         people = f"The table names no people: test samples, {seen}, may be of people who were trained on, and flatter;"
     confidence = _CONFIDENCE + (_CERTAIN if certain else _UNCERTAIN)
     doubt = [] if groups in (GROUPED, UNGROUPED) else [f"Tested on {groups}."]
-    return " ".join([confidence, people, _HAND, *doubt, *([_TRANSFER] if transfer else [])])
+    unseen = 1 - float((table.keypoints[..., 2] > 0).any(1).mean())
+    left_out = [f"Pictures in which nobody was seen ({unseen:.1%} of the table) are left out."] if unseen else []
+    return " ".join([confidence, people, _HAND, *left_out, *doubt, *([_TRANSFER] if transfer else [])])

@@ -11,7 +11,7 @@ from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, mirror_keypoints
 from stages.skeleton import GRIP
 from training.data.readers import read_any
-from training.data.table import Table
+from training.data.table import Table, mirrored_views
 from training.seen_folder import DETECTORS_FILE
 
 NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
@@ -31,9 +31,11 @@ class PoseTable:
     people: np.ndarray
     """str (N,): who it is; no person may be on two sides of a split."""
     views: np.ndarray
+    """str (N,): from which side the person, in this form, is seen; a left-hander's left is the right here."""
     crops: np.ndarray
     """uint8 RGB (N, 128, 128, 3); black where `crop_present` is 0. (0, 128, 128, 3) when there are none at all."""
     crop_present: np.ndarray
+    """float32 (N,): 1 where there is a crop, else 0."""
     splits: np.ndarray
     """str (N,): train, val or test as the data set's own table says, or empty."""
     wrong_hand: np.ndarray
@@ -64,7 +66,10 @@ class PoseTable:
         keypoints[chosen] = mirror_keypoints(keypoints[chosen])
         if len(crops):
             crops[chosen] = crops[chosen, :, ::-1]
-        return replace(self, keypoints=keypoints, crops=crops, wrong_hand=self.wrong_hand ^ chosen)
+        return replace(
+            self, keypoints=keypoints, crops=crops, wrong_hand=self.wrong_hand ^ chosen,
+            views=mirrored_views(self.views, chosen),
+        )  # fmt: skip
 
     def without_people(self, names: np.ndarray) -> PoseTable:
         """The samples of everybody else."""
@@ -121,7 +126,7 @@ def pose_table(rows: Table, class_names: tuple[str, ...], crops: Path | None = N
     doubted = (rows.true_hands != "") & (rows.keypoints[:, GRIP].any(-1) | (rows.true_hands != rows.hands))
     mistaken = doubted & (rows.left_handed() != (rows.true_hands == "left"))
     return PoseTable(
-        rows.canonical(), rows.label_indices(class_names), rows.groups, rows.views, pictures,
+        rows.canonical(), rows.label_indices(class_names), rows.groups, rows.canonical_views(), pictures,
         present.astype(np.float32), rows.splits, mistaken, np.arange(len(rows)),
     )  # fmt: skip
 

@@ -62,7 +62,7 @@ class Explanation(msgspec.Struct, frozen=True):
     warnings: list[str]
 
 
-def spread(table: PoseTable, count: int) -> PoseTable:
+def evenly_sampled(table: PoseTable, count: int) -> PoseTable:
     """At most `count` samples, evenly over the table, with the weapon hand as votes over a video would know it."""
     chosen = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).astype(int))
     part = table.select(chosen)

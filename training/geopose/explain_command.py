@@ -20,7 +20,7 @@ from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
 from stages.graph import hand_crop, mirror_keypoints
 from training.geopose.data import PoseTable
-from training.geopose.explain import EXPLAINED_SAMPLES, explain_picture, explain_table, spread, tip_warning
+from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_picture, explain_table, tip_warning
 from training.geopose.fit import load_trained, predict
 from training.geopose.parts import add_hand_argument, load_parts
 from training.geopose.people import refuse_met
@@ -68,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     tested = load_parts(args.seen, classes, args.no_groups, args.hand).test
     refuse_met(state, weights, tested.people)
-    table = spread(tested, args.samples)
     if args.class_name:
-        table = table.select(table.labels == classes.names.index(args.class_name))
-        if not len(table):
+        tested = tested.select(tested.labels == classes.names.index(args.class_name))
+        if not len(tested):
             raise UserError(f"{args.seen} has no test sample of {args.class_name}; give --picture, or show more people")
+    table = evenly_sampled(tested, args.samples)
     explanation = explain_table(model, table, classes.names, args.out, temperature, data=args.seen.name)
     log.info("wrote %d explanations to %s", len(explanation.explained), args.out)
     return 0

@@ -23,7 +23,7 @@ from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.checkpoint import report_facts
 from training.geopose.data import PoseTable, load_table, read_source
-from training.geopose.explain import EXPLAINED_SAMPLES, explain_table, spread
+from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_table
 from training.geopose.fit import load_trained
 from training.geopose.folds import GROUPED
 from training.geopose.judge import calibrate, figures_of, judge
@@ -115,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
     if args.ir:
         _ir(model, file, args.ir, parts.test)
         card(args.ir, metrics=metrics, notes=notes, file="model.xml")
-    explain_table(model, spread(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature)
+    explain_table(
+        model, evenly_sampled(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature
+    )
     facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold,
              "threshold_certain": certain, "groups": groups, "data": data,
              "notes": f"{notes} {refusal}".strip()}  # fmt: skip

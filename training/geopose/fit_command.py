@@ -155,7 +155,6 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
     refuse_start(args.model, settings)
     table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
     groups = told_groups(groups, settings.start, table.people) if settings.start else groups
-    table = table.mirrored(table.wrong_hand)
     every = classes
     if args.graph_only:
         table = table.without_crops()

@@ -47,8 +47,7 @@ def read_table(path: Path) -> list[tuple[str, str, Array]]:
     table = read_any(path)
     points = table.canonical().astype(float)
     points[~points.any(-1)] = np.nan
-    views = np.where(table.left_handed(), [picture.MIRRORED_VIEW.get(v, v) for v in table.views.tolist()], table.views)
-    return list(zip(table.labels.tolist(), views.tolist(), points, strict=True))
+    return list(zip(table.labels.tolist(), table.canonical_views().tolist(), points, strict=True))
 
 
 def planned_samples(people: int, per_person: int, seed: int) -> list[tuple[str, str, Array]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from stages.classes import ClassFile
+from training.data.table import OTHER_SIDE
 from training.synth import pose, scene
 from training.synth.body import Posed, Wish, pose_body
 from training.synth.camera import Camera, orbit
@@ -54,7 +55,6 @@ OUTDOOR_SHARE = 0.3
 NO_STICK_SHARE = 0.08
 LEFT_HANDED_SHARE = 0.10
 NEUTRAL_SHARE = 0.20
-MIRRORED_VIEW = {"front": "front", "left": "right", "right": "left", pose.BETWEEN: pose.BETWEEN}
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def take_picture(
         rgb = np.ascontiguousarray(rgb[:, ::-1])
         keypoints = keypoints[sk.MIRROR]
         keypoints[:, 0] = plan.camera.width - keypoints[:, 0]  # edges, not indices of pixels
-        view, hand = MIRRORED_VIEW[view], "left" if armed else ""
+        view, hand = OTHER_SIDE.get(view, view), "left" if armed else ""
     return Shot(rgb, keypoints, plan.label_name, view, hand)
 
 

@@ -53,6 +53,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     neutral_taken_for_pose: float | None = None
     top1_without_crop: float | None = None
     top1_hand_from_one_picture: float | None = None
+    hand_mistaken: float = 0.0
+    """Share of the pictures in which the stick was seen in the other hand."""
     poses: dict[str, float] = {}
     """Figures where neutral is neither asked nor answered."""
     temperature: float | None = None

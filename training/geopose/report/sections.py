@@ -26,6 +26,8 @@ from training.geopose.report.html import Number, card, facts, figure, folded, ke
 
 _CARDS = (
     ("top2", "{:.1%}", "right name among the first two", ""),
+    ("top1_hand_from_one_picture", "{:.1%}", "named right, weapon hand from one picture", "elsewhere it is known"),
+    ("top1_without_crop", "{:.1%}", "named right without the hand's picture", ""),
     ("coverage", "{:.1%}", "answered", "the rest is called unsure"),
     ("accepted_accuracy", "{:.1%}", "right among the answered", ""),
     ("poses_top1", "{:.1%}", "named right, poses only", "neutral left out"),
@@ -224,7 +226,7 @@ def _sentence(report: RunReport) -> str:
     people = f" of {people}" if 0 < report.people < report.samples else ""
     if report.groups == GROUPED:
         people = f"{people or ' of people'} it never saw"
-    text = f"On {report.samples:,} pictures{people}, it names {report.top1:.0%} right."
+    text = f"On {report.samples:,} pictures{people}, it names {report.top1:.0%} right{_hand(report)}."
     if report.coverage is not None and report.accepted_accuracy is not None:
         right = f"{report.coverage:.0%} of them, and {report.accepted_accuracy:.0%} of those answers are right"
         text += f" Where it may say “unsure”, it answers {right if report.coverage else 'none'}."
@@ -233,6 +235,16 @@ def _sentence(report: RunReport) -> str:
         best, worst = names_text([r.name for r in ranked[:3]]), names_text([r.name for r in ranked[-3:]])
         text += f" Surest: {best}. Hardest: {worst}."
     return escape(text)
+
+
+def _hand(report: RunReport) -> str:
+    """What one picture tells less of than a video does, where that was measured."""
+    single = report.top1_hand_from_one_picture
+    return (
+        ""
+        if single is None or not report.hand_mistaken
+        else f" once it knows the weapon hand ({single:.0%} from a single picture)"
+    )
 
 
 def _folds(report: RunReport) -> str:
