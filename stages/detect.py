@@ -36,6 +36,9 @@ from stages.skeleton import LEFT_WRIST, RIGHT_WRIST
 AUTO_CLOSER = {"movenet_lightning": "movenet_thunder"}
 """The closer look that `auto` puts beside a body network; the others are exact, or somebody's own choice."""
 
+PAUSE_S = 2.0
+"""A longer gap between two pictures is another scene, as between photographs: who is in it is found and judged anew."""
+
 VOTE_WEIGHT = 0.05
 """Share of the earlier votes that a clear sighting replaces: 14 of them make believe that a stick has changed hands."""
 
@@ -143,6 +146,8 @@ class _Followed(msgspec.Struct):
     seen_at_s: float = -math.inf
     quick: BodyCandidate | None = None
     """As the network saw them last, without what a closer look has put right."""
+    frame_at_s: float = -math.inf
+    """When the last frame was, looked at or not."""
     held: bool = False
     """A regular look found the picture unchanged, and nothing has moved since."""
 
@@ -177,6 +182,9 @@ class Detect:
         if packet.frame is None:
             return packet
         followed = self._streams.setdefault(packet.stream, _Followed())
+        if packet.pts - followed.frame_at_s > max(PAUSE_S, self._settings.lost_s):
+            followed.body, followed.visible = None, False
+        followed.frame_at_s = packet.pts
         still = packet.gate is not None and packet.gate.still
         if self._closer is not None and not still:
             self._closer.forget(packet.stream)

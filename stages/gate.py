@@ -144,7 +144,8 @@ class MotionGate:
         with self._frames.read(packet.frame) as frame:
             grey = shrink_grey(frame)
         reference, moved = self._references.get(packet.stream), False
-        if reference is not None:
+        # A picture of the other orientation is another picture, as in a folder of photographs.
+        if reference is not None and reference.grey.shape == grey.shape:
             gate.reference = reference.sequence
             moved = motion_between(reference.grey, grey) >= self._settings.motion_threshold
             gate.still = not moved

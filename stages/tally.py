@@ -16,7 +16,9 @@ class PoseTally:
         self._last_pts: dict[str, float] = {}
 
     def count(self, packet: ArnisPacket) -> None:
-        """Call with every packet of a stream, in order."""
+        """Call with every packet of a stream, in order; the time of a frame that was dropped goes to the next one."""
+        if packet.ended:
+            return
         step_s = packet.pts - self._last_pts.get(packet.stream, packet.pts)
         self._last_pts[packet.stream] = packet.pts
         if packet.status in ("ok", "held") and packet.pose is not None and packet.pose.accepted:

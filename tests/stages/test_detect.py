@@ -89,6 +89,14 @@ def test_after_how_long_out_of_sight_somebody_is_new_can_be_set(lost_s: float, t
     assert person is not None and person.track == track
 
 
+@pytest.mark.parametrize(("step_s", "tracks"), [(0.2, [1, 1, 1]), (5.0, [1, 2, 3])])
+def test_photographs_are_each_looked_at_on_their_own(step_s: float, tracks: list[int]) -> None:
+    image = frames_of("sam2_juggle.mp4", every=200)[0]
+    run = Runner(BODY_ONLY)
+    people = [run(image, step_s * number).person for number in range(3)]
+    assert [person.track for person in people if person] == tracks
+
+
 def test_streams_are_followed_separately() -> None:
     image, empty = frames_of("sam2_juggle.mp4", every=200)[0], np.full((720, 1280, 3), 128, np.uint8)
     run = Runner(BODY_ONLY)

@@ -24,6 +24,16 @@ def test_time_goes_to_the_accepted_pose_and_a_pause_to_none() -> None:
     assert tally.seconds() == {"neutral": 1.5, "crown_thrust": 1.0}
 
 
+def test_the_time_of_dropped_frames_is_not_lost() -> None:
+    tally = PoseTally()
+    for number in range(11):
+        shown = packet(number / 10, "crown_thrust")
+        if number % 2:
+            shown.end("dropped", "replaced")
+        tally.count(shown)
+    assert tally.seconds() == {"crown_thrust": 1.0}
+
+
 def test_streams_are_timed_apart() -> None:
     tally = PoseTally()
     for pts in (0.0, 0.2):
