@@ -39,7 +39,7 @@ from stages.sources.camera import camera_device
 from stages.view import has_display
 
 PROGRAM = "arnis-stream"
-VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
+VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg", ".flv")
 """What is behind a web address that ends so is a file, not a live stream."""
 LIVE_WORKERS = 2
 """Processes for the stages of one live stream: what finds and judges, and what shows."""
@@ -63,7 +63,9 @@ def kind_of(source: str) -> SourceKind:
     if "://" not in source:
         return SourceKind.FILE
     address = re.split(r"[?#]", source.lower())[0]
-    is_file = address.startswith(("http:", "https:", "ftp:")) and address.endswith(VIDEO_FILES)
+    is_file = address.startswith("file:") or (
+        address.startswith(("http:", "https:", "ftp:")) and address.endswith(VIDEO_FILES)
+    )
     return SourceKind.FILE if is_file else SourceKind.NETWORK
 
 
@@ -185,7 +187,6 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
     replace("overlay", "view", "window" if watched and has_display() else "none")
     replace("overlay", "mirror", "on" if kinds == {SourceKind.CAMERA} else "off")
     replace("publish", "url", DEFAULT_URL if live or SourceKind.DEMO in kinds else "off")
-    replace("record", "when_slow", "drop" if keeps_time(config, kinds) else "wait")
     if isinstance(results, ResultsSettings) and results.path == "-":
         changes.setdefault("overlay", {})["live_line"] = "stderr"
     sections = {

@@ -190,7 +190,7 @@ class Record:
         if self._settings.path and packet.frame is not None:
             picture = self._picture(packet)
             if picture is not None:
-                self._recorder(packet.stream).put(picture, packet.pts)
+                self._recorder(packet).put(picture, packet.pts)
         return packet
 
     def close(self) -> None:
@@ -211,10 +211,11 @@ class Record:
     def _recording_path(self, stream: str) -> Path:
         return recording_path(self._path, stream, self._context.streams, self._context.restarts)
 
-    def _recorder(self, stream: str) -> Recorder:
+    def _recorder(self, packet: ArnisPacket) -> Recorder:
+        stream, when_slow = packet.stream, self._settings.when_slow
         if stream not in self._recorders:
-            path = raw_path(self._recording_path(stream))
-            self._recorders[stream] = Recorder(path, self._settings, waits=self._settings.when_slow != "drop")
+            waits = packet.expires_at_ns is None if when_slow == "auto" else when_slow == "wait"
+            self._recorders[stream] = Recorder(raw_path(self._recording_path(stream)), self._settings, waits=waits)
         return self._recorders[stream]
 
     def _picture(self, packet: ArnisPacket) -> np.ndarray | None:

@@ -43,6 +43,7 @@ def test_the_default_configuration_is_found() -> None:
         ("rtsp://host/live.mp4", SourceKind.NETWORK),
         ("rtsp://admin:pa[ss@host/stream", SourceKind.NETWORK),
         ("demo", SourceKind.DEMO),
+        ("file:///films/lesson.mp4", SourceKind.FILE),
         ("lesson 3.mp4", SourceKind.FILE),
         ("2024.mp4", SourceKind.FILE),
     ],
@@ -62,7 +63,7 @@ def test_a_camera_is_watched_in_a_mirror_and_published(monkeypatch: pytest.Monke
     monkeypatch.setattr("stages.app.has_display", lambda: True)
     sections = decided("0")
     assert (sections["overlay"].view, sections["overlay"].mirror) == ("window", "on")
-    assert (sections["publish"].url, sections["record"].when_slow) == (DEFAULT_URL, "drop")
+    assert sections["publish"].url == DEFAULT_URL
 
 
 @pytest.mark.parametrize(("source", "view"), [("rtsp://host/door", "none"), ("demo", "window")])
@@ -71,7 +72,7 @@ def test_what_is_live_is_published_and_a_demo_is_watched(
 ) -> None:
     monkeypatch.setattr("stages.app.has_display", lambda: True)
     sections = decided(source)
-    assert (sections["publish"].url, sections["record"].when_slow) == (DEFAULT_URL, "drop")
+    assert sections["publish"].url == DEFAULT_URL
     assert (sections["overlay"].view, sections["overlay"].mirror) == (view, "off")
 
 
@@ -79,12 +80,7 @@ def test_a_file_is_worked_through_without_window_or_socket(monkeypatch: pytest.M
     monkeypatch.setattr("stages.app.has_display", lambda: True)
     sections = decided("clip.mp4")
     assert (sections["overlay"].view, sections["overlay"].mirror) == ("none", "off")
-    assert (sections["publish"].url, sections["record"].when_slow) == ("off", "wait")
-
-
-def test_a_demo_in_a_hurry_is_recorded_whole() -> None:
-    assert decided("demo")["record"].when_slow == "drop"
-    assert decided("demo", **{"capture.realtime": False})["record"].when_slow == "wait"
+    assert sections["publish"].url == "off"
 
 
 def test_without_a_display_the_camera_has_a_line_in_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,10 @@ def context(streams: Sequence[str] = ("0",), restarts: int = 0) -> Context:
                    request_stop=lambda: None, health=dict)  # fmt: skip
 
 
-def packet(pts: float, canvas: np.ndarray | None, stream: str = "0") -> ArnisPacket:
+def packet(pts: float, canvas: np.ndarray | None, stream: str = "0", live: bool = False) -> ArnisPacket:
+    expires = now_ns() + 10**12 if live else None
     return ArnisPacket(stream=stream, sequence=0, pts=pts, captured_at_ns=now_ns(), canvas=canvas,
-                       frame=FrameRef("s", 0, 2, 64, 48))  # fmt: skip
+                       expires_at_ns=expires, frame=FrameRef("s", 0, 2, 64, 48))  # fmt: skip
 
 
 def picture(level: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -118,20 +119,22 @@ def test_the_bare_source_can_be_recorded(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_follows_when_slow(tmp_path: Path) -> None:
-    """Of a picture that takes long to encode; `auto` has been decided by who knows the sources."""
+    """Of a picture that takes long to encode; `auto` waits for a file, also beside a camera."""
     noise = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8)
     written = {}
-    for when_slow in ("drop", "wait"):
-        stage = Record(RecordSettings(path=str(tmp_path / f"{when_slow}.mkv"), when_slow=when_slow, preset="medium"))
+    for when_slow, live in (("drop", False), ("wait", True), ("auto", False), ("auto", True)):
+        path = tmp_path / f"{when_slow}-{live}.mkv"
+        stage = Record(RecordSettings(path=str(path), when_slow=when_slow, preset="medium"))
         stage.open(context())
         for i in range(20):
-            stage.process(packet(i / 30, noise))
+            stage.process(packet(i / 30, noise, live=live))
         stage.close()
         (account,) = stage.describe().values()
-        times, _ = read_back(tmp_path / f"{when_slow}.mkv")
+        times, _ = read_back(path)
         assert account == f"{len(times)} frames, {20 - len(times)} left out"
-        written[when_slow] = len(times)
-    assert written["drop"] < written["wait"] == 20
+        written[when_slow, live] = len(times)
+    assert written["wait", True] == written["auto", False] == 20
+    assert written["drop", False] < 20 and written["auto", True] < 20
 
 
 def test_quality_and_preset_can_be_set(tmp_path: Path) -> None:
