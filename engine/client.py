@@ -20,6 +20,7 @@ import msgspec
 import zmq
 import zmq.auth
 
+from engine.curve import load_key
 from engine.errors import UserError
 
 DEFAULT_URL = "tcp://127.0.0.1:5570"
@@ -121,15 +122,8 @@ def _set_keys(socket: Any, server_key: Path | None, client_key: Path | None) -> 
         return
     if server_key is None or client_key is None:
         raise UserError("CURVE needs both: the publisher's public key file and this reader's secret key file")
-    socket.curve_serverkey, _ = _load_key(server_key)
-    socket.curve_publickey, secret = _load_key(client_key)
+    socket.curve_serverkey, _ = load_key(server_key, "the publisher's public key")
+    socket.curve_publickey, secret = load_key(client_key, "this reader's secret key")
     if secret is None:
         raise UserError(f"{client_key} holds no secret key: name the *.key_secret file")
     socket.curve_secretkey = secret
-
-
-def _load_key(path: Path) -> tuple[bytes, bytes | None]:
-    try:
-        return zmq.auth.load_certificate(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the key file {path}: {error}") from error

@@ -121,7 +121,7 @@ def import_name(dotted: str, setting: str) -> Any:
         if error.name and module_name.startswith(error.name):
             raise UserError(f"{setting}: there is no module {error.name!r} (in {dotted!r})") from error
         raise UserError(f"{setting}: {dotted!r} needs the Python package {error.name!r}: install it") from error
-    except (AttributeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f'{setting}: {dotted!r} names nothing; write "module:Class"') from error
 
 

@@ -81,9 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        log_file = Path(tempfile.gettempdir()) / f"{PROGRAM}-error.log"
-        log_file.write_text(traceback.format_exc(), encoding="utf-8")
-        sys.stderr.write(f"{PROGRAM}: unexpected {type(error).__name__}: {error}; details are in {log_file}\n")
+        if isinstance(error, OSError) and error.filename is not None:
+            sys.stderr.write(f"{PROGRAM}: {error.filename}: {error.strerror}; choose another, or mend that\n")
+            return 2
+        # A file of its own: one of a fixed name may be somebody else's.
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=f"{PROGRAM}-", suffix=".log", delete=False, encoding="utf-8"
+        ) as log_file:
+            log_file.write(traceback.format_exc())
+        sys.stderr.write(f"{PROGRAM}: unexpected {type(error).__name__}: {error}; details are in {log_file.name}\n")
         return 1
 
 

@@ -281,6 +281,8 @@ def _draw_text(
     width, height = _text_box(text, size)
     x, y = max(0, round(corner[0])), max(0, round(corner[1]))
     area = canvas[y : y + height, x : x + width]
+    if not area.size:  # a picture too small for any word
+        return 0, 0
     area[:] = cv2.convertScaleAbs(area, alpha=0.2)
     thick = max(1, round(size / 9))
     origin = (x + round(0.45 * size), y + height - round(0.45 * size))

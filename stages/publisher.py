@@ -18,6 +18,7 @@ import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from engine.clock import NS_PER_S, now_ns
+from engine.curve import load_key
 from engine.errors import UserError
 
 LINGER_MS = 300
@@ -180,19 +181,20 @@ def load_server_key(file: str) -> tuple[bytes, bytes]:
     """Public and secret key of a CURVE key file. Raises UserError when it is missing or holds no secret key."""
     if not file:
         raise UserError("publish.server_key is empty, but publish.client_keys is not: CURVE needs both")
-    try:
-        public, secret = zmq.auth.load_certificate(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"publish.server_key: cannot read a key from {file}: {error}") from error
+    public, secret = load_key(Path(file), "publish.server_key")
     if secret is None:
         raise UserError(f"publish.server_key: {file} holds no secret key; give the *.key_secret file")
     return public, secret
 
 
 def client_folder(folder: str) -> Path:
-    """The folder of authorised public keys. Raises UserError when it is missing or holds none."""
+    """The folder of authorised public keys. Raises UserError when it is missing or holds none, or a damaged one, for
+    which everybody would be shut out."""
     if not folder:
         raise UserError("publish.client_keys is empty, but publish.server_key is not: nobody could subscribe")
-    if not any(Path(folder).glob("*.key")):
+    files = sorted(Path(folder).glob("*.key"))
+    if not files:
         raise UserError(f"publish.client_keys: no *.key file in {folder}; put the subscribers' public keys there")
+    for file in files:
+        load_key(file, "publish.client_keys")
     return Path(folder)

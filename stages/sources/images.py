@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 def natural_key(path: Path) -> list[tuple[int, str]]:
     """Sort key that puts frame_2 before frame_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", path.name) if part]
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", path.name) if part
+    ]
 
 
 class ImageFolder:

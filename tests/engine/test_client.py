@@ -99,6 +99,10 @@ def test_keys_are_loaded_or_refused(tmp_path: Path) -> None:
         subscribe(url, server_key=Path(server))
     with pytest.raises(UserError, match="nowhere"):
         subscribe(url, server_key=tmp_path / "nowhere", client_key=Path(client_secret))
+    damaged = tmp_path / "damaged.key"
+    damaged.write_text(Path(server).read_text().replace('public-key = "', 'public-key = "~'))
+    with pytest.raises(UserError, match="cannot read a key from .*damaged"):
+        subscribe(url, server_key=damaged, client_key=Path(client_secret))
 
 
 def test_the_listener_prints_lines_for_people_and_for_programs(publisher: Publisher) -> None:

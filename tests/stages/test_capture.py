@@ -27,6 +27,7 @@ from engine.stage import Captured, SourceInfo, SourceLost
 from stages.capture import Capture
 from stages.sources import CaptureSettings, camera, redact_url
 from stages.sources.camera import camera_device, captured_at
+from stages.sources.images import natural_key
 from stages.sources.live import RetryDelays
 
 Frames = list[tuple[Captured, np.ndarray]]
@@ -181,6 +182,7 @@ def test_pictures_of_a_folder_come_in_counting_order_whatever_their_sizes(tmp_pa
     for number, shape in ((10, (30, 20)), (2, (48, 64)), (1, (10, 100))):
         cv2.imwrite(str(tmp_path / f"frame_{number}.png"), np.full((*shape, 3), number, np.uint8))
     (tmp_path / "notes.txt").write_text("not a picture")
+    assert natural_key(Path("5²3.jpg")) == [(5, ""), (-1, "²"), (3, ""), (-1, ".jpg")]
     info, frames = read_all(str(tmp_path), settings=CaptureSettings(fps=10))
     assert (info.width, info.height, info.live) == (100, 10, False)
     assert [image.shape[:2] for _, image in frames] == [(10, 100), (48, 64), (30, 20)]

@@ -111,6 +111,11 @@ def test_a_missing_bands_file_is_named_with_the_mend() -> None:
         opened(bands="nowhere.toml")
 
 
+def test_a_folder_in_the_place_of_the_bands_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="feedback.bands"):
+        read_bands(tmp_path)
+
+
 def test_bands_of_other_poses_are_passed_over_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bands = "[{}.any]\nright_elbow_deg = [150.0, 180.0, 50]\n"
     (tmp_path / "b.toml").write_text(bands.format("somersault") + bands.format("right_knee_block"))

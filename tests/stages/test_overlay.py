@@ -184,7 +184,7 @@ def test_a_mirrored_view_mirrors_the_picture_and_not_the_text() -> None:
     assert (plain[:70, 41:180] == mirrored[:70, 41:180]).all()
 
 
-@pytest.mark.parametrize(("width", "height"), [(854, 480), (1920, 1080), (1080, 1920), (64, 48)])
+@pytest.mark.parametrize(("width", "height"), [(854, 480), (1920, 1080), (1080, 1920), (64, 48), (32, 16), (8, 64)])
 def test_text_keeps_inside_pictures_of_any_size(width: int, height: int) -> None:
     sentence = "Lift the elbow of your weapon arm. " * 4
     long = [Cue(quantity="x", measured=0, wanted=(1, 2), severity=1, sentence=sentence)]

@@ -330,6 +330,14 @@ def test_keys_that_cannot_be_read_close_the_door(tmp_path: Path, url: str) -> No
     settings = PublishSettings(url=url, server_key=str(tmp_path / "none.key_secret"), client_keys=str(tmp_path))
     with pytest.raises(UserError, match=r"publish\.server_key"):
         Publish(settings).open(context())
+    zmq.auth.create_certificates(tmp_path, "server")
+    (tmp_path / "clients").mkdir()
+    (tmp_path / "clients" / "laptop.key").write_text("nothing")
+    clients = PublishSettings(
+        url=url, server_key=str(tmp_path / "server.key_secret"), client_keys=str(tmp_path / "clients")
+    )
+    with pytest.raises(UserError, match=r"publish\.client_keys: .*laptop\.key"):
+        Publish(clients).open(context())
 
 
 def test_pictures_have_the_next_port_unless_it_is_said() -> None:
