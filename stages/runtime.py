@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import UserError
+from engine.ring import process_exists
 from stages.devices import (
     RUNTIMES,
     Backend,
@@ -187,14 +188,14 @@ def _unless_fatal(load: Loader, name: str) -> Loader:
         if place.device == "cpu":
             return load(place, data, how)
         mark = how.cache / f"trying-{name}-{place.key}"
-        if mark.is_file():
+        if mark.is_file() and not _is_tried_now(mark):
             fatal.add(place)
-            mark.unlink()
+            mark.unlink(missing_ok=True)
         if place in fatal:
             raise NotThere("the process that tried it last did not survive that")
         with suppress(OSError):  # without a cache nobody knows
             mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+            mark.write_text(str(os.getpid()))
         try:
             return load(place, data, how)
         finally:
@@ -202,6 +203,13 @@ def _unless_fatal(load: Loader, name: str) -> Loader:
                 mark.unlink()
 
     return load_marked
+
+
+def _is_tried_now(mark: Path) -> bool:
+    """Whether another process that still runs, such as a replica of this worker, left the mark."""
+    pid = mark.read_text()
+    alive = os.name == "posix" and pid.isdecimal() and process_exists(int(pid))
+    return alive and int(pid) != os.getpid()
 
 
 def _cannot_load(file: Path, place: Place, error: Exception) -> UserError:

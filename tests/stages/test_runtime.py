@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from itertools import count
@@ -153,6 +154,29 @@ def test_a_device_that_crashes_the_process_is_left_out_at_the_restart(
         assert done.returncode == (9 if died else 0), done.stderr
         assert died or "CPU" in done.stdout and 'did not survive that; device = "cpu"' in done.stderr
     assert not memories(cache)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody can ask whether a process runs")
+@pytest.mark.parametrize(("pid", "tried"), [(os.getppid(), True), (2**22 + 1, False)])
+def test_a_device_is_tried_while_another_process_that_runs_tries_it(
+    doubling: Path, cache: Path, pid: int, tried: bool
+) -> None:
+    marks: list[Path] = []
+
+    def note(place: Place, data: bytes, how: How) -> Network:
+        if place.device == "cuda":
+            marks.extend(how.cache.glob("trying-*"))
+            raise RuntimeError("no driver")
+        return load(place, data, how)
+
+    machine = msgspec.structs.replace(
+        steady_machine(), load=note, providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    load_network(doubling, device="auto", threads=1, machine=machine)
+    (mark,) = marks
+    mark.write_text(str(pid))
+    load_network(doubling, device="auto", threads=1, machine=machine)
+    assert len(marks) == (2 if tried else 1)
 
 
 def test_a_remembered_device_that_fails_is_chosen_anew(
