@@ -1,4 +1,4 @@
-"""A worker's stages, called one after the other; one packet's failure is its own."""
+"""A worker's stages, called one after the other; a failure costs the packet, or the batch, that a stage was given."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def check_card(card: Card, classes: ClassFile, model: str) -> None:
         )
 
 
-class ClassifySettings(msgspec.Struct, forbid_unknown_fields=True):
+class ClassifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section `[classify]`."""
 
     model: str = "geopose"

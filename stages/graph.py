@@ -55,7 +55,7 @@ DIRECTED_EDGES = COCO19.directed_edges
 """int64 (E, 2) source and target of what the classifier reads."""
 
 PRESENT_CONFIDENCE = 0.1
-"""A node below this confidence counts as missing."""
+"""Below this confidence a keypoint counts as missing: the networks' answers there are guesses at an average body."""
 CROP_SIZE_PX = 128
 
 # Largest upright ratios: mid-shoulder to mid-hip stays the ruler unless the body leans towards the camera.
@@ -172,7 +172,7 @@ def hand_crop(image: np.ndarray, keypoints: np.ndarray, hand: Hand) -> np.ndarra
     return np.asarray(cv2.flip(crop, 1)) if hand == "left" else crop
 
 
-class GraphSettings(msgspec.Struct, forbid_unknown_fields=True):
+class GraphSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the graph."""
 
     crop: bool = True

@@ -11,13 +11,11 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.cards import Card, load_card
+from stages.graph import PRESENT_CONFIDENCE
 from stages.runtime import Backend, Device, Network, Precision, load_network
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels."""
-
-MISSING_BELOW = 0.1
-"""Keypoints of a lower score count as missing; the networks' answers there are guesses at an average body."""
 
 SAME_PERSON = 0.1
 """Overlap with the box of the frame before from which it is the same person; even a lunge keeps more."""
@@ -84,10 +82,10 @@ def open_model(model: str, runtime: Runtime, tasks: Sequence[str]) -> tuple[Card
     return card, runtime.load(file, [tuple(size or 1 for size in shape) for shape in shapes])
 
 
-def mark_missing(points: np.ndarray, width: int, height: int, below: float = MISSING_BELOW) -> np.ndarray:
-    """Points (n, 3) with score 0 and NaN where the score is below `below` or the place is outside the picture."""
+def mark_missing(points: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Points (n, 3) with score 0 and NaN where the score is below PRESENT_CONFIDENCE or the place is outside the picture."""
     x, y, score = points.T
-    seen = (score >= below) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    seen = (score >= PRESENT_CONFIDENCE) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
     marked = np.where(seen[:, None], points, np.array([np.nan, np.nan, 0.0])).astype(np.float32)
     return marked
 

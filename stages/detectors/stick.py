@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.cards import Card
-from stages.detectors import MISSING_BELOW, StickCandidate, mark_missing
+from stages.detectors import StickCandidate, mark_missing
 from stages.runtime import Network
 from stages.stick_crop import from_crop, stick_crop, stick_inputs
 
@@ -38,7 +38,7 @@ class StickHeatmap:
             return []
         points = outputs[self._points][0].astype(np.float32)
         points[:, :2] = from_crop(points[:, :2], crop)
-        return [StickCandidate(mark_missing(points, width, height, MISSING_BELOW), presence)]
+        return [StickCandidate(mark_missing(points, width, height), presence)]
 
     def describe(self) -> str:
         return self._network.describe()
