@@ -83,7 +83,7 @@ def open_model(model: str, runtime: Runtime, tasks: Sequence[str]) -> tuple[Card
 
 
 def mark_missing(points: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Points (n, 3) with score 0 and NaN where the score is below PRESENT_CONFIDENCE or the place not in the picture."""
+    """Points (n, 3); score 0 and NaN where the score is below PRESENT_CONFIDENCE or the place not in the picture."""
     x, y, score = points.T
     seen = (score >= PRESENT_CONFIDENCE) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
     marked = np.where(seen[:, None], points, np.array([np.nan, np.nan, 0.0])).astype(np.float32)

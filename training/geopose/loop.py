@@ -7,7 +7,6 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +26,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages.classes import NEUTRAL_KIND, ClassFile
+from training.ahead import made_ahead
 from training.geopose.batches import Batch, Mixture, droppable_edges, graphs_with_crops, training_batches
 from training.geopose.data import PoseTable
 from training.geopose.fit import streams
@@ -137,15 +137,6 @@ class _Epochs:
         epoch = max(self._task.current_epoch, self._task.first_epoch)
         rng = np.random.default_rng([self._settings.seed, epoch])
         return made_ahead(training_batches(self._mixture, self._settings, rng, self._neutral))
-
-
-def made_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, the next one made by a thread of its own while one is learnt from."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, batches, None)
-        while (batch := following.result()) is not None:
-            following = pool.submit(next, batches, None)
-            yield batch
 
 
 class Best(Callback):

@@ -6,7 +6,6 @@ The cache keeps a wider crop than the network sees, so that shift, zoom and turn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from stages.stick_crop import Crop, extract_crop, stick_crop
+from training.ahead import made_ahead
 from training.data.readers import read_any
 from training.stick.augment import Warp, augment_pixels, hide_points, noisy_body, random_warp
 from training.stick.composite import DrawnStick, add_distractors, add_stick, torso_px
@@ -205,7 +205,7 @@ class Loader:
         self._pictures, self._frames, self._clip_share = pictures, frames, clip_share
 
     def epoch(self, epoch: int, count: int) -> Iterator[Batch]:
-        """`count` samples in batches, prepared one batch ahead by a thread."""
+        """`count` samples in batches."""
         rng = np.random.default_rng((self._seed, epoch))
         clips = count if not self._pictures else (round(count * self._clip_share) if self._frames else 0)
         chosen = _draw(self._frames, clips, rng) + _draw(self._pictures, count - clips, rng)
@@ -219,13 +219,7 @@ class Loader:
             ]
             return Batch(*(np.stack(parts) for parts in zip(*made, strict=True)))
 
-        with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(prepare, job) for job in jobs[:3]]
-            for k in range(len(jobs)):
-                if k + 3 < len(jobs):
-                    waiting.append(pool.submit(prepare, jobs[k + 3]))
-                yield waiting[k].result()
-                waiting[k] = waiting[-1]  # lets the finished batch go
+        yield from made_ahead(prepare(job) for job in jobs)
 
 
 def _draw(pool: list[tuple[int, int]], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
