@@ -105,7 +105,7 @@ def _pictures_of(data: _DataSet, entry: str) -> list[Path]:
         return list_pictures(place)
     if not place.is_file():
         raise UserError(f"{data.file} names {entry}, which does not exist; correct the line")
-    lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in _lines(place))
     return [(place.parent if line.startswith("./") else data.root) / line for line in lines if line]
 
 
@@ -132,11 +132,18 @@ def _label_file(picture: Path) -> Path:
     return Path(f"{head}/labels/{tail}" if found else picture).with_suffix(".txt")
 
 
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is no text (UTF-8); write it anew, or delete it") from None
+
+
 def _largest(file: Path, data: _DataSet) -> tuple[int, np.ndarray | None]:
     """Class and points (K, 3), in 0..1 with confidence, of the label with the largest box; None without any."""
     best: tuple[float, int, np.ndarray | None] = (-1.0, 0, None)
     count, parts = data.shape
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = _lines(file) if file.is_file() else []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -144,7 +151,8 @@ def _largest(file: Path, data: _DataSet) -> tuple[int, np.ndarray | None]:
             values = np.array(line.split(), dtype=np.float32)
         except ValueError:
             values = np.zeros(0, np.float32)
-        if len(values) != 5 + count * parts or int(values[0]) not in data.names:
+        known = len(values) == 5 + count * parts and np.isfinite(values[0]) and int(values[0]) in data.names
+        if not known or (parts == 3 and np.isnan(values[7::3]).any()):
             wanted = f"a class of {data.file.name}, a box and {count} x {parts} numbers"
             raise UserError(f"{file} line {number} is not {wanted}; correct or delete the line")
         area = float(values[3] * values[4])

@@ -240,10 +240,22 @@ def test_a_size_that_is_no_number_is_unknown(tmp_path: Path) -> None:
     assert read_any(tmp_path).sizes.tolist() == [[0, 10]]
 
 
-def test_a_bad_line_of_a_label_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["0 0.5 0.5 1 1 x", "nan 0.5 0.5 1 1", "inf 0.5 0.5 1 1", "0 0.5 0.5 1 1 0.5 0.5 nan"])
+def test_a_bad_line_of_a_label_is_named(line: str, tmp_path: Path) -> None:
     ultralytics(tmp_path, slice(0, NODE_COUNT), points(1))
-    (tmp_path / "labels/crown_thrust/anna_0.txt").write_text("0 0.5 0.5 1 1 x\n")
+    cells = [*line.split(), *["0.5"] * (5 + 3 * NODE_COUNT - len(line.split()))]
+    (tmp_path / "labels/crown_thrust/anna_0.txt").write_text(" ".join(cells))
     with pytest.raises(UserError, match="anna_0.txt line 1 is not a class of data.yaml"):
+        read_any(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["labels/crown_thrust/anna_0.txt", "list.txt"])
+def test_a_file_that_is_no_text_is_named(file: str, tmp_path: Path) -> None:
+    data = ultralytics(tmp_path, slice(0, NODE_COUNT), points(1)) / "data.yaml"
+    data.write_text(data.read_text().replace("train: images", "train: [images, list.txt]"))
+    (tmp_path / "list.txt").write_text("")
+    (tmp_path / file).write_bytes(b"\xff\xfe0")
+    with pytest.raises(UserError, match=f"{file} is no text"):
         read_any(tmp_path)
 
 
