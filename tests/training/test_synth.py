@@ -117,6 +117,12 @@ def test_a_data_set_is_not_gone_on_with_in_another_way(data: Path) -> None:
     assert len(rows_of(data / "table.csv")) == PEOPLE * PICTURES
 
 
+def test_a_cut_off_note_of_what_was_begun_is_named(tmp_path: Path) -> None:
+    (tmp_path / "order.json").write_text('{"seed": 1,')
+    with pytest.raises(UserError, match=r"order\.json is damaged .*delete this file alone"):
+        write.write_dataset(write.Order(tmp_path, 1, 1, 1, 1, None))
+
+
 def test_every_picture_has_a_row_and_a_label_of_the_right_shape(data: Path) -> None:
     rows = rows_of(data / "table.csv")
     assert len(rows) == PEOPLE * PICTURES

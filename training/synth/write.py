@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from engine.errors import UserError
 from stages import skeleton as sk
 from stages.classes import ClassFile, load_classes
 from training.data.cells import whole_lines
+from training.notes import read_note
 from training.processes import end_with_parent
 from training.synth import picture, pose, scene
 from training.synth.render import Renderer
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train",) * 8 + ("val", "test")
 PHOTOS_PER_PROCESS = 150
+_AS_BEGUN = "delete this file alone, and repeat the command as it was first given"
 TABLE_HEAD = [
     "image_path", "label", "label_name", "group", "view", "width", "height", "grip_hand", "split",
     *(f"kp{k}_{axis}" for k in range(sk.NODE_COUNT) for axis in ("x", "y", "conf")),
@@ -244,7 +247,7 @@ def _keep_order(order: Order) -> None:
     facts = {"seed": order.seed, "per_person": order.per_person, "spread": order.spread, "size": order.size,
              "backgrounds": order.backgrounds and str(order.backgrounds)}  # fmt: skip
     file, told = order.out / "order.json", json.loads(json.dumps(facts))
-    if file.is_file() and (there := json.loads(file.read_text())) != told:
+    if file.is_file() and (there := read_note(file, dict[str, Any], _AS_BEGUN)) != told:
         changed = ", ".join(f"{name} {there.get(name)}" for name in told if there.get(name) != told[name])
         raise UserError(f"{order.out} was begun with {changed}; say the same, or choose another --out")
     file.write_text(json.dumps(told, indent=1))
