@@ -20,7 +20,7 @@ from stages.classes import load_classes
 from stages.skeleton import BODY_EDGES, KEYPOINT_NAMES, NODE_COUNT, STICK_EDGE
 from training.data.pictures import as_class_name, class_and_group
 from training.data.table import HANDS, SPLITS, Table, make_table
-from training.data.ultralytics import NODES, VISIBILITY, flags_of
+from training.data.ultralytics import NODES, confidence_of, flags_of
 
 _BOX_MARGIN = 0.05
 _PLACES = (".", "images", "..", "../images", "../images/default", "../images/train", "../images/val")
@@ -209,7 +209,7 @@ def _keypoints(person: _Person, category: _Category, where: str) -> np.ndarray:
         )
     if np.isnan(placed[:, 2]).any():
         raise UserError(f"{where}: a keypoint's visibility is no number; correct it, or export the file again")
-    placed[:, 2] = VISIBILITY[np.clip(placed[:, 2], 0, 2).astype(int)]
+    placed[:, 2] = confidence_of(placed[:, 2])
     placed[placed[:, 2] == 0] = 0
     return placed
 

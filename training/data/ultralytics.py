@@ -42,6 +42,14 @@ def flags_of(confidence: np.ndarray) -> np.ndarray:
     return np.where(confidence > _VISIBLE, 2, np.where(confidence > 0, 1, 0))
 
 
+def confidence_of(flags: np.ndarray) -> np.ndarray:
+    """Confidences of COCO's flags; programs that label write a score there, which is kept where it lies between 0 and
+    1."""
+    scores = (flags > 0) & (flags < 1)
+    confidence: np.ndarray = np.where(scores, flags, VISIBILITY[np.clip(flags, 0, 2).astype(int)])
+    return confidence
+
+
 def read_ultralytics(path: Path, names: Sequence[str] | None = None) -> Table:
     """Read a `data.yaml` or its folder; pictures without a label have no keypoints, of several people the largest
     counts.
@@ -162,8 +170,8 @@ def _largest(file: Path, data: _DataSet) -> tuple[int, np.ndarray | None]:
 
 
 def _with_confidence(points: np.ndarray) -> np.ndarray:
-    """(K, 3) of points (K, 2), of which (0, 0) is missing, or (K, 3) with COCO's flags."""
+    """(K, 3) of points (K, 2), of which (0, 0) is missing, or (K, 3) with COCO's flags or scores."""
     flags = points[:, 2] if points.shape[1] == 3 else 2 * points.any(1)
-    confidence = VISIBILITY[np.clip(flags, 0, 2).astype(int)]
+    confidence = confidence_of(flags)
     placed: np.ndarray = np.where(confidence[:, None] > 0, np.column_stack([points[:, :2], confidence]), 0)
     return placed

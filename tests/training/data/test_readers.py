@@ -76,6 +76,18 @@ def test_labels_without_visibility_and_with_own_classes_are_read(tmp_path: Path)
     assert (table.keypoints[0, :, 2] == 1).all()
 
 
+def test_scores_in_the_place_of_flags_are_confidences(tmp_path: Path) -> None:
+    """As `save_txt` of ultralytics and files of COCO results have them."""
+    flags = [0.93, 0.2, 1, 2, 0] + [2] * (NODE_COUNT - 5)
+    wanted = [0.93, 0.2, 0.5, 1, 0] + [1] * (NODE_COUNT - 5)
+    coco_file(tmp_path / "a.json", keypoints=[number for flag in flags for number in (1, 2, flag)])
+    ultralytics(tmp_path / "b", slice(0, NODE_COUNT), points(1))
+    label = " ".join(f"0.5 0.5 {flag}" for flag in flags)
+    (tmp_path / "b/labels/crown_thrust/anna_0.txt").write_text(f"0 0.5 0.5 1 1 {label}")
+    for file in (tmp_path / "a.json", tmp_path / "b"):
+        np.testing.assert_allclose(read_any(file).keypoints[0, :, 2], wanted, rtol=1e-6)
+
+
 def test_a_body_and_a_stick_data_set_complete_each_other(tmp_path: Path) -> None:
     wanted = points(2)
     body = ultralytics(tmp_path / "body", slice(0, BODY_COUNT), wanted)
