@@ -21,6 +21,7 @@ from stages.skeleton import BODY_EDGES, KEYPOINT_NAMES, NODE_COUNT, STICK_EDGE
 from training.data.pictures import as_class_name, class_and_group
 from training.data.table import HANDS, SPLITS, Table, make_table
 from training.data.ultralytics import NODES, confidence_of, flags_of
+from training.files import whole_file
 
 _BOX_MARGIN = 0.05
 _PLACES = (".", "images", "..", "../images", "../images/default", "../images/train", "../images/val")
@@ -88,7 +89,8 @@ def write_coco(table: Table, path: Path) -> None:
         "categories": [category], "annotations": [_annotation(table, i) for i in range(len(table))],
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:

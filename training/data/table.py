@@ -35,6 +35,7 @@ from training.data.cells import (
     read_cells,
 )
 from training.data.pictures import picture_size
+from training.files import whole_file
 
 __all__ = [
     "COLUMNS", "KEYPOINT_COLUMNS", "OTHER_SIDE", "Table", "append_table", "make_table", "mirrored_views", "read_table",
@@ -240,11 +241,8 @@ def write_table(table: Table, path: Path, names: Sequence[str]) -> None:
     `label` is the class's place in `names`, or its name when it is not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Nobody shall find half a table where a whole one was.
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    append_table(table, part, names)
-    os.replace(part, path)
+    with whole_file(path) as part:
+        append_table(table, part, names)
 
 
 def append_table(table: Table, path: Path, names: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
@@ -19,7 +18,7 @@ from stages.classes import ClassFile, load_classes
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
-from training.geopose.checkpoint import report_facts
+from training.geopose.checkpoint import report_facts, write_checkpoint
 from training.geopose.fit import data_hash, fit, load_trained
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
@@ -142,7 +141,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     network, state = load_trained(best, classes)
     temperature, threshold = calibrate(network, validation)
     found = {"temperature": temperature, "threshold": threshold.value, "groups": groups}
-    torch.save(state | found, best)
+    write_checkpoint(state | found, best)
     return {
         **judge(network, test, classes, temperature, threshold.value), **keypoints, **found,
         "threshold_certain": threshold.certain, "training": report_facts(state),

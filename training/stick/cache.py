@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, NODE_COUNT
+from training.files import whole_file
 from training.stick.data import (
     CACHE_PX,
     Find,
@@ -122,7 +123,6 @@ def _next_shard(cache: Path, name: str) -> Path:
 
 
 def _finish(shard: Path, keypoints: np.ndarray, bodies: np.ndarray, sources: list[str]) -> None:
-    part = shard.with_suffix(".part")
-    with part.open("wb") as stream:
+    # Given a name, NumPy would end it in .npz, and the part would count.
+    with whole_file(shard.with_suffix(".npz")) as part, part.open("wb") as stream:
         np.savez(stream, keypoints=keypoints, bodies=bodies, sources=np.array(sources))
-    part.replace(shard.with_suffix(".npz"))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from engine.clock import now_ns
 from engine.errors import UserError
+from training.files import whole_file
 from training.stick.cache import load_samples
 from training.stick.data import Batch, Loader, Samples, make_sample
 from training.stick.export import load_weights
@@ -253,7 +254,6 @@ def _resume(
 
 
 def _write(state: object, path: Path) -> None:
-    """Whole or not at all: a run that is stopped while saving must stay resumable."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+    """A run that is stopped while saving must stay resumable."""
+    with whole_file(path) as part:
+        torch.save(state, part)

@@ -24,6 +24,7 @@ from engine.errors import UserError
 from stages import skeleton as sk
 from stages.classes import ClassFile, load_classes
 from training.data.cells import whole_lines
+from training.files import whole_file
 from training.notes import read_note
 from training.processes import end_with_parent
 from training.synth import picture, pose, scene
@@ -259,11 +260,9 @@ def _sort(table: Path) -> None:
 
 
 def _rewrite(table: Path, rows: list[list[str]]) -> None:
-    """Whole or not at all: hours of drawing are in it."""
-    part = table.with_name(table.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    """Hours of drawing are in it."""
+    with whole_file(table) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([TABLE_HEAD, *rows])
-    part.replace(table)
 
 
 def _write_yaml(out: Path) -> None:
