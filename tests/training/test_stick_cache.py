@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the training extra: torch")
 
+import torch
+
 from engine.errors import UserError
 from stages.cards import load_card
 from stages.classes import load_classes
@@ -134,7 +136,10 @@ def test_a_card_names_whom_and_which_clips_were_learnt_from(tmp_path: Path) -> N
     assert "sam2_juggle" not in both, "it is held out"
 
 
-def test_the_card_tells_of_the_run_whoever_writes_it_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command without what takes its time."""
+
     def export(kind: str, work: Path, output: Path) -> Path:
         output.mkdir(exist_ok=True)
         (output / "model.onnx").write_bytes(b"graph")
@@ -143,6 +148,10 @@ def test_the_card_tells_of_the_run_whoever_writes_it_later(tmp_path: Path, monke
     monkeypatch.setattr(command, "export", export)
     monkeypatch.setattr(command, "judge", lambda *_: (0.5, {}))
     monkeypatch.setattr(command, "train", lambda *_: None)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_card_tells_of_the_run_whoever_writes_it_later(tmp_path: Path) -> None:
     write_table(people(tmp_path), tmp_path / "renders.csv", NAMES)
     write_table(people(tmp_path, 2, "anna{}"), tmp_path / "photos.csv", NAMES)
     words = ["detector", "--work", str(tmp_path), "--output", str(tmp_path / "mine"), "--table"]
@@ -151,3 +160,13 @@ def test_the_card_tells_of_the_run_whoever_writes_it_later(tmp_path: Path, monke
     card = load_card(str(tmp_path / "mine"))[0]
     assert card.data == "Renders of 3 synthetic people with a stick (training/synth; no real person)"
     assert card.source.endswith(", by way of stick_heatmap")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_card_counts_the_minutes_of_a_training_that_was_resumed(tmp_path: Path) -> None:
+    write_table(people(tmp_path), tmp_path / "table.csv", NAMES)
+    (tmp_path / "heatmap").mkdir()
+    torch.save({"minutes": 50.0}, tmp_path / "heatmap" / "checkpoint.pt")
+    words = ["detector", "--work", str(tmp_path), "--output", str(tmp_path / "mine"), "--resume", "--table"]
+    assert app.main([*words, str(tmp_path / "table.csv")]) == 0
+    assert 50 <= load_card(str(tmp_path / "mine"))[0].metrics["training_minutes"] < 60

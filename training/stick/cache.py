@@ -100,6 +100,12 @@ def made_from(cache: Path, name: str) -> set[str]:
     return sources
 
 
+def sources_hash(cache: Path) -> str:
+    """SHA-256 of what all was made from that is learnt from."""
+    sources = sorted(made_from(cache, "train") | made_from(cache, "clips"))
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()
+
+
 def refuse_others(cache: Path, done: Collection[str], given: Collection[str], why: str) -> None:
     """Raises UserError when something in the cache was made from what is not `given`; `why` says what it is."""
     others = sorted(set(done) - set(given))

@@ -23,7 +23,7 @@ from training.stick.cache import extend_cache
 from training.stick.card_text import Begun, data_text, keep_begun, name_of, read_begun
 from training.stick.clips import HELD_OUT, cache_clips, keypoints_finder, served_detector
 from training.stick.export import KINDS, export_onnx, load_weights, write_card
-from training.stick.fit import FitSettings, fit
+from training.stick.fit import FitSettings, fit, minutes_before, refuse_unfinished
 from training.stick.fused import FusedSettings, fit_fused
 from training.stick.network import Served
 from training.stick.sheet import picture_sheet
@@ -103,15 +103,17 @@ def check_options(args: argparse.Namespace) -> None:
 def run_crops(args: argparse.Namespace, output: Path) -> int:
     """Train, export and judge a network that looks at crops."""
     work = args.work / args.kind
-    started_ns = now_ns()
+    started_ns, minutes = now_ns(), minutes_before(work) if args.resume else 0.0
     if not args.evaluate_only:
+        if not args.resume:
+            refuse_unfinished(work)
         clips = video_files(args.clips) if args.clips else []
         fill_cache(args.table, clips, args.work / "cache")
         init = weights_file(args.init) if args.init else None
         if not args.resume:
             keep_begun(work, Begun(name_of(init) if init else "", data_text(args.table, clips)))
         train(args, work, init)
-    minutes = (now_ns() - started_ns) / 60e9
+    minutes += (now_ns() - started_ns) / 60e9
     file = export(args.kind, work, output)
     threshold, metrics = judge(file, args.table, args.clips, work, args.limit)
     if not args.evaluate_only:
