@@ -111,6 +111,24 @@ def test_the_command_refuses_a_cache_of_another_table(tmp_path: Path, capsys: py
     assert "s1p0000_00.jpg, which is not, or no longer so, in split train of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("lacking", ["split", "picture"])
+@pytest.mark.parametrize("beside", [[], ["--clips"]])
+def test_a_table_without_a_picture_to_train_on_is_refused(
+    beside: list[str], lacking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gym.mp4").write_bytes(b"video")
+    table = people(tmp_path)
+    if lacking == "split":
+        table = replace(table, splits=np.array(["", "val", "test"]))
+    else:
+        table = replace(table, pictures=np.array(["gone.jpg"] * 3))
+    write_table(table, tmp_path / "table.csv", NAMES)
+    words = ["detector", "--work", str(tmp_path), "--table", str(tmp_path / "table.csv")]
+    assert app.main([*words, *beside, *([str(tmp_path)] if beside else [])]) == 2
+    assert "table.csv names no picture of split train that is there" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
 def test_pictures_written_for_an_earlier_run_are_not_trained_on(tmp_path: Path) -> None:
     fill(people(tmp_path), tmp_path)
     old = tmp_path / "dataset" / "images" / "train" / "clip_000007.jpg"

@@ -22,6 +22,7 @@ from training.stick import agree, evaluate
 from training.stick.cache import extend_cache
 from training.stick.card_text import Begun, data_text, keep_begun, name_of, read_begun
 from training.stick.clips import HELD_OUT, cache_clips, keypoints_finder, served_detector
+from training.stick.data import read_table
 from training.stick.export import KINDS, export_onnx, load_weights, write_card
 from training.stick.fit import FitSettings, fit, minutes_before, refuse_unfinished
 from training.stick.fused import FusedSettings, fit_fused
@@ -107,6 +108,8 @@ def run_crops(args: argparse.Namespace, output: Path) -> int:
     if not args.evaluate_only:
         if not args.resume:
             refuse_unfinished(work)
+        if args.table:
+            refuse_untrainable(args.table)
         clips = video_files(args.clips) if args.clips else []
         fill_cache(args.table, clips, args.work / "cache")
         init = weights_file(args.init) if args.init else None
@@ -188,6 +191,15 @@ def run_int8(args: argparse.Namespace, model: str) -> int:
     rows = quantise_detector(model, args.table, clips, output, args.limit, args.threads)
     sys.stdout.write(table_text(rows) + f"\nmodel written to {output}\n")
     return 0
+
+
+def refuse_untrainable(table: Path) -> None:
+    """Raises UserError when a table has no picture to learn from: the clips alone would be learnt from, unnoticed."""
+    if not any(row.split == "train" and row.path.is_file() for row in read_table(table)):
+        raise UserError(
+            f"{table} names no picture of split train that is there; correct its column `split` or `image_path`, or "
+            "leave out --table"
+        )
 
 
 def fill_cache(table: Path | None, clips: list[Path], cache: Path) -> None:
