@@ -65,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_process_that_dies_costs_nobody(data: Path, tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")
     words = ["--out", str(tmp_path), "--people", "5", "--per-person", "1", "--processes", "2"]
-    run = subprocess.Popen([sys.executable, "-m", "training.synth", *words], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-m", "training.app", "synth", *words], stderr=subprocess.PIPE, text=True)
     table, parent = tmp_path / "table.csv", psutil.Process(run.pid)
     while run.poll() is None and not (table.exists() and len(table.read_text().splitlines()) > 1):
         time.sleep(0.05)
