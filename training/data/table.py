@@ -45,7 +45,10 @@ __all__ = [
 COLUMNS = (*TEXT_COLUMNS, *KEYPOINT_COLUMNS)
 """Those of a written file."""
 HANDS = ("left", "right", "")
-SPLITS = ("train", "val", "test", "")
+SPLIT_NAMES = ("train", "val", "test")
+SPLITS = (*SPLIT_NAMES, "")
+FEWEST_PEOPLE = 3
+"""One for each part of a split."""
 OTHER_SIDE = {"left": "right", "right": "left"}
 """What a hand, and the side from which somebody is seen, is called in the mirror."""
 _COLUMN_OF = {"groups": "group", "views": "view", "hands": "grip_hand", "true_hands": "true_hand", "splits": "split"}

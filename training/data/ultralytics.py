@@ -18,7 +18,7 @@ from engine.errors import UserError
 from stages.classes import load_classes
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT
 from training.data.pictures import as_class_name, class_and_group, list_pictures, picture_size
-from training.data.table import Table, make_table
+from training.data.table import SPLIT_NAMES, Table, make_table
 
 NODES = {BODY_COUNT: slice(0, BODY_COUNT), NODE_COUNT - BODY_COUNT: slice(GRIP, NODE_COUNT), NODE_COUNT: slice(None)}
 """Where so many keypoints of a label have their places among the 19."""
@@ -96,7 +96,7 @@ def _read_yaml(path: Path) -> _DataSet:
     root = named if named.is_absolute() else file.parent / named
     splits = {
         split: [str(entry) for entry in (entries if isinstance(entries, list) else [entries])]
-        for split in ("train", "val", "test")
+        for split in SPLIT_NAMES
         if (entries := content.get(split))
     }
     # The path in the file is often that of another machine.

@@ -24,6 +24,7 @@ from engine.errors import UserError
 from stages import skeleton as sk
 from stages.classes import ClassFile, load_classes
 from training.data.cells import whole_lines
+from training.data.table import SPLIT_NAMES
 from training.files import whole_file
 from training.notes import read_note
 from training.processes import end_with_parent
@@ -276,7 +277,7 @@ def _write_yaml(out: Path) -> None:
 
 def _write_lists(out: Path, table: Path) -> None:
     """train.txt, val.txt and test.txt for ultralytics."""
-    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    lists: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES}
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
             lists[row["split"]].append(f"./{row['image_path']}")
