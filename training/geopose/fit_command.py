@@ -14,6 +14,7 @@ import numpy as np
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.numbers import at_least, share
+from engine.revision import git_revision
 from stages.classes import ClassFile, load_classes
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
@@ -33,7 +34,6 @@ from training.geopose.parts import (
 from training.geopose.people import told_groups
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
-from training.stick.export import git_revision
 
 STATISTICS = Path(__file__).parent.parent / "synth" / "pose_statistics.json"
 DRAWN = 6000
