@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import msgspec
 
+from engine.revision import git_revision
 from stages.runtime import cpu_name, usable_cores
 
 PACKAGES = ("arnis-stream", "numpy", "opencv-python-headless", "av", "pyzmq", "msgspec", "onnxruntime", "openvino")
@@ -68,21 +67,4 @@ def _versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    if revision := _revision():
-        found["revision"] = revision
-    return found
-
-
-def _revision() -> str | None:
-    """Short hash of the commit that runs, with a plus when files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        asked = [
-            subprocess.run(["git", *what], cwd=here, capture_output=True, text=True, timeout=10)
-            for what in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if any(answer.returncode for answer in asked):
-        return None
-    return asked[0].stdout.strip() + ("+" if asked[1].stdout.strip() else "")
+    return found | {"revision": git_revision()}

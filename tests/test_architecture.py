@@ -40,6 +40,11 @@ def test_imports_point_one_way(package: str) -> None:
     assert not {path: names for path, names in wrong.items() if names}
 
 
+def test_labelled_data_knows_nothing_of_what_learns_from_it() -> None:
+    learning = re.compile(r"^ *(?:from|import) training\.(?:classifiers|geopose|stick|synth)\b", re.MULTILINE)
+    assert not {p.name: found for p in modules("training/data") if (found := learning.findall(p.read_text()))}
+
+
 @pytest.mark.parametrize("package", ["engine", "stages"])
 def test_what_runs_needs_neither_torch_nor_pickle(package: str) -> None:
     assert not {p.name: imported(p) & HEAVY for p in modules(package) if imported(p) & HEAVY}

@@ -1,6 +1,6 @@
 """Learns the bands that feedback judges by: where good examples of each pose lie, by view and quantity.
 
-    python -m training.bands --table people/table.csv --out models/bands.toml
+    arnis-train bands --table people/table.csv --out models/bands.toml
 
 Examples are labelled people, real or rendered (`--table`), samples of the pose statistics (`--statistics`) or both;
 the view is told from the skeleton by the function that serving uses. A band is the 10th to 90th percentile, a little
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -130,19 +129,3 @@ def run(args: argparse.Namespace) -> None:
     args.out.write_text(format_bands(table))
     count = sum(len(bands) for views in table.values() for bands in views.values())
     _log.info("%s: %d bands of %d poses from %d examples", args.out, count, len(table), len(labels))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.bands", description="Learn the bands of feedback.")
-    add_arguments(parser)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        run(parser.parse_args(argv))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

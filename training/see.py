@@ -40,6 +40,7 @@ from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from training.data.pictures import is_cut_off
 from training.data.readers import read_any
 from training.data.table import Table, append_table
+from training.notes import read_note
 from training.processes import end_with_parent
 from training.seen_folder import DETECTORS_FILE, SHARD_ROWS, done_rows, refuse_another_table
 
@@ -155,10 +156,7 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
 
 def read_detectors(file: Path) -> Detectors:
     """Whose eyes a folder's file names. Raises UserError when it is damaged."""
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=Detectors)
-    except msgspec.DecodeError as error:
-        raise UserError(f"{file} is damaged ({error}); delete {file.parent} and let `see` write it anew") from None
+    return read_note(file, Detectors, f"delete {file.parent} and let `see` write it anew")
 
 
 def look_at(

@@ -14,3 +14,8 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, capsys: pyte
     out = tmp_path / "notes.txt" / "runs"
     assert app.main(["synth", "--out", str(out), "--people", "1"]) == 2
     assert str(out) in capsys.readouterr().err
+
+
+def test_every_command_is_entered_here_where_its_mistakes_are_told() -> None:
+    folder = Path(app.__file__).parent
+    assert [p for p in folder.rglob("*.py") if "__main__" in p.name + p.read_text()] == [folder / "app.py"]

@@ -12,7 +12,8 @@ from stages.classes import load_classes
 from stages.feedback import read_bands
 from stages.graph import mirror_keypoints
 from stages.skeleton import GRIP
-from training.bands import MIN_SAMPLES, band_of, format_bands, learn_bands, main
+from training import app
+from training.bands import MIN_SAMPLES, band_of, format_bands, learn_bands
 from training.data.table import make_table, write_table
 from training.geopose.pose_statistics import PoseStatistics
 
@@ -58,7 +59,7 @@ def test_most_examples_lie_in_the_bands_learned_from_them_and_survive_the_file(t
 
 def test_the_command_writes_a_file_that_feedback_reads(tmp_path: Path) -> None:
     out = tmp_path / "bands.toml"
-    assert main(["--statistics", str(STATISTICS), "--samples", "3000", "--out", str(out)]) == 0
+    assert app.main(["bands", "--statistics", str(STATISTICS), "--samples", "3000", "--out", str(out)]) == 0
     assert "crown_thrust" in read_bands(out)
 
 
@@ -75,7 +76,7 @@ def test_a_left_hander_whose_true_hand_is_corrected_gives_the_bands_of_a_right_h
         )  # fmt: skip
         table = table.select(points[:, GRIP].any(1))
         write_table(table, tmp_path / "t.csv", classes.names)
-        assert main(["--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "b.toml")]) == 0
+        assert app.main(["bands", "--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "b.toml")]) == 0
         bands.append(read_bands(tmp_path / "b.toml"))
     assert bands[0] == bands[1]
 
@@ -84,7 +85,7 @@ def test_without_being_told_where_it_writes_into_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["--statistics", str(STATISTICS), "--samples", "3000"]) == 0
+    assert app.main(["bands", "--statistics", str(STATISTICS), "--samples", "3000"]) == 0
     assert (tmp_path / "bands.toml").is_file()
 
 
@@ -92,7 +93,7 @@ def test_too_few_examples_are_told_and_no_empty_file_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "bands.toml"
-    assert main(["--statistics", str(STATISTICS), "--samples", "50", "--out", str(out)]) == 2
+    assert app.main(["bands", "--statistics", str(STATISTICS), "--samples", "50", "--out", str(out)]) == 2
     assert "no pose has a band" in capsys.readouterr().err and not out.exists()
 
 
@@ -100,6 +101,6 @@ def test_too_few_examples_are_told_and_no_empty_file_is_left(
 def test_missing_input_is_one_sentence_and_exit_code_two(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*arguments, "--out", str(tmp_path / "bands.toml")]) == 2
+    assert app.main(["bands", *arguments, "--out", str(tmp_path / "bands.toml")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "Traceback" not in error

@@ -136,7 +136,9 @@ def test_every_classifier_learns_and_answers_a_bare_table(name: str, table: Path
     assert logits.shape == (7, 13) and np.isfinite(logits).all()
 
 
-def test_an_ablation_is_written_and_measured_once(table: Path, tmp_path: Path) -> None:
+def test_an_ablation_is_written_and_measured_once(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["ablate", "--table", str(table), "--run", str(tmp_path), "--folds", "2", *FAST, "--variants"]
     variants = ["angles_rf", "angles_rf+correct=forearm"]
     assert app.main([*words, *variants]) == 0
@@ -147,6 +149,10 @@ def test_an_ablation_is_written_and_measured_once(table: Path, tmp_path: Path) -
     before = sorted(file.stat().st_mtime_ns for file in tmp_path.rglob("outcome.json"))
     assert app.main([*words, *variants]) == 0
     assert sorted(file.stat().st_mtime_ns for file in tmp_path.rglob("outcome.json")) == before
+    cut = tmp_path / "angles_rf" / "outcome.json"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    assert app.main([*words, *variants]) == 2
+    assert f"{cut} is damaged" in capsys.readouterr().err
 
 
 def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str], table: Path, tmp_path: Path) -> None:

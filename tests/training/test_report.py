@@ -193,6 +193,14 @@ def test_a_warning_about_the_tip_stands_on_the_page(tmp_path: Path) -> None:
         assert any(place.startswith("data:image/png;base64,") for place in page.fetched)
 
 
+def test_a_cut_off_explanation_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "explain").mkdir()
+    (tmp_path / "explain" / "explain.json").write_text('{"model": ')
+    (tmp_path / "report.json").write_text(json.dumps(measured()))
+    assert app.main(["report", str(tmp_path)]) == 2
+    assert "explain.json is damaged" in capsys.readouterr().err
+
+
 def test_curves_come_from_the_logger_s_table(tmp_path: Path) -> None:
     (tmp_path / "board").mkdir()
     rows = ["epoch,inner_loss,loss,step", "0,,2.5,10", "0,2.0,,10", "1,,1.5,20", "1,1.25,,20"]

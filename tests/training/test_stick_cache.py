@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the training extra: torch")
 
+import torch
+
 from engine.errors import UserError
 from stages.cards import load_card
 from stages.classes import load_classes
@@ -109,6 +111,24 @@ def test_the_command_refuses_a_cache_of_another_table(tmp_path: Path, capsys: py
     assert "s1p0000_00.jpg, which is not, or no longer so, in split train of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("lacking", ["split", "picture"])
+@pytest.mark.parametrize("beside", [[], ["--clips"]])
+def test_a_table_without_a_picture_to_train_on_is_refused(
+    beside: list[str], lacking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gym.mp4").write_bytes(b"video")
+    table = people(tmp_path)
+    if lacking == "split":
+        table = replace(table, splits=np.array(["", "val", "test"]))
+    else:
+        table = replace(table, pictures=np.array(["gone.jpg"] * 3))
+    write_table(table, tmp_path / "table.csv", NAMES)
+    words = ["detector", "--work", str(tmp_path), "--table", str(tmp_path / "table.csv")]
+    assert app.main([*words, *beside, *([str(tmp_path)] if beside else [])]) == 2
+    assert "table.csv names no picture of split train that is there" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
 def test_pictures_written_for_an_earlier_run_are_not_trained_on(tmp_path: Path) -> None:
     fill(people(tmp_path), tmp_path)
     old = tmp_path / "dataset" / "images" / "train" / "clip_000007.jpg"
@@ -134,7 +154,10 @@ def test_a_card_names_whom_and_which_clips_were_learnt_from(tmp_path: Path) -> N
     assert "sam2_juggle" not in both, "it is held out"
 
 
-def test_the_card_tells_of_the_run_whoever_writes_it_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command without what takes its time."""
+
     def export(kind: str, work: Path, output: Path) -> Path:
         output.mkdir(exist_ok=True)
         (output / "model.onnx").write_bytes(b"graph")
@@ -143,6 +166,10 @@ def test_the_card_tells_of_the_run_whoever_writes_it_later(tmp_path: Path, monke
     monkeypatch.setattr(command, "export", export)
     monkeypatch.setattr(command, "judge", lambda *_: (0.5, {}))
     monkeypatch.setattr(command, "train", lambda *_: None)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_card_tells_of_the_run_whoever_writes_it_later(tmp_path: Path) -> None:
     write_table(people(tmp_path), tmp_path / "renders.csv", NAMES)
     write_table(people(tmp_path, 2, "anna{}"), tmp_path / "photos.csv", NAMES)
     words = ["detector", "--work", str(tmp_path), "--output", str(tmp_path / "mine"), "--table"]
@@ -151,3 +178,13 @@ def test_the_card_tells_of_the_run_whoever_writes_it_later(tmp_path: Path, monke
     card = load_card(str(tmp_path / "mine"))[0]
     assert card.data == "Renders of 3 synthetic people with a stick (training/synth; no real person)"
     assert card.source.endswith(", by way of stick_heatmap")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_card_counts_the_minutes_of_a_training_that_was_resumed(tmp_path: Path) -> None:
+    write_table(people(tmp_path), tmp_path / "table.csv", NAMES)
+    (tmp_path / "heatmap").mkdir()
+    torch.save({"minutes": 50.0}, tmp_path / "heatmap" / "checkpoint.pt")
+    words = ["detector", "--work", str(tmp_path), "--output", str(tmp_path / "mine"), "--resume", "--table"]
+    assert app.main([*words, str(tmp_path / "table.csv")]) == 0
+    assert 50 <= load_card(str(tmp_path / "mine"))[0].metrics["training_minutes"] < 60

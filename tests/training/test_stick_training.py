@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ pytest.importorskip("torch", reason="needs the training extra: torch")
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the training extra: efficientnet_lite_pytorch")
 
 import torch
+from msgspec.structs import replace
 
 from engine.errors import UserError
 from stages.cards import Card, CardInput, load_card, sha256_of
@@ -25,6 +28,8 @@ from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, read_table, targ
 from training.stick.export import toml_text
 from training.stick.network import MAP_SIZE, Maps, StickNet
 from training.stick.yolo import label_line
+
+SHORT = fit.FitSettings(epochs=2, samples_per_epoch=8, batch=4, threads=1)
 
 
 def someone() -> np.ndarray:
@@ -176,14 +181,9 @@ def test_the_crop_of_a_noisy_detection_stays_near_the_person() -> None:
         assert (np.abs(middle - 0.5) < 0.4).all()
 
 
-def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
-    net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And knows still what the weights that it began with found hard."""
-    save_people(cache)
-    weights = tmp_path / "begun.pt"
-    torch.save(net.state_dict(), weights)
-    settings = fit.FitSettings(epochs=2, samples_per_epoch=8, batch=4, threads=1)
+@contextmanager
+def stopped_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A training in it is stopped while it saves for the second time."""
     real_write, written = fit._write, list[str]()
 
     def write_then_stop(state: object, path: Path) -> None:
@@ -194,13 +194,89 @@ def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(fit, "_write", write_then_stop)
-        fit.fit(cache, tmp_path / "run", settings, init=weights)
+        yield
+
+
+def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
+    net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And knows still what the weights that it began with found hard."""
+    save_people(cache)
+    weights = tmp_path / "begun.pt"
+    torch.save(net.state_dict(), weights)
+    with stopped_after_an_epoch(monkeypatch):
+        fit.fit(cache, tmp_path / "run", SHORT, init=weights)
     checkpoint = tmp_path / "run" / "checkpoint.pt"
     before = torch.load(checkpoint, weights_only=True)
     assert before["epoch"] == 1 and [int(mask.sum()) for mask in before["hard"]] == [2, 0]
-    fit.fit(cache, tmp_path / "run", settings, resume=True)
+    fit.fit(cache, tmp_path / "run", SHORT, resume=True)
     after = torch.load(checkpoint, weights_only=True)
     assert after["epoch"] == 2 and torch.equal(after["hard"][0], before["hard"][0])
+
+
+@pytest.fixture
+def stopped(net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run of a training of two epochs that was stopped in the second; its cache is that of `cache`."""
+    weights = tmp_path / "begun.pt"
+    torch.save(net.state_dict(), weights)
+    with stopped_after_an_epoch(monkeypatch):
+        fit.fit(cache, tmp_path / "heatmap", SHORT, init=weights)
+    return tmp_path / "heatmap"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_same_command_does_not_overwrite_a_training_that_was_stopped(
+    stopped: Path, old: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if old:
+        forget_facts(stopped)
+    (stopped.parent / "a.mp4").write_bytes(b"video")
+    before = (stopped / "checkpoint.pt").read_bytes()
+    words = ["detector", "--clips", str(stopped.parent), "--work", str(stopped.parent)]
+    assert app.main(words) == 2
+    assert f"{stopped} holds a training that was stopped after epoch 1; add --resume" in capsys.readouterr().err
+    assert (stopped / "checkpoint.pt").read_bytes() == before and not (stopped / "begun.json").exists()
+
+
+def forget_facts(run: Path) -> None:
+    """As a checkpoint of before."""
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    torch.save({key: state[key] for key in state.keys() - {"settings", "sources", "minutes"}}, run / "checkpoint.pt")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (replace(SHORT, seed=8), "was begun with seed 7; say the same"),
+        (replace(SHORT, epochs=4, samples_per_epoch=4), "was begun with epochs 2, samples_per_epoch 8; say the same"),
+    ],
+)
+def test_a_training_is_not_resumed_with_other_settings(
+    settings: fit.FitSettings, sentence: str, stopped: Path, cache: Path
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        fit.fit(cache, stopped, settings, resume=True)
+
+
+def test_a_training_is_not_resumed_with_other_pictures(stopped: Path, cache: Path) -> None:
+    save_people(cache)
+    with pytest.raises(UserError, match="has changed since .*; give the same --table"):
+        fit.fit(cache, stopped, SHORT, resume=True)
+
+
+def test_the_minutes_of_all_calls_are_counted(stopped: Path, cache: Path) -> None:
+    state = torch.load(stopped / "checkpoint.pt", weights_only=True)
+    assert state["minutes"] > 0
+    torch.save(state | {"minutes": 50.0}, stopped / "checkpoint.pt")
+    fit.fit(cache, stopped, replace(SHORT, threads=2), resume=True)
+    assert 50 < fit.minutes_before(stopped) < 60
+    fit.refuse_unfinished(stopped)  # it is finished
+
+
+def test_a_checkpoint_of_before_may_be_resumed(stopped: Path, cache: Path) -> None:
+    forget_facts(stopped)
+    fit.fit(cache, stopped, SHORT, resume=True)
+    assert torch.load(stopped / "checkpoint.pt", weights_only=True)["epoch"] == 2
 
 
 def test_every_tensor_of_the_tuned_blocks_learns_and_none_of_the_frozen_ones(

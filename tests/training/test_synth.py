@@ -65,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_process_that_dies_costs_nobody(data: Path, tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")
     words = ["--out", str(tmp_path), "--people", "5", "--per-person", "1", "--processes", "2"]
-    run = subprocess.Popen([sys.executable, "-m", "training.synth", *words], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-m", "training.app", "synth", *words], stderr=subprocess.PIPE, text=True)
     table, parent = tmp_path / "table.csv", psutil.Process(run.pid)
     while run.poll() is None and not (table.exists() and len(table.read_text().splitlines()) > 1):
         time.sleep(0.05)
@@ -115,6 +115,12 @@ def test_a_data_set_is_not_gone_on_with_in_another_way(data: Path) -> None:
     with pytest.raises(UserError, match="was begun with spread 1.0; say the same, or choose another --out"):
         command.run(arguments(*words, "--spread", "0.5"))
     assert len(rows_of(data / "table.csv")) == PEOPLE * PICTURES
+
+
+def test_a_cut_off_note_of_what_was_begun_is_named(tmp_path: Path) -> None:
+    (tmp_path / "order.json").write_text('{"seed": 1,')
+    with pytest.raises(UserError, match=r"order\.json is damaged .*delete this file alone"):
+        write.write_dataset(write.Order(tmp_path, 1, 1, 1, 1, None))
 
 
 def test_every_picture_has_a_row_and_a_label_of_the_right_shape(data: Path) -> None:

@@ -15,8 +15,7 @@ import numpy as np
 from stages.classes import ClassFile
 from training.data import anatomy
 from training.data.duplicates import Pair, find_duplicates
-from training.data.table import Table
-from training.geopose.data import FEWEST_PEOPLE, SPLIT_NAMES
+from training.data.table import FEWEST_PEOPLE, SPLIT_NAMES, Table
 
 FEW_EXAMPLES = 20
 FEW_GROUPS = 5

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and report; 0 or 1 as the module says."""
+    refuse_sheet(args.sheet)
     classes = load_classes(args.classes)
     table = read_all(args.tables, classes.names)
     hashes = None if args.no_pictures else picture_hashes(table)
@@ -51,9 +52,19 @@ def run(args: argparse.Namespace) -> int:
         args.json.write_text(json.dumps(as_json(table, summary, findings), indent=1) + "\n", encoding="utf-8")
     if args.sheet:
         if not cv2.imwrite(os.fspath(args.sheet), draw_sheet(table, findings)):
-            raise UserError(f"cannot write {args.sheet}; give a .jpg or .png in a folder that exists")
+            raise UserError(_no_sheet(args.sheet))
         sys.stdout.write(f"{args.sheet}: {legend(table, findings)}\n")
     return 0 if trainable(findings) else 1
+
+
+def refuse_sheet(sheet: Path | None) -> None:
+    """Raises UserError when no picture can be written there: better said before the pictures are looked through."""
+    if sheet and not (cv2.haveImageWriter(os.fspath(sheet)) and sheet.parent.is_dir()):
+        raise UserError(_no_sheet(sheet))
+
+
+def _no_sheet(sheet: Path) -> str:
+    return f"cannot write {sheet}; give a .jpg or .png in a folder that exists"
 
 
 def as_json(table: Table, summary: dict[str, Any], findings: Sequence[Finding]) -> dict[str, Any]:

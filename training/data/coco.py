@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from engine.errors import UserError
@@ -19,11 +20,58 @@ from stages.classes import load_classes
 from stages.skeleton import BODY_EDGES, KEYPOINT_NAMES, NODE_COUNT, STICK_EDGE
 from training.data.pictures import as_class_name, class_and_group
 from training.data.table import HANDS, SPLITS, Table, make_table
-from training.data.ultralytics import NODES, VISIBILITY, flags_of
+from training.data.ultralytics import NODES, confidence_of, flags_of
+from training.files import whole_file
 
 _BOX_MARGIN = 0.05
 _PLACES = (".", "images", "..", "../images", "../images/default", "../images/train", "../images/val")
 """Where pictures lie, seen from the JSON file, by what writes such files."""
+
+_Entry = TypeVar("_Entry")
+
+
+class _Image(msgspec.Struct):
+    """As the other entries, what is read of it: an export may have more and may lack any."""
+
+    id: Any = None
+    file_name: Any = ""
+    width: float = 0.0
+    height: float = 0.0
+
+    def __post_init__(self) -> None:
+        hash(self.id)  # else it is no name for anything
+
+
+class _Category(msgspec.Struct):
+    id: Any = None
+    name: Any = ""
+    keypoints: list[Any] = []
+
+    def __post_init__(self) -> None:
+        hash(self.id)
+
+
+class _Person(msgspec.Struct):
+    """An annotation."""
+
+    image_id: Any = None
+    category_id: Any = None
+    keypoints: list[Any] = []
+    bbox: list[float] = []
+    area: float = 0.0
+    attributes: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        hash((self.image_id, self.category_id))
+        if not self.area and len(self.bbox) in (1, 2, 3):
+            raise ValueError("`bbox` must be four numbers")
+
+
+class _Content(msgspec.Struct):
+    images: list[_Image]
+    people: list[_Person]
+    """Of the annotations those with keypoints."""
+    categories: list[_Category]
 
 
 def write_coco(table: Table, path: Path) -> None:
@@ -41,7 +89,8 @@ def write_coco(table: Table, path: Path) -> None:
         "categories": [category], "annotations": [_annotation(table, i) for i in range(len(table))],
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:
@@ -55,28 +104,26 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:
     """
     content = _load(path)
     classes = list(names or load_classes().names)
-    categories = {c.get("id"): c for c in content["categories"]}
-    largest: dict[object, dict[str, Any]] = {}
-    for annotation in content["annotations"]:
-        key = annotation.get("image_id")
-        if any(annotation.get("keypoints") or []) and _area(annotation) > _area(largest.get(key)):
-            largest[key] = annotation
-    rows = [(image, largest[image["id"]]) for image in content["images"] if image.get("id") in largest]
-    if not rows:
+    categories = {category.id: category for category in content.categories}
+    largest: dict[object, _Person] = {}
+    for person in content.people:
+        if _area(person) > _area(largest.get(person.image_id)):
+            largest[person.image_id] = person
+    images = [image for image in content.images if image.id in largest]
+    if not images:
         raise UserError(f"{path} has no picture with keypoints; export it as `COCO Keypoints`")
-    files = [str(image.get("file_name", "")) for image, _ in rows]
+    people = [largest[image.id] for image in images]
+    kinds = [categories.get(person.category_id, _Category()) for person in people]
+    files = [str(image.file_name) for image in images]
     where = [f"{path.name} picture {name}" for name in files]
-    keypoints = [
-        _keypoints(a, categories.get(a.get("category_id"), {}), w) for (_, a), w in zip(rows, where, strict=True)
-    ]
-    texts = [
-        _texts(a, categories.get(a.get("category_id"), {}), f, classes) for (_, a), f in zip(rows, files, strict=True)
-    ]
-    sizes = np.array([[int(image.get("width") or 0), int(image.get("height") or 0)] for image, _ in rows])
+    keypoints = [_keypoints(*parts) for parts in zip(people, kinds, where, strict=True)]
+    texts = [_texts(*parts, classes) for parts in zip(people, kinds, files, strict=True)]
+    # What is no number of pixels is unknown.
+    sizes = np.nan_to_num([[image.width, image.height] for image in images], posinf=0, neginf=0)
     labels, groups, views, hands, true_hands, splits = zip(*texts, strict=True)
     return make_table(
         _folder(path, files[0]), files, labels, sizes, np.array(keypoints), where,
-        guessed=[not _attributes(a).get("group") for _, a in rows], groups=groups, views=views, hands=hands,
+        guessed=[not _attributes(person).get("group") for person in people], groups=groups, views=views, hands=hands,
         true_hands=true_hands, splits=splits,
     )  # fmt: skip
 
@@ -105,7 +152,7 @@ def _annotation(table: Table, i: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
+def _load(path: Path) -> _Content:
     if not path.is_file():
         raise UserError(f"{path} does not exist; give a file of COCO keypoints")
     try:
@@ -116,24 +163,41 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise UserError(f"{path} has no list `{part}`; export it as `COCO Keypoints`")
-    return dict(content)
+    people = [entry for entry in content["annotations"] if entry.get("keypoints")]
+    return _Content(
+        _entries(path, "images", content["images"], _Image),
+        [person for person in _entries(path, "annotations", people, _Person) if any(person.keypoints)],
+        _entries(path, "categories", content["categories"], _Category),
+    )
 
 
-def _area(annotation: dict[str, Any] | None) -> float:
+def _entries(path: Path, part: str, entries: list[dict[str, Any]], kind: type[_Entry]) -> list[_Entry]:
+    """A part's entries; an empty value is one that is lacking, and a number may be written as text."""
+    read = []
+    for entry in entries:
+        told = {name: value for name, value in entry.items() if value or isinstance(value, (int, float))}
+        try:
+            read.append(msgspec.convert(told, kind, strict=False))
+        except msgspec.ValidationError as error:
+            place = f"{path}: {part}, id {entry.get('id')}"
+            raise UserError(f"{place}: {error}; correct it, or export the file again") from None
+    return read
+
+
+def _area(person: _Person | None) -> float:
     """Size of a person; -1 for none."""
-    if annotation is None:
+    if person is None:
         return -1.0
-    box = annotation.get("bbox") or [0, 0, 0, 0]
-    return float(annotation.get("area") or box[2] * box[3])
+    return person.area or (person.bbox[2] * person.bbox[3] if person.bbox else 0.0)
 
 
-def _keypoints(annotation: dict[str, Any], category: dict[str, Any], where: str) -> np.ndarray:
+def _keypoints(person: _Person, category: _Category, where: str) -> np.ndarray:
     """float32 (19, 3) with confidences."""
     try:
-        points = np.array(annotation["keypoints"], np.float32).reshape(-1, 3)
+        points = np.array(person.keypoints, np.float32).reshape(-1, 3)
     except (ValueError, TypeError):
         raise UserError(f"{where}: its keypoints are not numbers in threes; export the file again") from None
-    named = [as_class_name(str(name)) for name in category.get("keypoints") or []]
+    named = [as_class_name(str(name)) for name in category.keypoints]
     placed = np.zeros((NODE_COUNT, 3), np.float32)
     if len(named) == len(points) and set(named) & set(KEYPOINT_NAMES):
         for name, point in zip(named, points, strict=True):
@@ -145,22 +209,22 @@ def _keypoints(annotation: dict[str, Any], category: dict[str, Any], where: str)
         raise UserError(
             f"{where}: {len(points)} keypoints without known names; name them nose ... right_ankle, grip, tip"
         )
-    placed[:, 2] = VISIBILITY[np.clip(placed[:, 2], 0, 2).astype(int)]
+    if np.isnan(placed[:, 2]).any():
+        raise UserError(f"{where}: a keypoint's visibility is no number; correct it, or export the file again")
+    placed[:, 2] = confidence_of(placed[:, 2])
     placed[placed[:, 2] == 0] = 0
     return placed
 
 
-def _attributes(annotation: dict[str, Any]) -> dict[str, str]:
-    return {str(k): str(v) for k, v in (annotation.get("attributes") or {}).items()}
+def _attributes(person: _Person) -> dict[str, str]:
+    return {name: str(value) for name, value in person.attributes.items()}
 
 
-def _texts(
-    annotation: dict[str, Any], category: dict[str, Any], file: str, classes: list[str]
-) -> tuple[str, str, str, str, str, str]:
+def _texts(person: _Person, category: _Category, file: str, classes: list[str]) -> tuple[str, str, str, str, str, str]:
     """Class, group, view, hand, true hand and split: from the attributes, else from the category and the path."""
-    attributes = _attributes(annotation)
+    attributes = _attributes(person)
     named, group = class_and_group(file, classes)
-    own = as_class_name(str(category.get("name", "")))
+    own = as_class_name(str(category.name))
     label = as_class_name(attributes.get("pose", "")) or (own if own in classes else named)
     hand, split = attributes.get("grip_hand", ""), attributes.get("split", "")
     words = ((hand, HANDS), (attributes.get("true_hand") or hand, HANDS), (split, SPLITS))

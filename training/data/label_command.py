@@ -42,19 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Label the pictures and write the table; 0 on success."""
+    """Label the pictures and write the table, at Ctrl-C with those that were labelled by then; 0 on success."""
     names = load_classes(args.classes).names
     refuse_overwriting(args.out, ())
     pictures = pictures_of(args.folder, names)
-    table = label(pictures, detectors_of(args), args.processes)
+    table, missing = label(pictures, detectors_of(args), args.processes)
     write_any(table, args.out, names)
     seen = (table.keypoints[..., 2] > 0).any(1)
     log.info(
         "%s: %d pictures, %d classes, %d people or recordings; nobody seen in %d, no stick in %d of the others; "
         "%d pictures skipped",
         args.out, len(table), len(set(table.labels)), len(set(table.groups) - {""}), int((~seen).sum()),
-        int((seen & (table.keypoints[:, TIP, 2] == 0)).sum()), len(pictures) - len(table),
+        int((seen & (table.keypoints[:, TIP, 2] == 0)).sum()), len(pictures) - missing - len(table),
     )  # fmt: skip
+    if missing:
+        log.warning("stopped: %d of %d pictures are missing; to have these too, label the folder into another table, "
+                    "and join both with `arnis-train convert`", missing, len(pictures))  # fmt: skip
+        raise KeyboardInterrupt
     return 0
 
 
@@ -82,19 +86,28 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Table:
     return make_table(folder, files, labels, sizes, empty, [f"picture {file}" for file in files], groups=groups)
 
 
-def label(pictures: Table, detectors: Detectors, processes: int = 1) -> Table:
-    """The table with keypoints, hands and views as the detectors see them, without pictures that are none; raises
-    UserError when none is left."""
-    parts = look_at(pictures, detectors, processes, _SHARD_ROWS, all_held=True, skip_bad=True)
-    seen = Table.joined([part for part, _ in parts])
-    for i in np.flatnonzero(~np.isin(pictures.pictures, seen.pictures)).tolist():
+def label(pictures: Table, detectors: Detectors, processes: int = 1) -> tuple[Table, int]:
+    """The table with keypoints, hands and views as the detectors see them, without pictures that are none, and how many
+    are missing since Ctrl-C came before them; raises UserError when none is left."""
+    parts: list[Table] = []
+    missing = 0
+    try:
+        for part, _ in look_at(pictures, detectors, processes, _SHARD_ROWS, all_held=True, skip_bad=True):
+            parts.append(part)
+    except KeyboardInterrupt:
+        if not any(map(len, parts)):
+            raise
+        missing = max(0, len(pictures) - len(parts) * _SHARD_ROWS)
+    seen = Table.joined(parts)
+    looked_at = pictures.pictures[: len(pictures) - missing]
+    for i in np.flatnonzero(~np.isin(looked_at, seen.pictures)).tolist():
         log.warning("skipped: %s is no picture or cut off; replace it and label it into another table, for `convert`",
                     pictures.picture_path(i))  # fmt: skip
     if not len(seen):
         raise UserError(f"none of the pictures in {pictures.folder} can be read; replace them")
     views = np.array([*VIEWS, ""])[view_of(seen.keypoints)]
     hands = usual_hands(seen.hands, seen.groups)
-    return replace(seen, views=views, hands=hands, true_hands=hands)
+    return replace(seen, views=views, hands=hands, true_hands=hands), missing
 
 
 def usual_hands(hands: np.ndarray, groups: np.ndarray) -> np.ndarray:

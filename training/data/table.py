@@ -35,6 +35,7 @@ from training.data.cells import (
     read_cells,
 )
 from training.data.pictures import picture_size
+from training.files import whole_file
 
 __all__ = [
     "COLUMNS", "KEYPOINT_COLUMNS", "OTHER_SIDE", "Table", "append_table", "make_table", "mirrored_views", "read_table",
@@ -44,7 +45,10 @@ __all__ = [
 COLUMNS = (*TEXT_COLUMNS, *KEYPOINT_COLUMNS)
 """Those of a written file."""
 HANDS = ("left", "right", "")
-SPLITS = ("train", "val", "test", "")
+SPLIT_NAMES = ("train", "val", "test")
+SPLITS = (*SPLIT_NAMES, "")
+FEWEST_PEOPLE = 3
+"""One for each part of a split."""
 OTHER_SIDE = {"left": "right", "right": "left"}
 """What a hand, and the side from which somebody is seen, is called in the mirror."""
 _COLUMN_OF = {"groups": "group", "views": "view", "hands": "grip_hand", "true_hands": "true_hand", "splits": "split"}
@@ -240,11 +244,8 @@ def write_table(table: Table, path: Path, names: Sequence[str]) -> None:
     `label` is the class's place in `names`, or its name when it is not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Nobody shall find half a table where a whole one was.
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    append_table(table, part, names)
-    os.replace(part, path)
+    with whole_file(path) as part:
+        append_table(table, part, names)
 
 
 def append_table(table: Table, path: Path, names: Sequence[str]) -> None:

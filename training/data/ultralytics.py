@@ -18,7 +18,7 @@ from engine.errors import UserError
 from stages.classes import load_classes
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT
 from training.data.pictures import as_class_name, class_and_group, list_pictures, picture_size
-from training.data.table import Table, make_table
+from training.data.table import SPLIT_NAMES, Table, make_table
 
 NODES = {BODY_COUNT: slice(0, BODY_COUNT), NODE_COUNT - BODY_COUNT: slice(GRIP, NODE_COUNT), NODE_COUNT: slice(None)}
 """Where so many keypoints of a label have their places among the 19."""
@@ -40,6 +40,14 @@ class _DataSet:
 def flags_of(confidence: np.ndarray) -> np.ndarray:
     """COCO's flags of confidences."""
     return np.where(confidence > _VISIBLE, 2, np.where(confidence > 0, 1, 0))
+
+
+def confidence_of(flags: np.ndarray) -> np.ndarray:
+    """Confidences of COCO's flags; programs that label write a score there, which is kept where it lies between 0 and
+    1."""
+    scores = (flags > 0) & (flags < 1)
+    confidence: np.ndarray = np.where(scores, flags, VISIBILITY[np.clip(flags, 0, 2).astype(int)])
+    return confidence
 
 
 def read_ultralytics(path: Path, names: Sequence[str] | None = None) -> Table:
@@ -88,7 +96,7 @@ def _read_yaml(path: Path) -> _DataSet:
     root = named if named.is_absolute() else file.parent / named
     splits = {
         split: [str(entry) for entry in (entries if isinstance(entries, list) else [entries])]
-        for split in ("train", "val", "test")
+        for split in SPLIT_NAMES
         if (entries := content.get(split))
     }
     # The path in the file is often that of another machine.
@@ -105,7 +113,7 @@ def _pictures_of(data: _DataSet, entry: str) -> list[Path]:
         return list_pictures(place)
     if not place.is_file():
         raise UserError(f"{data.file} names {entry}, which does not exist; correct the line")
-    lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in _lines(place))
     return [(place.parent if line.startswith("./") else data.root) / line for line in lines if line]
 
 
@@ -132,11 +140,18 @@ def _label_file(picture: Path) -> Path:
     return Path(f"{head}/labels/{tail}" if found else picture).with_suffix(".txt")
 
 
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is no text (UTF-8); write it anew, or delete it") from None
+
+
 def _largest(file: Path, data: _DataSet) -> tuple[int, np.ndarray | None]:
     """Class and points (K, 3), in 0..1 with confidence, of the label with the largest box; None without any."""
     best: tuple[float, int, np.ndarray | None] = (-1.0, 0, None)
     count, parts = data.shape
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = _lines(file) if file.is_file() else []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -144,7 +159,8 @@ def _largest(file: Path, data: _DataSet) -> tuple[int, np.ndarray | None]:
             values = np.array(line.split(), dtype=np.float32)
         except ValueError:
             values = np.zeros(0, np.float32)
-        if len(values) != 5 + count * parts or int(values[0]) not in data.names:
+        known = len(values) == 5 + count * parts and np.isfinite(values[0]) and int(values[0]) in data.names
+        if not known or (parts == 3 and np.isnan(values[7::3]).any()):
             wanted = f"a class of {data.file.name}, a box and {count} x {parts} numbers"
             raise UserError(f"{file} line {number} is not {wanted}; correct or delete the line")
         area = float(values[3] * values[4])
@@ -154,8 +170,8 @@ def _largest(file: Path, data: _DataSet) -> tuple[int, np.ndarray | None]:
 
 
 def _with_confidence(points: np.ndarray) -> np.ndarray:
-    """(K, 3) of points (K, 2), of which (0, 0) is missing, or (K, 3) with COCO's flags."""
+    """(K, 3) of points (K, 2), of which (0, 0) is missing, or (K, 3) with COCO's flags or scores."""
     flags = points[:, 2] if points.shape[1] == 3 else 2 * points.any(1)
-    confidence = VISIBILITY[np.clip(flags, 0, 2).astype(int)]
+    confidence = confidence_of(flags)
     placed: np.ndarray = np.where(confidence[:, None] > 0, np.column_stack([points[:, :2], confidence]), 0)
     return placed

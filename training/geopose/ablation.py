@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from engine.errors import UserError
@@ -23,10 +24,12 @@ from training.geopose.fit import data_hash
 from training.geopose.folds import cross_validate, fold_report
 from training.geopose.measure import person_interval
 from training.geopose.settings import FitSettings
+from training.notes import read_note
 from training.weights import weights_file
 
 log = logging.getLogger(__name__)
 
+_ANEW = "delete it, and the variant is measured anew"
 TREES = ("pairs_trees", "angles_rf", "angles_xgb")
 
 
@@ -50,6 +53,14 @@ class Outcome:
     figures: dict[str, Any]
     right: np.ndarray
     """bool (N,), in the table's order."""
+
+
+class _Measured(msgspec.Struct):
+    """What `outcome.json` holds."""
+
+    facts: dict[str, Any]
+    figures: dict[str, Any]
+    right: list[int]
 
 
 def parse_variant(text: str) -> Variant:
@@ -107,8 +118,8 @@ def run_variants(
                  "classes_sha256": classes.digest(), "data_sha256": data_hash(Mixture(table), table)}  # fmt: skip
         folder = run / re.sub("[=,:]", "-", variant.text)
         known = folder / "outcome.json"
-        if known.is_file() and (entry := json.loads(known.read_text()))["facts"] == facts:
-            outcomes.append(Outcome(variant.text, entry["figures"], np.array(entry["right"], bool)))
+        if known.is_file() and (entry := read_note(known, _Measured, _ANEW)).facts == facts:
+            outcomes.append(Outcome(variant.text, entry.figures, np.array(entry.right, bool)))
             continue
         result = cross_validate(variant.model, table, classes, told, folds, folder)
         right = result.probabilities.argmax(1) == table.labels

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from engine.errors import UserError
+from training.files import whole_file
 from training.geopose.settings import FitSettings
 
 _IDENTITY = ("network", "classes", "settings", "classes_sha256", "start_sha256", "data_sha256")
@@ -41,6 +42,12 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if "weights" not in state:
         raise UserError(f"weights {file} come from an older version of this program; train them anew")
     return state
+
+
+def write_checkpoint(state: Mapping[str, Any], file: Path) -> None:
+    """Write a `best.pt`; one that is there stays until the new one is whole."""
+    with whole_file(file) as part:
+        torch.save(dict(state), part)
 
 
 def report_facts(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,10 @@ from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, mirror_keypoints
 from stages.skeleton import GRIP
 from training.data.readers import read_any
-from training.data.table import Table, mirrored_views
+from training.data.table import FEWEST_PEOPLE, SPLIT_NAMES, Table, mirrored_views
 from training.seen_folder import DETECTORS_FILE
 
 NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-SPLIT_NAMES = ("train", "val", "test")
-FEWEST_PEOPLE = 3
-"""One for each part of a split."""
 
 
 @dataclass(frozen=True)

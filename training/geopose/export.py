@@ -16,6 +16,7 @@ import openvino
 import torch
 from torch import nn
 
+from engine.revision import git_revision
 from stages.cards import Card, CardInput, load_model_classes, sha256_of
 from stages.classes import CLASSES_FILE, ClassFile, PoseClass
 from stages.classify import INPUTS
@@ -23,7 +24,7 @@ from stages.graph import build_graph
 from stages.runtime import RUNTIMES, load_network
 from training.geopose.data import PoseTable
 from training.onnx_file import strip_traces
-from training.stick.export import git_revision, quieten_exporter, toml_text
+from training.stick.export import quieten_exporter, toml_text
 from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import UserError
+from engine.revision import git_revision
 from stages.classes import ClassFile
 from training.classifiers import network_model
 from training.classifiers.crops import EfficientNet
@@ -27,7 +28,6 @@ from training.geopose.checkpoint import is_finished, plain, read_checkpoint, wei
 from training.geopose.data import PoseTable
 from training.geopose.people import people_facts
 from training.geopose.settings import FitSettings
-from training.stick.export import git_revision
 from training.weights import weights_file
 
 log = logging.getLogger(__name__)

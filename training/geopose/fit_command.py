@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.numbers import at_least, share
+from engine.revision import git_revision
 from stages.classes import ClassFile, load_classes
 from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
-from training.geopose.checkpoint import report_facts
+from training.geopose.checkpoint import report_facts, write_checkpoint
 from training.geopose.fit import data_hash, fit, load_trained
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
@@ -34,7 +34,6 @@ from training.geopose.parts import (
 from training.geopose.people import told_groups
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
-from training.stick.export import git_revision
 
 STATISTICS = Path(__file__).parent.parent / "synth" / "pose_statistics.json"
 DRAWN = 6000
@@ -142,7 +141,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     network, state = load_trained(best, classes)
     temperature, threshold = calibrate(network, validation)
     found = {"temperature": temperature, "threshold": threshold.value, "groups": groups}
-    torch.save(state | found, best)
+    write_checkpoint(state | found, best)
     return {
         **judge(network, test, classes, temperature, threshold.value), **keypoints, **found,
         "threshold_certain": threshold.certain, "training": report_facts(state),

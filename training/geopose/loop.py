@@ -28,6 +28,7 @@ from engine.errors import UserError
 from stages.classes import NEUTRAL_KIND, ClassFile
 from training.ahead import made_ahead
 from training.geopose.batches import Batch, Mixture, droppable_edges, graphs_with_crops, training_batches
+from training.geopose.checkpoint import write_checkpoint
 from training.geopose.data import PoseTable
 from training.geopose.fit import streams
 from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
@@ -167,11 +168,11 @@ class Best(Callback):
             self._loss, self._epoch = figures["inner_loss"], epoch
             weights = pl_module.average.module.state_dict()
             state = {"epoch": epoch, "loss": self._loss, "finished": False, "weights": weights}
-            torch.save(self._facts | state, self._file)
+            write_checkpoint(self._facts | state, self._file)
         trainer.should_stop = epoch - self._epoch >= self._patience
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.save(torch.load(self._file, weights_only=True) | {"finished": True}, self._file)
+        write_checkpoint(torch.load(self._file, weights_only=True) | {"finished": True}, self._file)
 
 
 def train(task: Task, settings: FitSettings, run: Path, facts: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, NODE_COUNT
+from training.files import whole_file
 from training.stick.data import (
     CACHE_PX,
     Find,
@@ -99,6 +100,12 @@ def made_from(cache: Path, name: str) -> set[str]:
     return sources
 
 
+def sources_hash(cache: Path) -> str:
+    """SHA-256 of what all was made from that is learnt from."""
+    sources = sorted(made_from(cache, "train") | made_from(cache, "clips"))
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()
+
+
 def refuse_others(cache: Path, done: Collection[str], given: Collection[str], why: str) -> None:
     """Raises UserError when something in the cache was made from what is not `given`; `why` says what it is."""
     others = sorted(set(done) - set(given))
@@ -122,7 +129,6 @@ def _next_shard(cache: Path, name: str) -> Path:
 
 
 def _finish(shard: Path, keypoints: np.ndarray, bodies: np.ndarray, sources: list[str]) -> None:
-    part = shard.with_suffix(".part")
-    with part.open("wb") as stream:
+    # Given a name, NumPy would end it in .npz, and the part would count.
+    with whole_file(shard.with_suffix(".npz")) as part, part.open("wb") as stream:
         np.savez(stream, keypoints=keypoints, bodies=bodies, sources=np.array(sources))
-    part.replace(shard.with_suffix(".npz"))

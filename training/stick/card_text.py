@@ -10,6 +10,7 @@ import numpy as np
 
 from training.data.readers import read_any
 from training.geopose.card_text import is_rendered
+from training.notes import read_note
 from training.stick.clips import HELD_OUT
 from training.weights import WEIGHTS_FILE
 
@@ -32,7 +33,9 @@ def keep_begun(run: Path, begun: Begun) -> None:
 
 def read_begun(run: Path) -> Begun:
     file = run / _BEGUN_FILE
-    return msgspec.json.decode(file.read_bytes(), type=Begun) if file.is_file() else Begun()
+    if not file.is_file():
+        return Begun()
+    return read_note(file, Begun, "delete it; the card then does not tell what was learnt from")
 
 
 def data_text(table: Path | None, clips: Sequence[Path]) -> str:

@@ -22,8 +22,9 @@ from training.stick import agree, evaluate
 from training.stick.cache import extend_cache
 from training.stick.card_text import Begun, data_text, keep_begun, name_of, read_begun
 from training.stick.clips import HELD_OUT, cache_clips, keypoints_finder, served_detector
+from training.stick.data import read_table
 from training.stick.export import KINDS, export_onnx, load_weights, write_card
-from training.stick.fit import FitSettings, fit
+from training.stick.fit import FitSettings, fit, minutes_before, refuse_unfinished
 from training.stick.fused import FusedSettings, fit_fused
 from training.stick.network import Served
 from training.stick.sheet import picture_sheet
@@ -103,15 +104,19 @@ def check_options(args: argparse.Namespace) -> None:
 def run_crops(args: argparse.Namespace, output: Path) -> int:
     """Train, export and judge a network that looks at crops."""
     work = args.work / args.kind
-    started_ns = now_ns()
+    started_ns, minutes = now_ns(), minutes_before(work) if args.resume else 0.0
     if not args.evaluate_only:
+        if not args.resume:
+            refuse_unfinished(work)
+        if args.table:
+            refuse_untrainable(args.table)
         clips = video_files(args.clips) if args.clips else []
         fill_cache(args.table, clips, args.work / "cache")
         init = weights_file(args.init) if args.init else None
         if not args.resume:
             keep_begun(work, Begun(name_of(init) if init else "", data_text(args.table, clips)))
         train(args, work, init)
-    minutes = (now_ns() - started_ns) / 60e9
+    minutes += (now_ns() - started_ns) / 60e9
     file = export(args.kind, work, output)
     threshold, metrics = judge(file, args.table, args.clips, work, args.limit)
     if not args.evaluate_only:
@@ -186,6 +191,15 @@ def run_int8(args: argparse.Namespace, model: str) -> int:
     rows = quantise_detector(model, args.table, clips, output, args.limit, args.threads)
     sys.stdout.write(table_text(rows) + f"\nmodel written to {output}\n")
     return 0
+
+
+def refuse_untrainable(table: Path) -> None:
+    """Raises UserError when a table has no picture to learn from: the clips alone would be learnt from, unnoticed."""
+    if not any(row.split == "train" and row.path.is_file() for row in read_table(table)):
+        raise UserError(
+            f"{table} names no picture of split train that is there; correct its column `split` or `image_path`, or "
+            "leave out --table"
+        )
 
 
 def fill_cache(table: Path | None, clips: list[Path], cache: Path) -> None:

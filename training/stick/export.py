@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-import shutil
-import subprocess
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
+from engine.revision import git_revision
 from stages.cards import Card, CardInput, sha256_of
 from stages.skeleton import BODY_COUNT
 from training.onnx_file import strip_traces
@@ -199,13 +198,3 @@ def _table(values: dict[str, Any], prefix: str = "") -> str:
         if isinstance(value, dict):
             lines.append(f"\n[{prefix}{key}]\n" + _table(value, f"{prefix}{key}."))
     return "".join(lines)
-
-
-def git_revision() -> str:
-    """Short revision of the source tree, `unknown` outside of one."""
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    command = [git, "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else "unknown"

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,13 +17,15 @@ from tqdm import tqdm
 
 from engine.clock import now_ns
 from engine.errors import UserError
-from training.stick.cache import load_samples
+from training.files import whole_file
+from training.stick.cache import load_samples, sources_hash
 from training.stick.data import Batch, Loader, Samples, make_sample
 from training.stick.export import load_weights
 from training.stick.network import MAP_SIZE, Maps, StickNet
 
 log = logging.getLogger(__name__)
 
+_ANEW = "delete that folder or choose another --work to start anew"
 _END_SIGMA = 1.0
 _SHAFT_SIGMA = 1.0
 _SHAFT_WEIGHT = 10.0
@@ -49,6 +52,15 @@ class FitSettings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 2
 
 
+class _Done(NamedTuple):
+    """What earlier calls did of a training."""
+
+    epochs: int = 0
+    hard: list[np.ndarray] = []
+    """Which crops are hard, of each shard; or empty."""
+    minutes: float = 0.0
+
+
 class Losses(msgspec.Struct):
     """Parts of the loss of a batch."""
 
@@ -70,8 +82,9 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
 
     `run` receives `checkpoint.pt` (to resume) and `weights.pt`. `init` are weights to start from: they know sticks, so
     the rates are halved and what they find hard is drawn more often.
-    Raises UserError when the cache is empty.
+    Raises UserError when the cache is empty, or what is to be resumed was begun otherwise.
     """
+    begun_ns = now_ns()
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     run.mkdir(parents=True, exist_ok=True)
@@ -83,26 +96,43 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     steps = settings.epochs * (settings.samples_per_epoch // settings.batch)
     # A little more than a tenth: when that is exactly one step, OneCycleLR divides by zero.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.1 + 1e-9)
-    first, hard = _resume(run, net, average, optimiser, schedule) if resume else (0, [])
+    facts = {"settings": msgspec.to_builtins(settings), "sources": sources_hash(cache)}
+    done = _resume(run, facts, net, average, optimiser, schedule) if resume else _Done()
+    hard = done.hard
     shards = load_samples(cache, "train") + load_samples(cache, "clips")
     if not shards:
         raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
     log.info("training on %d crops", sum(map(len, shards)))
     if hard and [len(mask) for mask in hard] != [len(shard) for shard in shards]:
-        raise UserError(f"cache {cache} has changed since {run} was begun; leave out --resume to start anew")
+        raise UserError(_changed(run))
     if init is not None and not resume:
         hard = [hardest(average, shard) for shard in shards]
     loader = Loader(shards, settings.batch, settings.seed, settings.clip_share, hard)
-    for epoch in range(first, settings.epochs):
+    for epoch in range(done.epochs, settings.epochs):
         started_ns = now_ns()
         means = _epoch(net, average, loader, epoch, settings, optimiser, schedule)
-        state = {"net": net.state_dict(), "average": average.state_dict(), "epoch": epoch + 1}
+        state = facts | {"net": net.state_dict(), "average": average.state_dict(), "epoch": epoch + 1}
+        state |= {"minutes": done.minutes + (now_ns() - begun_ns) / 60e9}
         state |= {"hard": [torch.from_numpy(mask) for mask in hard]}
         state |= {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
         _write(state, run / "checkpoint.pt")
         _write(average.state_dict(), run / "weights.pt")
         log.info("epoch %d: %s, %.0f s", epoch, means, (now_ns() - started_ns) / 1e9)
     return run / "weights.pt"
+
+
+def refuse_unfinished(run: Path) -> None:
+    """Raises UserError when a training that was stopped is there, which a new one would overwrite."""
+    state = _checkpoint(run)
+    if state and state["schedule"]["last_epoch"] < state["schedule"]["total_steps"]:
+        raise UserError(
+            f"{run} holds a training that was stopped after epoch {state['epoch']}; add --resume to go on, or {_ANEW}"
+        )
+
+
+def minutes_before(run: Path) -> float:
+    """Minutes that the calls took whose epochs are in a run's checkpoint; older ones don't say, and count for none."""
+    return float(_checkpoint(run).get("minutes", 0.0))
 
 
 def hardest(net: StickNet, samples: Samples) -> np.ndarray:
@@ -226,22 +256,44 @@ def _update_average(average: StickNet, net: StickNet, decay: float) -> None:
                 mean.copy_(value)
 
 
+def _checkpoint(run: Path) -> dict[str, Any]:
+    """Empty when there is none."""
+    path = run / "checkpoint.pt"
+    return dict(torch.load(path, weights_only=True)) if path.is_file() else {}
+
+
+def _changed(run: Path) -> str:
+    return f"what is learnt from has changed since {run} was begun; give the same --table and --clips, or {_ANEW}"
+
+
+def _refuse_other(state: dict[str, Any], facts: dict[str, Any], run: Path) -> None:
+    """Raises UserError when a checkpoint is not of a training with these facts; older ones don't tell theirs."""
+    asked = facts["settings"]
+    # Threads are the machine's.
+    names = [name for name in state.get("settings", {}) if name in asked and name != "threads"]
+    was = [f"{name} {state['settings'][name]}" for name in names if state["settings"][name] != asked[name]]
+    if was:
+        raise UserError(f"{run} was begun with {', '.join(was)}; say the same to resume it, or {_ANEW}")
+    if state.get("sources", facts["sources"]) != facts["sources"]:
+        raise UserError(_changed(run))
+
+
 def _resume(
     run: Path,
+    facts: dict[str, Any],
     net: StickNet,
     average: StickNet,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.OneCycleLR,
-) -> tuple[int, list[np.ndarray]]:
-    """Number of the next epoch, and which crops are hard."""
-    path = run / "checkpoint.pt"
-    if not path.is_file():
+) -> _Done:
+    path, state = run / "checkpoint.pt", _checkpoint(run)
+    if not state:
         raise UserError(f"checkpoint {path} does not exist; leave out --resume to start anew")
-    state = torch.load(path, weights_only=True)
+    _refuse_other(state, facts, run)
     try:
         net.load_state_dict(state["net"])
     except RuntimeError:
-        raise UserError(f"checkpoint {path} is of an earlier network; leave out --resume to start anew") from None
+        raise UserError(f"checkpoint {path} is of an earlier network; {_ANEW}") from None
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
     if state["schedule"]["total_steps"] != schedule.total_steps:
@@ -249,11 +301,11 @@ def _resume(
             f"checkpoint {path} belongs to a run of another length; resume with the same --epochs and --samples"
         )
     schedule.load_state_dict(state["schedule"])
-    return int(state["epoch"]), [mask.numpy() for mask in state.get("hard", [])]
+    hard = [mask.numpy() for mask in state.get("hard", [])]
+    return _Done(int(state["epoch"]), hard, state.get("minutes", 0.0))
 
 
 def _write(state: object, path: Path) -> None:
-    """Whole or not at all: a run that is stopped while saving must stay resumable."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+    """A run that is stopped while saving must stay resumable."""
+    with whole_file(path) as part:
+        torch.save(state, part)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, NODE_COUNT
+from training.notes import read_note
 from training.stick.card_text import UNTOLD, data_text, name_of
 from training.stick.fused_data import write_clips, write_lists, write_yaml
 from training.stick.yolo import for_export, yolo_class
@@ -171,7 +172,7 @@ def read_settings(run: Path) -> FusedSettings:
     file = run / "settings.json"
     if not file.is_file():
         raise UserError(f"{run} holds no run of a fused network; train one with `arnis-train detector --kind fused`")
-    return msgspec.json.decode(file.read_bytes(), type=FusedSettings)
+    return read_note(file, FusedSettings, "train anew, without --resume")
 
 
 def _start(phase: Phase, epochs: int, data: Path, run: Path, settings: FusedSettings, weights: Path | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 from engine.errors import UserError
@@ -88,14 +87,3 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     return 0
-
-
-def main() -> int:
-    """`python -m training.synth`."""
-    parser = argparse.ArgumentParser(prog="python -m training.synth", description="Draw synthetic people with a stick.")
-    add_arguments(parser)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        return run(parser.parse_args())
-    except UserError as error:
-        parser.exit(2, f"{error}\n")

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,9 @@ from engine.errors import UserError
 from stages import skeleton as sk
 from stages.classes import ClassFile, load_classes
 from training.data.cells import whole_lines
+from training.data.table import SPLIT_NAMES
+from training.files import whole_file
+from training.notes import read_note
 from training.processes import end_with_parent
 from training.synth import picture, pose, scene
 from training.synth.render import Renderer
@@ -31,6 +35,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train",) * 8 + ("val", "test")
 PHOTOS_PER_PROCESS = 150
+_AS_BEGUN = "delete this file alone, and repeat the command as it was first given"
 TABLE_HEAD = [
     "image_path", "label", "label_name", "group", "view", "width", "height", "grip_hand", "split",
     *(f"kp{k}_{axis}" for k in range(sk.NODE_COUNT) for axis in ("x", "y", "conf")),
@@ -244,7 +249,7 @@ def _keep_order(order: Order) -> None:
     facts = {"seed": order.seed, "per_person": order.per_person, "spread": order.spread, "size": order.size,
              "backgrounds": order.backgrounds and str(order.backgrounds)}  # fmt: skip
     file, told = order.out / "order.json", json.loads(json.dumps(facts))
-    if file.is_file() and (there := json.loads(file.read_text())) != told:
+    if file.is_file() and (there := read_note(file, dict[str, Any], _AS_BEGUN)) != told:
         changed = ", ".join(f"{name} {there.get(name)}" for name in told if there.get(name) != told[name])
         raise UserError(f"{order.out} was begun with {changed}; say the same, or choose another --out")
     file.write_text(json.dumps(told, indent=1))
@@ -256,11 +261,9 @@ def _sort(table: Path) -> None:
 
 
 def _rewrite(table: Path, rows: list[list[str]]) -> None:
-    """Whole or not at all: hours of drawing are in it."""
-    part = table.with_name(table.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    """Hours of drawing are in it."""
+    with whole_file(table) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([TABLE_HEAD, *rows])
-    part.replace(table)
 
 
 def _write_yaml(out: Path) -> None:
@@ -274,7 +277,7 @@ def _write_yaml(out: Path) -> None:
 
 def _write_lists(out: Path, table: Path) -> None:
     """train.txt, val.txt and test.txt for ultralytics."""
-    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    lists: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES}
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
             lists[row["split"]].append(f"./{row['image_path']}")

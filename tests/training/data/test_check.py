@@ -236,3 +236,11 @@ def test_the_command_says_it_in_words_and_json(
         {"row": f"t.csv row {ROW + 2}", "picture": f"{ROW}.jpg", "detail": "'somersault'"}
     ]
     assert app.main(["check", str(tmp_path / "gone.csv")]) == 2
+
+
+@pytest.mark.parametrize("sheet", ["sheet", "sheet.pdf", "nowhere/sheet.png"])
+def test_a_sheet_that_is_no_picture_is_refused_before_anything_is_read(
+    sheet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["check", str(tmp_path / "gone.csv"), "--sheet", str(tmp_path / sheet)]) == 2
+    assert f"cannot write {tmp_path / sheet}; give a .jpg or .png" in capsys.readouterr().err

@@ -147,6 +147,28 @@ def test_bad_pictures_alone_are_one_sentence(tmp_path: Path, capsys: pytest.Capt
     assert "can be read; replace them" in capsys.readouterr().err
 
 
+def test_ctrl_c_leaves_what_was_labelled_and_says_how_many_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def look_at(data: Table, detectors: object, processes: int, rows: int, **_: bool) -> Iterator[tuple[Table, None]]:
+        good = np.arange(rows) != 3  # one is no picture
+        yield data.select(slice(0, rows)).select(good), None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(label_command, "look_at", look_at)
+    for number in range(20):
+        picture(tmp_path / "photos" / "neutral" / f"anna_{number:02d}.jpg")
+    words = ["label", str(tmp_path / "photos"), "--out", str(tmp_path / "t.csv")]
+    with caplog.at_level("INFO"):
+        assert app.main(words) == 130
+    assert len(read_any(tmp_path / "t.csv")) == 15
+    assert "1 pictures skipped" in caplog.messages[-2] and "4 of 20 pictures are missing" in caplog.messages[-1]
+    assert sum(message.startswith("skipped") for message in caplog.messages) == 1
+    before = (tmp_path / "t.csv").read_bytes()
+    assert app.main(words) == 2, "the table may hold corrections by now"
+    assert (tmp_path / "t.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("out", "message"),
     [("t.xls", "must end in .csv or .json"), ("a.csv", "is a folder"), ("file/t.csv", "choose another place")],

@@ -76,6 +76,18 @@ def test_labels_without_visibility_and_with_own_classes_are_read(tmp_path: Path)
     assert (table.keypoints[0, :, 2] == 1).all()
 
 
+def test_scores_in_the_place_of_flags_are_confidences(tmp_path: Path) -> None:
+    """As `save_txt` of ultralytics and files of COCO results have them."""
+    flags = [0.93, 0.2, 1, 2, 0] + [2] * (NODE_COUNT - 5)
+    wanted = [0.93, 0.2, 0.5, 1, 0] + [1] * (NODE_COUNT - 5)
+    coco_file(tmp_path / "a.json", keypoints=[number for flag in flags for number in (1, 2, flag)])
+    ultralytics(tmp_path / "b", slice(0, NODE_COUNT), points(1))
+    label = " ".join(f"0.5 0.5 {flag}" for flag in flags)
+    (tmp_path / "b/labels/crown_thrust/anna_0.txt").write_text(f"0 0.5 0.5 1 1 {label}")
+    for file in (tmp_path / "a.json", tmp_path / "b"):
+        np.testing.assert_allclose(read_any(file).keypoints[0, :, 2], wanted, rtol=1e-6)
+
+
 def test_a_body_and_a_stick_data_set_complete_each_other(tmp_path: Path) -> None:
     wanted = points(2)
     body = ultralytics(tmp_path / "body", slice(0, BODY_COUNT), wanted)
@@ -181,10 +193,81 @@ def test_bad_input_is_one_sentence(file: str, text: str | None, message: str, tm
         read_any(tmp_path / file)
 
 
-def test_a_bad_line_of_a_label_is_named(tmp_path: Path) -> None:
+def coco_file(path: Path, **changes: object) -> None:
+    """One picture with one person of 19 keypoints; `changes` are of the person, or `image_` or `category_` before."""
+    image: dict[str, object] = {"id": 7, "file_name": "ben/1.jpg", "width": 10, "height": 10}
+    category: dict[str, object] = {"id": 3, "name": "person", "keypoints": []}
+    person: dict[str, object] = {
+        "id": 5, "image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "keypoints": [1, 2, 2] * NODE_COUNT
+    }  # fmt: skip
+    for name, value in changes.items():
+        entry, _, key = name.partition("_") if name.startswith(("image_w", "category_k")) else ("", "", name)
+        {"image": image, "category": category, "": person}[entry][key] = value
+    content = {"images": [image], "annotations": [person], "categories": [category]}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bbox": [1, 2]}, "annotations, id 5: `bbox` must be four numbers"),
+        ({"area": "large"}, r"annotations, id 5: .*`\$\.area`"),
+        ({"image_width": "wide"}, r"images, id 7: .*`\$\.width`"),
+        ({"attributes": ["pose"]}, r"annotations, id 5: .*`\$\.attributes`"),
+        ({"keypoints": 5}, r"annotations, id 5: .*`\$\.keypoints`"),
+        ({"keypoints": [1, 2, float("nan")] * NODE_COUNT}, "picture ben/1.jpg: a keypoint's visibility is no number"),
+        ({"image_id": [7]}, "annotations, id 5: unhashable"),
+        ({"category_keypoints": 5}, r"categories, id 3: .*`\$\.keypoints`"),
+    ],
+)
+def test_a_value_of_coco_keypoints_that_makes_no_sense_is_named(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    coco_file(tmp_path / "a.json", **changes)
+    with pytest.raises(UserError, match=message) as caught:
+        read_any(tmp_path)
+    assert "a.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bbox": None, "area": None, "attributes": None},
+        {"bbox": [], "attributes": []},
+        {"bbox": [1, 2], "area": "12.5"},
+        {"image_width": "10", "category_keypoints": None},
+        {"attributes": {"pose": "neutral", "frame": 4, "occluded": False}, "segmentation": [], "track_id": 2},
+        {"keypoints": [[1, 2, 2]] * NODE_COUNT},
+        {"keypoints": [None, 2, 1, *[1, 2, 2] * (NODE_COUNT - 1)]},
+    ],
+)
+def test_coco_keypoints_may_lack_what_is_not_needed_and_have_more(changes: dict[str, object], tmp_path: Path) -> None:
+    coco_file(tmp_path / "a.json", **changes)
+    table = read_any(tmp_path)
+    assert table.sizes.tolist() == [[10, 10]] and table.keypoints[0, TIP].tolist() == [1, 2, 1]
+
+
+def test_a_size_that_is_no_number_is_unknown(tmp_path: Path) -> None:
+    coco_file(tmp_path / "a.json", image_width=float("nan"))
+    assert read_any(tmp_path).sizes.tolist() == [[0, 10]]
+
+
+@pytest.mark.parametrize("line", ["0 0.5 0.5 1 1 x", "nan 0.5 0.5 1 1", "inf 0.5 0.5 1 1", "0 0.5 0.5 1 1 0.5 0.5 nan"])
+def test_a_bad_line_of_a_label_is_named(line: str, tmp_path: Path) -> None:
     ultralytics(tmp_path, slice(0, NODE_COUNT), points(1))
-    (tmp_path / "labels/crown_thrust/anna_0.txt").write_text("0 0.5 0.5 1 1 x\n")
+    cells = [*line.split(), *["0.5"] * (5 + 3 * NODE_COUNT - len(line.split()))]
+    (tmp_path / "labels/crown_thrust/anna_0.txt").write_text(" ".join(cells))
     with pytest.raises(UserError, match="anna_0.txt line 1 is not a class of data.yaml"):
+        read_any(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["labels/crown_thrust/anna_0.txt", "list.txt"])
+def test_a_file_that_is_no_text_is_named(file: str, tmp_path: Path) -> None:
+    data = ultralytics(tmp_path, slice(0, NODE_COUNT), points(1)) / "data.yaml"
+    data.write_text(data.read_text().replace("train: images", "train: [images, list.txt]"))
+    (tmp_path / "list.txt").write_text("")
+    (tmp_path / file).write_bytes(b"\xff\xfe0")
+    with pytest.raises(UserError, match=f"{file} is no text"):
         read_any(tmp_path)
 
 

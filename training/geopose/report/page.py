@@ -6,12 +6,11 @@ import base64
 from html import escape
 from pathlib import Path
 
-import msgspec
-
 from training.geopose.explain import Explanation
 from training.geopose.report import sections
 from training.geopose.report.figures import RunReport, read_report
 from training.geopose.report.history import History, read_history
+from training.notes import read_note
 
 
 def write_report(source: Path) -> Path:
@@ -26,7 +25,7 @@ def write_report(source: Path) -> Path:
     if file.name == "report.json":
         history = read_history(run)
         if (run / "explain" / "explain.json").is_file():
-            explained = msgspec.json.decode((run / "explain" / "explain.json").read_bytes(), type=Explanation)
+            explained = read_note(run / "explain" / "explain.json", Explanation, "make it anew with `explain`")
             pictures = {picture.stem: data_uri(picture) for picture in sorted((run / "explain").glob("*.png"))}
     page = file.with_suffix(".html")
     name = run.resolve().name if file.name == "report.json" else file.stem
