@@ -3,7 +3,7 @@
 | what happens                       | what the supervisor does                                                  |
 |------------------------------------|---------------------------------------------------------------------------|
 | a worker dies                      | tells the captures (they write off its frames), starts it again           |
-| a worker is silent for `silent_s`  | ends it, then as above (`starting_s` while it starts)                     |
+| a worker is silent for `silent_s`  | ends it, then as above (`starting_s` while it starts, never as it closes) |
 | it fails too often                 | gives up: ends the run with a sentence                                    |
 | a worker reports a user's mistake  | ends the run, raises UserError                                            |
 | Ctrl-C, SIGTERM, a stage's request | captures stop, what is under way finishes, writers close; all within 3 s  |
@@ -186,7 +186,9 @@ class Supervisor:
         now = now_ns()
         for handle in self._handles:
             patience_s = self._settings.silent_s if handle.ready else self._settings.starting_s
-            if handle.alive and handle.silent_for_s(now) > patience_s:
+            # A worker that closes gives no beats; how long that may take is bounded by itself.
+            closing = self._closing_until_ns is not None
+            if handle.alive and not closing and handle.silent_for_s(now) > patience_s:
                 handle.last_failure = f"it gave no sign of life for {patience_s:.0f} s"
                 _log.error("worker %s is silent and is ended", handle.spec.name)
                 handle.kill()

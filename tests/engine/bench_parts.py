@@ -172,6 +172,7 @@ class WriteSettings(msgspec.Struct, forbid_unknown_fields=True):
     stop_after: int = -1
     pid_file: str = ""
     delay_ms: float = 0.0
+    close_s: float = 0.0
 
 
 class Write:
@@ -185,6 +186,7 @@ class Write:
         self._settings = settings
         self._context: Context
         self._written: set[tuple[str, int]] = set()
+        self._closed = False
 
     def open(self, context: Context) -> None:
         self._context = context
@@ -218,8 +220,13 @@ class Write:
         if self._settings.health_path and self._context.health():
             Path(self._settings.health_path).write_text(json.dumps(self._context.health()))
 
+    def describe(self) -> dict[str, str]:
+        return {"file": "closed"} if self._closed else {}
+
     def close(self) -> None:
+        time.sleep(self._settings.close_s)
         self._file.close()
+        self._closed = True
         if self._settings.pid_file:
             with Path(self._settings.pid_file).open("a") as file:
                 file.write("closed Write\n")

@@ -115,6 +115,11 @@ def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path) -> None:
     assert summary.stats["dropped"]["worker_lost"] >= 1
 
 
+def test_a_worker_that_has_much_to_close_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
+    summary = Bench(tmp_path).run(["5"], "write.close_s=4", "engine.silent_s=2", "engine.heartbeat_s=0.2")
+    assert summary.stats["stages"]["write"] == {"file": "closed"}
+
+
 def test_a_frozen_consumer_stops_neither_capture_nor_supervisor_and_memory_stays_bounded(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     process = bench.start(["100000"], "numbers.fps=100", "numbers.live=true", "engine.silent_s=3")
