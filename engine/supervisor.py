@@ -52,6 +52,8 @@ _TICK_S = 0.1
 _DRAIN_NS = int(1.8 * NS_PER_S)
 _STOP_NS = int(2.8 * NS_PER_S)
 _HURRY_NS = NS_PER_S
+_ABSENCE_NS = NS_PER_S
+"""Who did not run for longer than that was paused, most likely with all others: nobody else's silence is counted."""
 _CLOSE_NS = 60 * NS_PER_S
 """At the regular end of all sources: writers may have much to close."""
 
@@ -99,6 +101,7 @@ class Supervisor:
         self._stopped_at_ns: int | None = None
         self._closing_until_ns: int | None = None
         self._ended_at_ns = 0
+        self._watched_at_ns = 0
         self._user_error: str | None = None
         self._failure: str | None = None
 
@@ -184,7 +187,11 @@ class Supervisor:
     def _watch(self) -> None:
         """Find dead and silent workers; start again those whose time has come."""
         now = now_ns()
+        absent = now - self._watched_at_ns > _ABSENCE_NS
+        self._watched_at_ns = now
         for handle in self._handles:
+            if absent:
+                handle.excuse(now)
             patience_s = self._settings.silent_s if handle.ready else self._settings.starting_s
             # A worker that closes gives no beats; how long that may take is bounded by itself.
             closing = self._closing_until_ns is not None
