@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import jsonschema
 import numpy as np
 import psutil
@@ -172,6 +173,18 @@ def test_a_recording_has_the_times_of_its_source(tmp_path: Path, light: Path, cl
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx([i / 10 for i in range(30)], abs=2e-3)
     assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_played_folder_may_rest_longer_on_a_picture_than_a_camera_may_be_silent(
+    tmp_path: Path, light: Path, workers: int
+) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), np.uint8))
+    patience = ["--set", "engine.silent_s=2", "--set", "engine.heartbeat_s=0.2", "--set", "capture.fps=0.3"]
+    done = run("--config", light, "--source", tmp_path, "--realtime", "--workers", workers, *patience)
+    assert done.returncode == 0, done.stderr
+    assert "2 frames, 2 results" in done.stdout and "restarts" not in done.stdout
 
 
 def test_of_two_sources_one_may_end_early(tmp_path: Path, light: Path, clip: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+import msgspec
 import numpy as np
 import pytest
 from bench import wait_until
@@ -152,6 +153,16 @@ def test_a_live_source_that_does_not_answer_is_noticed() -> None:
         until = time.monotonic() + 5
         while time.monotonic() < until:
             intake.tick()
+    intake.close()
+
+
+def test_a_source_that_paces_itself_may_be_silent_for_any_time() -> None:
+    film = Film(0, live=True, hangs=True)
+    film.info = msgspec.structs.replace(film.info, paced=True)
+    intake, _ = opened(film, stream_state(), silent_s=0.2)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        intake.tick()
     intake.close()
 
 

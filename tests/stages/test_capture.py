@@ -134,7 +134,7 @@ def test_a_video_filmed_upright_is_turned(video: Path) -> None:
 def test_a_paced_file_is_live_and_keeps_time(video: Path) -> None:
     started = now_ns()
     info, frames = read_all(str(video), settings=CaptureSettings(realtime=True))
-    assert info.live
+    assert info.live and info.paced
     assert now_ns() - started >= 0.45 * NS_PER_S
     gaps = [(b.captured_at_ns - a.captured_at_ns) / NS_PER_MS for (a, _), (b, _) in pairwise(frames)]
     assert gaps[3] > 100, "the fourth gap of the clip is 190 ms"
