@@ -11,7 +11,8 @@ import zmq
 from engine.chain import Chain
 from engine.clock import NS_PER_S, now_ns
 from engine.config import import_name
-from engine.control import Beat, Described, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
+from engine.control import Beat, Described, Failed, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
+from engine.errors import UserError
 from engine.finish import Finisher
 from engine.frames import OwnedFrames
 from engine.links import DoneOutlet, Parcel, PullInlet, PushOutlet, TakeInlet
@@ -52,11 +53,22 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
     )
     try:
         chain.open(context)
-        loop.run()
+        _work(loop, chain, line)
     finally:
         chain.close()
         rings.close()
-    line.send(Described(chain.describe()))  # only now: after a failed `open` the stages have nothing to tell
+
+
+def _work(loop: _Loop, chain: Chain, line: SupervisorLine) -> None:
+    """Run the loop to its end; whatever ended it, the stages close and give their account."""
+    try:
+        loop.run()
+    except UserError as error:
+        line.send(Failed(str(error), by_user=True))  # at once: closing may take long, and is no silence then
+        raise
+    finally:
+        chain.close()
+        line.send(Described(chain.describe()))
 
 
 class _Loop:

@@ -274,6 +274,22 @@ def test_a_killed_writer_loses_no_line_and_no_recording(tmp_path: Path, light: P
             assert len(list(container.decode(video=0))) > 5
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_mistake_in_mid_run_costs_neither_recording_nor_account(tmp_path: Path, light: Path, workers: int) -> None:
+    pictures, record, stats = tmp_path / "pictures", tmp_path / "out.mp4", tmp_path / "stats.json"
+    pictures.mkdir()
+    for number in range(20):
+        cv2.imwrite(str(pictures / f"{number}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
+    cv2.imwrite(str(pictures / "20.png"), np.zeros((1, 20_000, 3), np.uint8))
+    done = run("--config", light, "--source", pictures, "--record", record, "--stats", stats, "--workers", workers)
+    check_sentence(done, "20000x1")
+    assert f"recorded: {record}" in done.stdout
+    assert json.loads(stats.read_text())["frames_in"] > 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.mp4", "pictures", "stats.json"]
+    with av.open(str(record)) as container:
+        assert list(container.decode(video=0))
+
+
 def test_a_missing_file_is_named(light: Path) -> None:
     check_sentence(run("--config", light, "--source", "nowhere.mp4"), "nowhere.mp4", "does not exist")
 

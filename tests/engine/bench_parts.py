@@ -33,6 +33,7 @@ class NumbersSettings(msgspec.Struct, forbid_unknown_fields=True):
     grow_from: int = -1
     """From this frame on, each frame is higher than the one before."""
     broken_at: int = -1
+    crash_at: int = -1
 
 
 class Numbers:
@@ -64,6 +65,8 @@ class Numbers:
             return None
         if number == settings.broken_at:
             raise UserError(f"frame {number} is broken")
+        if number == settings.crash_at:
+            raise RuntimeError("the driver has hiccups")
         if settings.fps:
             time.sleep(1 / settings.fps)
         self._next += 1
@@ -173,6 +176,7 @@ class WriteSettings(msgspec.Struct, forbid_unknown_fields=True):
     pid_file: str = ""
     delay_ms: float = 0.0
     close_s: float = 0.0
+    broken_at: int = -1
 
 
 class Write:
@@ -200,6 +204,8 @@ class Write:
 
     def process(self, packet: NumberPacket) -> NumberPacket:
         time.sleep(self._settings.delay_ms / 1000)
+        if packet.sequence == self._settings.broken_at:
+            raise UserError("the disk is full")
         if (packet.stream, packet.sequence) not in self._written:
             line = {
                 "stream": packet.stream,
