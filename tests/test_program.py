@@ -266,9 +266,10 @@ def test_a_killed_writer_loses_no_line_and_no_recording(tmp_path: Path, light: P
         writer = next(child for child in psutil.Process(program.pid).children(recursive=True)
                       if any(file.path == str(results) for file in child.open_files()))  # fmt: skip
         writer.kill()
-        _, err = program.communicate(timeout=60)
+        out, err = program.communicate(timeout=60)
     assert program.returncode == 0, err
     assert frames_of(results) == list(range(120))
+    assert f"recorded: {record} kept" in out
     for part in ("out.mkv", "out.1.mkv"):
         with av.open(str(tmp_path / part)) as container:
             assert len(list(container.decode(video=0))) > 5

@@ -86,6 +86,20 @@ def test_a_restarted_worker_finishes_the_mp4_of_the_dead_one(tmp_path: Path) -> 
     assert len(read_back(tmp_path / "out.mp4")[0]) == 2
 
 
+@pytest.mark.parametrize(("name", "left"), [("out.mkv", "out.mkv"), ("out.mp4", "out.recording.mkv")])
+def test_the_account_of_a_restarted_worker_names_what_dead_ones_recorded(tmp_path: Path, name: str, left: str) -> None:
+    record(tmp_path / left, [0.0, 0.1])
+    stage = Record(RecordSettings(path=str(tmp_path / name), when_slow="wait"))
+    stage.open(context(restarts=2))
+    stage.process(packet(0.2, picture(90)))
+    stage.close()
+    newest = str(recording_path(tmp_path / name, "0", ["0"], 2))
+    assert stage.describe() == {
+        str(tmp_path / name): "kept from before a restart",
+        newest: "1 frames, 0 left out",
+    }
+
+
 def test_each_of_several_streams_has_its_file(tmp_path: Path) -> None:
     stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
     stage.open(context(streams=("0", "1")))
