@@ -151,7 +151,7 @@ class Recorder:
                     writer = VideoWriter(self.path, self._settings, picture.shape[1], picture.shape[0])
                 writer.write(picture, pts_s)
                 self.written += 1
-            except (av.FFmpegError, OSError) as error:
+            except Exception as error:  # whatever it is: a dead thread would make the pipeline wait for ever
                 # The recognition goes on without the recording; the account at the end says what is missing.
                 self.error = error
                 log.error("recording to %s stopped: %s; later frames are not recorded", self.path, error)
@@ -161,7 +161,7 @@ class Recorder:
     def _finish(self, writer: VideoWriter) -> None:
         try:
             writer.close()
-        except (av.FFmpegError, OSError) as error:
+        except Exception as error:
             self.error = self.error or error
             log.error("recording %s could not be finished: %s", self.path, error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context
 from stages.packets import ArnisPacket
-from stages.record import Record, Recorder, RecordSettings, recording_path
+from stages.record import Record, Recorder, RecordSettings, VideoWriter, recording_path
 
 
 class NoFrames:
@@ -171,6 +172,28 @@ def test_a_full_disk_ends_the_recording_and_not_the_program() -> None:
         recorder.put(picture(i), i / 30)
     recorder.close()
     assert recorder.error is not None
+
+
+@pytest.mark.parametrize("broken", ["write", "close"])
+def test_an_error_that_nobody_foresaw_ends_the_recording_and_not_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ValueError("a surprise")
+
+    monkeypatch.setattr(VideoWriter, broken, fail)
+    recorder = Recorder(tmp_path / "out.mkv", RecordSettings(), waits=True)
+
+    def work() -> None:
+        for i in range(10):
+            recorder.put(picture(i), i / 30)
+        recorder.close()
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(30)
+    assert not worker.is_alive()
+    assert str(recorder.error) == "a surprise"
 
 
 @pytest.mark.parametrize("name", ["out.avi", "missing/out.mkv"])
