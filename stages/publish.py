@@ -172,8 +172,7 @@ class Publish:
         if any(b"hello\0".startswith(prefix) for prefix in fresh):
             self._send_hello(publisher)
         newcomer = any(b"health\0".startswith(prefix) for prefix in fresh)
-        if newcomer or now - self._health_at_ns >= NS_PER_S:
-            self._send_health(publisher)
+        if (newcomer or now - self._health_at_ns >= NS_PER_S) and self._send_health(publisher):
             self._health_at_ns = now
 
     def _send_hello(self, publisher: Publisher) -> None:
@@ -188,10 +187,15 @@ class Publish:
         )
         publisher.send("hello", self._encode(hello))
 
-    def _send_health(self, publisher: Publisher) -> None:
+    def _send_health(self, publisher: Publisher) -> bool:
+        """False while there is nothing to tell, as other workers still load; who asked gets the first record."""
+        record = self._context.health()
+        if not record:
+            return False
         sequence = publisher.next_sequence("health")
-        health = {"schema": SCHEMA_VERSION, "sequence": sequence, **self._context.health()}
+        health = {"schema": SCHEMA_VERSION, "sequence": sequence, **record}
         publisher.send("health", self._encode(health))
+        return True
 
     def _send_cues(self, publisher: Publisher, packet: ArnisPacket) -> None:
         sentences = [] if packet.ended else [cue.sentence for cue in packet.feedback]

@@ -259,6 +259,20 @@ def test_health_comes_once_a_second(publish: Publish, url: str) -> None:
     subscriber.close()
 
 
+def test_who_subscribes_while_the_program_starts_gets_the_first_health_and_no_empty_one(url: str) -> None:
+    told: dict[str, Any] = {}
+    stage = Publish(PublishSettings(url=url))
+    stage.open(msgspec.structs.replace(context(), health=lambda: told))
+    subscriber = Subscriber(url, "")
+    subscriber.receive(serve=idle(stage), only="hello")
+    stage.idle(now_ns())
+    told["fps_in"] = 30.0
+    health = json.loads(subscriber.receive(serve=idle(stage), only="health")[1])
+    subscriber.close()
+    stage.close()
+    assert (health["sequence"], health.get("fps_in")) == (0, 30.0)
+
+
 def test_cues_are_sent_when_they_change(publish: Publish, url: str) -> None:
     cue = Cue(quantity="right_elbow_deg", measured=128.0, wanted=(150, 175), severity=1, sentence="Straighten it.")
     subscriber = Subscriber(url, "feedback.0\0", "health\0")
