@@ -5,6 +5,7 @@ Where only input and output matter, a configuration without the models keeps the
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import shutil
@@ -12,11 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +442,18 @@ def test_a_dry_run_checks_and_leaves_nothing(tmp_path: Path, light: Path, clip: 
     results.write_text("earlier results\n")
     run(*arguments)
     assert results.read_text() == "earlier results\n"
+
+
+def test_a_dry_run_names_an_address_without_its_password(light: Path, clip: Path) -> None:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(clip.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}/{clip.name}"
+        done = run("--config", light, "--source", f"http://user:secret@{address}?key=secret", "--dry-run")
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert f"source 0: http://***@{address}?***: 160x120" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
 
 
 def test_a_dry_run_finds_a_missing_file(light: Path) -> None:
