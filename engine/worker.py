@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,7 +130,9 @@ class _Loop:
     def _finish(self, packets: list[Packet], done: DoneOutlet) -> None:
         assert self._finisher is not None
         streams = {packet.stream for packet in packets if packet.stream in self._spec.entry_endpoints}
-        for group in self._groups(self._finisher.arrange(packets)):
+        arranged = self._finisher.arrange(packets)
+        self._forget(self._finisher.take_refused())
+        for group in self._groups(arranged):
             frames = [packet.frame for packet in group]
             self._chain.run(group)
             for packet in group:
@@ -144,7 +147,7 @@ class _Loop:
         size = self._chain.max_batch
         return [packets[start : start + size] for start in range(0, len(packets), size)]
 
-    def _forget(self, frames: list[FrameRef | None]) -> None:
+    def _forget(self, frames: Sequence[FrameRef | None]) -> None:
         if self._owned is not None:
             for frame in frames:
                 if frame is not None:
