@@ -94,7 +94,9 @@ def record(frames: int) -> _Recorder:
     recorder = _Recorder()
     config = load_config(default_config(), overrides=SETTINGS)
     with _replaced("load_network", recorder.load):
-        run_pipeline(config, [DEMO], workers=1, max_frames=frames)
+        summary = run_pipeline(config, [DEMO], workers=1, max_frames=frames)
+    if summary.error is not None:
+        raise UserError(summary.error)
     return recorder
 
 

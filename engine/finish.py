@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.clock import NS_PER_MS, NS_PER_S, now_ns
 from engine.config import EngineSettings
 from engine.meter import Meter
-from engine.packet import Packet
+from engine.packet import FrameRef, Packet
 from engine.profile import Profile
 from engine.reorder import ReorderBuffer
 from engine.state import RunState
@@ -31,6 +31,7 @@ class Finisher:
             fresh = not any(state.stream(name).finished for name in streams)
             self._profile = Profile(Path(settings.profile), streams, meter.entry_stages, fresh)
         self._buffers = {name: ReorderBuffer(state.stream(name).finished) for name in streams}
+        self._refused: list[FrameRef] = []
         self._live_wait_ns = int(settings.reorder_ms * NS_PER_MS)
         # Files may lose nothing: a missing packet was lost with its worker, and capture will say so. The wait is a
         # backstop for the case that it does not.
@@ -45,12 +46,18 @@ class Finisher:
                 _log.warning("a packet of the unknown stream %r was ignored", packet.stream)
                 continue
             wait = self._file_wait_ns if packet.expires_at_ns is None else self._live_wait_ns
-            buffer.push(packet, now + wait)
+            if not buffer.push(packet, now + wait) and packet.frame is not None:
+                self._refused.append(packet.frame)
         return [
             self._given_up(name, item) if isinstance(item, int) else item
             for name, buffer in self._buffers.items()
             for item in buffer.pop(now)
         ]
+
+    def take_refused(self) -> list[FrameRef]:
+        """Frames that came after their turn, since the last call: no stage will see them."""
+        refused, self._refused = self._refused, []
+        return refused
 
     def finish(self, packet: Packet) -> None:
         """The packet has gone through the last stage."""

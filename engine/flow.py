@@ -62,6 +62,11 @@ class InFlight:
         for sent in self._frames.values():
             sent.write_off_at_ns = min(sent.write_off_at_ns, now_ns + self._write_off_ns)
 
+    def prolong(self, by_ns: int) -> None:
+        """Everything stood still for that long: frames under way have so much more time."""
+        for sent in self._frames.values():
+            sent.write_off_at_ns += by_ns
+
     def due(self, now_ns: int) -> bool:
         """Whether a notice waits to be handed over."""
         self._write_off(now_ns)

@@ -94,6 +94,10 @@ class WorkerHandle:
     def silent_for_s(self, now: int) -> float:
         return (now - self._heard_at_ns) / NS_PER_S
 
+    def excuse(self, now: int) -> None:
+        """Do not count its silence up to now."""
+        self._heard_at_ns = now
+
     def kill(self) -> None:
         """End it now; it gets no chance to close anything."""
         if self._process is not None:

@@ -20,6 +20,8 @@ from engine.state import StreamState
 _log = logging.getLogger(__name__)
 _READ_GRACE_S = 0.3
 _STOP_GRACE_NS = NS_PER_S
+_ABSENCE_NS = NS_PER_S
+"""Who was not called for longer than that was paused, most likely with the whole program."""
 
 
 class Intake:
@@ -52,7 +54,7 @@ class Intake:
         self.live = info.live if settings.policy == "auto" else settings.policy == "latest"
         self._mailbox: Mailbox = LatestMailbox() if self.live else EveryMailbox()
         self._max_age_ns = int(settings.max_age_ms * NS_PER_MS)
-        self._stall_ns = int(settings.silent_s * NS_PER_S) if info.live else None
+        self._stall_ns = int(settings.silent_s * NS_PER_S) if info.live and not info.paced else None
         self._in_flight = InFlight(settings.in_flight, settings.write_off_ms, settings.silent_s * 1000)
         self._lock = threading.Lock()
         self._writer = new_writer(info.height * info.width * 3)
@@ -60,6 +62,8 @@ class Intake:
         self._stop_at_ns: int | None = None
         self._closed = False
         self._reading_since_ns: int | None = None
+        self._called_at_ns = now_ns()
+        self._present_since_ns = self._called_at_ns
         self._anew = info.live and state.frames_read > 0
         self._pts_offset_s = 0.0
         self.error: Exception | None = None
@@ -80,12 +84,12 @@ class Intake:
     def ready(self) -> bool:
         """Whether `take` would give something."""
         with self._lock:
-            return self._in_flight.due(now_ns()) or (self._in_flight.has_room and bool(self._mailbox.waiting()))
+            return self._in_flight.due(self._now()) or (self._in_flight.has_room and bool(self._mailbox.waiting()))
 
     def take(self) -> tuple[list[Packet], Packet | None]:
         """Notices about frames that were dropped, and the next frame if there is one and room for it."""
         with self._lock:
-            now = now_ns()
+            now = self._now()
             notices = self._in_flight.take_notices(now)
             packet = self._mailbox.take() if self._in_flight.has_room else None
             if packet is not None:
@@ -103,11 +107,11 @@ class Intake:
         Raises TimeoutError when a live source has not answered for too long.
         """
         with self._lock:
-            now = now_ns()
+            now = self._now()
             self._in_flight.finished(self._state.finished)
             if self._stop_at_ns is not None:
                 self._press_on(now)
-            elif self._stall_ns and self._reading_since_ns and now - self._reading_since_ns > self._stall_ns:
+            elif self._stall_ns and self._reading_for_ns(now) > self._stall_ns:
                 raise TimeoutError(f"source {self._stream} has given nothing for {self._stall_ns / NS_PER_S:.0f} s")
             if self._state.end_sequence is None and self._drained(now):
                 packet = self._packet(self._number())
@@ -128,6 +132,20 @@ class Intake:
             self._source.close()
         if self._thread.ident is not None:
             self._thread.join(_READ_GRACE_S)
+
+    def _now(self) -> int:
+        """The time; a pause of the whole program (Ctrl-Z, a laptop that sleeps) makes nothing late."""
+        now = now_ns()
+        absent_ns, self._called_at_ns = now - self._called_at_ns, now
+        if absent_ns > _ABSENCE_NS:
+            self._present_since_ns = now
+            self._in_flight.prolong(absent_ns)
+        return now
+
+    def _reading_for_ns(self, now: int) -> int:
+        """How long the source has been asked for what it has not given yet."""
+        since = self._reading_since_ns  # once: the reading thread sets it
+        return 0 if since is None else now - max(since, self._present_since_ns)
 
     def _resume(self, write_off_ms: float) -> None:
         """After a restart: what the dead process had under way either comes out of the pipeline or is lost."""

@@ -26,7 +26,8 @@ def run_pipeline(
     `workers`: None takes the processes that the configuration names (plus one for each source); 1 runs everything in
     this process, without sockets; n joins the first of the configured workers until n are left.
     Stream names are "0", "1", ... in the order of `sources`. Ctrl-C and SIGTERM end the run in good order.
-    Raises UserError when a source, file or setting is at fault, whichever process found it.
+    Raises UserError when a source, file or setting is at fault, whichever process found it; once frames flow, such a
+    mistake ends the run and is in the summary, as there is something to account for.
     """
     if not sources:
         raise UserError("no source given: name at least one camera, file or address")

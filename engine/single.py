@@ -15,6 +15,7 @@ from engine.capture import make_source
 from engine.chain import Chain, WorkerBroken
 from engine.clock import NS_PER_MS, NS_PER_S, now_ns
 from engine.config import Config, import_name
+from engine.errors import UserError
 from engine.finish import Finisher
 from engine.frames import OwnedFrames
 from engine.health import Health
@@ -39,6 +40,22 @@ def run(config: Config, sources: Sequence[str], *, duration_s: float | None, max
         pipeline = _Pipeline(config, sources, stop, max_frames)
         duration_ns = None if duration_s is None else int(duration_s * NS_PER_S)
         return pipeline.run(duration_ns)
+
+
+class _SourceBroken(Exception):
+    """A source failed in a way that is no user's mistake; with more processes it would be opened anew."""
+
+
+def _check(intake: Intake) -> None:
+    """Let it look after its affairs; raises UserError, or _SourceBroken with a sentence."""
+    try:
+        intake.tick()
+    except TimeoutError as error:
+        raise _SourceBroken(str(error)) from error
+    if isinstance(intake.error, UserError):
+        raise intake.error
+    if intake.error is not None:
+        raise _SourceBroken(f"a source failed: {type(intake.error).__name__}: {intake.error}") from intake.error
 
 
 class _AllFrames:
@@ -75,7 +92,8 @@ class _Pipeline:
         self._intakes: list[Intake] = []
 
     def run(self, duration_ns: int | None) -> RunSummary:
-        error: str | None = None
+        mistake: str | None = None
+        failure: str | None = None
         with self._opened():
             self._health.begin()
             until = None if duration_ns is None else now_ns() + duration_ns
@@ -83,11 +101,13 @@ class _Pipeline:
                 intake.start()
             try:
                 self._loop(until)
-            except WorkerBroken as broken:
-                error = str(broken)
+            except UserError as error:
+                mistake = str(error)
+            except (WorkerBroken, _SourceBroken) as error:
+                failure = str(error)
             ended = now_ns()
         stats = self._health.summary({}, self._chain.describe(), ended)
-        return RunSummary(stats=stats, exit_code=1 if error else 0, error=error)
+        return RunSummary.of(stats, user_error=mistake, failure=failure)
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
@@ -146,9 +166,7 @@ class _Pipeline:
         """One packet of each stream in turn; False when there was nothing to do."""
         busy = False
         for intake in self._intakes:
-            intake.tick()
-            if intake.error is not None:
-                raise intake.error
+            _check(intake)
             if intake.ready():
                 busy = True
                 notices, packet = intake.take()

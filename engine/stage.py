@@ -88,6 +88,8 @@ class SourceInfo(msgspec.Struct, frozen=True):
     fps: float | None
     live: bool
     """A live source cannot wait: frames that nobody takes are lost, so the newest wins."""
+    paced: bool = False
+    """It sleeps until a frame's time has come, however long that is: its silence says nothing."""
 
 
 class Captured(msgspec.Struct, frozen=True):

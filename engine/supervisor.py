@@ -3,9 +3,9 @@
 | what happens                       | what the supervisor does                                                  |
 |------------------------------------|---------------------------------------------------------------------------|
 | a worker dies                      | tells the captures (they write off its frames), starts it again           |
-| a worker is silent for `silent_s`  | ends it, then as above (`starting_s` while it starts)                     |
+| a worker is silent for `silent_s`  | ends it, then as above (`starting_s` while it starts, never as it closes) |
 | it fails too often                 | gives up: ends the run with a sentence                                    |
-| a worker reports a user's mistake  | ends the run, raises UserError                                            |
+| a worker reports a user's mistake  | the workers close; raises UserError if no frame has flowed yet            |
 | Ctrl-C, SIGTERM, a stage's request | captures stop, what is under way finishes, writers close; all within 3 s  |
 | a second signal                    | ends everything at once                                                   |
 | all streams have ended             | the workers close                                                         |
@@ -52,8 +52,10 @@ _TICK_S = 0.1
 _DRAIN_NS = int(1.8 * NS_PER_S)
 _STOP_NS = int(2.8 * NS_PER_S)
 _HURRY_NS = NS_PER_S
+_ABSENCE_NS = NS_PER_S
+"""Who did not run for longer than that was paused, most likely with all others: nobody else's silence is counted."""
 _CLOSE_NS = 60 * NS_PER_S
-"""At the regular end of all sources: writers may have much to close."""
+"""Where nobody waits for the end: writers may have much to close."""
 
 
 def run(
@@ -99,11 +101,12 @@ class Supervisor:
         self._stopped_at_ns: int | None = None
         self._closing_until_ns: int | None = None
         self._ended_at_ns = 0
+        self._watched_at_ns = 0
         self._user_error: str | None = None
         self._failure: str | None = None
 
     def run(self) -> RunSummary:
-        """Blocks until the end. Raises UserError."""
+        """Blocks until the end. Raises UserError for a mistake that is found before frames flow."""
         with self._released_at_the_end():
             for handle in self._handles:
                 handle.start()
@@ -112,10 +115,10 @@ class Supervisor:
                 self._watch()
                 self._remove_old_rings()
                 self._direct()
-        if self._user_error is not None:
+        if self._user_error is not None and self._begun_at_ns is None:
             raise UserError(self._user_error)
         stats = self._health.summary(self._restarts(), self._described, self._ended_at_ns)
-        return RunSummary(stats=stats, exit_code=1 if self._failure else 0, error=self._failure)
+        return RunSummary.of(stats, user_error=self._user_error, failure=self._failure)
 
     @property
     def _captures(self) -> list[WorkerHandle]:
@@ -184,9 +187,15 @@ class Supervisor:
     def _watch(self) -> None:
         """Find dead and silent workers; start again those whose time has come."""
         now = now_ns()
+        absent = now - self._watched_at_ns > _ABSENCE_NS
+        self._watched_at_ns = now
         for handle in self._handles:
+            if absent:
+                handle.excuse(now)
             patience_s = self._settings.silent_s if handle.ready else self._settings.starting_s
-            if handle.alive and handle.silent_for_s(now) > patience_s:
+            # A worker that closes gives no beats; how long that may take is bounded by itself.
+            closing = self._closing_until_ns is not None
+            if handle.alive and not closing and handle.silent_for_s(now) > patience_s:
                 handle.last_failure = f"it gave no sign of life for {patience_s:.0f} s"
                 _log.error("worker %s is silent and is ended", handle.spec.name)
                 handle.kill()
@@ -222,13 +231,13 @@ class Supervisor:
         """Move the run on: begin, stop, close."""
         now = now_ns()
         if self._user_error is not None or self._failure is not None or self._stop.urgent:
-            self._close(now, _HURRY_NS)
+            self._close(now)
         elif self._begun_at_ns is None and all(handle.ready for handle in self._handles) and not self._stop.wanted:
             self._begin(now)
         elif self._stop.wanted or self._time_is_up(now):
             self._stop_captures(now)
         if self._closing_until_ns is None and all(capture.ended for capture in self._captures):
-            self._close(now, _CLOSE_NS if self._stopped_at_ns is None else self._stopped_at_ns + _STOP_NS - now)
+            self._close(now)
         if self._closing_until_ns is not None and now >= self._closing_until_ns:
             for handle in self._handles:
                 handle.kill()
@@ -253,24 +262,28 @@ class Supervisor:
             self._stopped_at_ns = now
             for capture in self._captures:
                 capture.send(Stop())
-        if self._begun_at_ns is None:
-            self._close(now, _HURRY_NS)
-        elif now - self._stopped_at_ns > _DRAIN_NS:
-            self._close(now, self._stopped_at_ns + _STOP_NS - now)
+        if self._begun_at_ns is None or now - self._stopped_at_ns > _DRAIN_NS:
+            self._close(now)
 
-    def _close(self, now: int, within_ns: int) -> None:
+    def _close(self, now: int) -> None:
         """All that will come has come: the workers close. Captures that still hang have lost their chance."""
         if self._closing_until_ns is not None:
             if self._stop.urgent:
                 self._closing_until_ns = min(self._closing_until_ns, now)
             return
-        self._closing_until_ns = now + within_ns
+        self._closing_until_ns = self._patience_until_ns(now)
         self._ended_at_ns = now
         for handle in self._handles:
             if handle.spec.kind == "stages":
                 handle.send(Stop())
             elif not handle.ended:
                 handle.kill()
+
+    def _patience_until_ns(self, now: int) -> int:
+        """Until when the workers may close."""
+        if self._begun_at_ns is None or self._stop.urgent:
+            return now + _HURRY_NS
+        return now + _CLOSE_NS if self._stopped_at_ns is None else self._stopped_at_ns + _STOP_NS
 
     def _tell_health(self, now: int) -> None:
         self._health_at_ns = now + NS_PER_S

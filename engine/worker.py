@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,8 @@ import zmq
 from engine.chain import Chain
 from engine.clock import NS_PER_S, now_ns
 from engine.config import import_name
-from engine.control import Beat, Described, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
+from engine.control import Beat, Described, Failed, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
+from engine.errors import UserError
 from engine.finish import Finisher
 from engine.frames import OwnedFrames
 from engine.links import DoneOutlet, Parcel, PullInlet, PushOutlet, TakeInlet
@@ -52,11 +54,22 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
     )
     try:
         chain.open(context)
-        loop.run()
+        _work(loop, chain, line)
     finally:
         chain.close()
         rings.close()
-    line.send(Described(chain.describe()))  # only now: after a failed `open` the stages have nothing to tell
+
+
+def _work(loop: _Loop, chain: Chain, line: SupervisorLine) -> None:
+    """Run the loop to its end; whatever ended it, the stages close and give their account."""
+    try:
+        loop.run()
+    except UserError as error:
+        line.send(Failed(str(error), by_user=True))  # at once: closing may take long, and is no silence then
+        raise
+    finally:
+        chain.close()
+        line.send(Described(chain.describe()))
 
 
 class _Loop:
@@ -117,7 +130,9 @@ class _Loop:
     def _finish(self, packets: list[Packet], done: DoneOutlet) -> None:
         assert self._finisher is not None
         streams = {packet.stream for packet in packets if packet.stream in self._spec.entry_endpoints}
-        for group in self._groups(self._finisher.arrange(packets)):
+        arranged = self._finisher.arrange(packets)
+        self._forget(self._finisher.take_refused())
+        for group in self._groups(arranged):
             frames = [packet.frame for packet in group]
             self._chain.run(group)
             for packet in group:
@@ -132,7 +147,7 @@ class _Loop:
         size = self._chain.max_batch
         return [packets[start : start + size] for start in range(0, len(packets), size)]
 
-    def _forget(self, frames: list[FrameRef | None]) -> None:
+    def _forget(self, frames: Sequence[FrameRef | None]) -> None:
         if self._owned is not None:
             for frame in frames:
                 if frame is not None:

@@ -63,7 +63,7 @@ class Capture:
         realtime = self._settings.realtime
         if not info.live and (self._source == DEMO if realtime == "auto" else realtime):
             self._pacer = Pacer()
-            return SourceInfo(info.width, info.height, info.fps, live=True)
+            return SourceInfo(info.width, info.height, info.fps, live=True, paced=True)
         return info
 
     def read(self, allocate: Callable[[int, int], np.ndarray]) -> Captured | SourceLost | None:

@@ -22,6 +22,7 @@ from stages.overlay import OverlaySettings
 from stages.publish import ResultsSettings
 from stages.publisher import PublishSettings, frames_url, results_url
 from stages.record import RecordSettings, check_recording, raw_path, recording_path
+from stages.sources import redact_url
 from stages.view import has_display
 
 
@@ -70,7 +71,10 @@ def dry_run(config: Config, sources: Sequence[str]) -> list[str]:
         finally:
             source.close()
         fps = f"{info.fps:.2f} FPS" if info.fps else "unknown rate"
-        lines.append(f"source {name}: {text}: {info.width}x{info.height}, {fps}, {'live' if info.live else 'recorded'}")
+        shown = redact_url(text)
+        lines.append(
+            f"source {name}: {shown}: {info.width}x{info.height}, {fps}, {'live' if info.live else 'recorded'}"
+        )
     lines += check_outputs(config, sources, None)
     for worker in config.workers:
         lines += _open_worker(worker.name, worker.stages, _harmless(config), stream_names(sources))

@@ -20,7 +20,7 @@ def check_writable(path: Path, setting: str) -> None:
     except OSError as error:
         raise UserError(f"{setting}: cannot write {path}: {error.strerror}; choose another place") from error
     if not existed:
-        path.unlink()
+        path.resolve().unlink()  # of a link that leads to nothing yet, not the link
 
 
 def check_apart(outputs: Iterable[tuple[str, Path]], sources: Sequence[str]) -> None:

@@ -51,6 +51,7 @@ class Results:
 
     def __init__(self, settings: ResultsSettings) -> None:
         self._path = settings.path
+        self._file = Path(settings.path)
         self._out: BinaryIO | None = None
         self._earlier: Path | None = None
         self._last: dict[str, int] = {}
@@ -63,16 +64,17 @@ class Results:
         if self._path == "-":
             self._out = sys.stdout.buffer
         elif self._path:
-            path = Path(self._path)
-            check_writable(path, "results.path")
-            if path.is_file() or not path.exists():
-                self._earlier = path.with_name(f".{path.name}.earlier")
-            if context.restarts and path.exists():
-                self._last = mend_lines(path)
-            elif self._earlier is not None and path.exists():
-                path.replace(self._earlier)  # a run that fails before its first line must not cost an earlier run's
+            check_writable(self._file, "results.path")
+            if self._file.is_file():
+                self._file = self._file.resolve()  # a link stays, with what it leads to; a pipe has no other name
+            if self._file.is_file() or not self._file.exists():
+                self._earlier = self._file.with_name(f".{self._file.name}.earlier")
+            if context.restarts and self._file.is_file():
+                self._last = mend_lines(self._file)
+            elif self._earlier is not None and self._file.exists():
+                self._put_aside(self._earlier)
             # Unbuffered: each line is one write, so that a killed worker has lost none.
-            self._out = path.open("ab", buffering=0)
+            self._out = self._file.open("ab", buffering=0)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         _mark_ready(packet)
@@ -100,8 +102,19 @@ class Results:
         if self._out is not None and self._path != "-":
             self._out.close()
             if self._earlier is not None and self._earlier.exists():
-                self._earlier.replace(self._path)
+                self._earlier.replace(self._file)
         self._out = None
+
+    def _put_aside(self, earlier: Path) -> None:
+        """A run that fails before its first line must not cost an earlier run's."""
+        try:
+            self._file.replace(earlier)
+        except OSError as error:
+            self._earlier = None
+            raise UserError(
+                f"results.path: the earlier {self._path} cannot be put aside as {earlier}: {error.strerror}; "
+                "remove it or choose another place"
+            ) from error
 
     def describe(self) -> dict[str, str]:
         """Seconds for which each pose was held."""
@@ -159,8 +172,7 @@ class Publish:
         if any(b"hello\0".startswith(prefix) for prefix in fresh):
             self._send_hello(publisher)
         newcomer = any(b"health\0".startswith(prefix) for prefix in fresh)
-        if newcomer or now - self._health_at_ns >= NS_PER_S:
-            self._send_health(publisher)
+        if (newcomer or now - self._health_at_ns >= NS_PER_S) and self._send_health(publisher):
             self._health_at_ns = now
 
     def _send_hello(self, publisher: Publisher) -> None:
@@ -175,10 +187,15 @@ class Publish:
         )
         publisher.send("hello", self._encode(hello))
 
-    def _send_health(self, publisher: Publisher) -> None:
+    def _send_health(self, publisher: Publisher) -> bool:
+        """False while there is nothing to tell, as other workers still load; who asked gets the first record."""
+        record = self._context.health()
+        if not record:
+            return False
         sequence = publisher.next_sequence("health")
-        health = {"schema": SCHEMA_VERSION, "sequence": sequence, **self._context.health()}
+        health = {"schema": SCHEMA_VERSION, "sequence": sequence, **record}
         publisher.send("health", self._encode(health))
+        return True
 
     def _send_cues(self, publisher: Publisher, packet: ArnisPacket) -> None:
         sentences = [] if packet.ended else [cue.sentence for cue in packet.feedback]

@@ -151,7 +151,7 @@ class Recorder:
                     writer = VideoWriter(self.path, self._settings, picture.shape[1], picture.shape[0])
                 writer.write(picture, pts_s)
                 self.written += 1
-            except (av.FFmpegError, OSError) as error:
+            except Exception as error:  # whatever it is: a dead thread would make the pipeline wait for ever
                 # The recognition goes on without the recording; the account at the end says what is missing.
                 self.error = error
                 log.error("recording to %s stopped: %s; later frames are not recorded", self.path, error)
@@ -161,7 +161,7 @@ class Recorder:
     def _finish(self, writer: VideoWriter) -> None:
         try:
             writer.close()
-        except (av.FFmpegError, OSError) as error:
+        except Exception as error:
             self.error = self.error or error
             log.error("recording %s could not be finished: %s", self.path, error)
 
@@ -202,7 +202,8 @@ class Record:
 
     def describe(self) -> dict[str, str]:
         """What was recorded, for the account at the end."""
-        return {
+        kept = {str(path): "kept from before a restart" for path in self._earlier_parts()}
+        return kept | {
             str(self._recording_path(stream)): f"{recorder.written} frames, {recorder.dropped} left out"
             + (f", stopped: {recorder.error}" if recorder.error else "")
             for stream, recorder in self._recorders.items()
@@ -210,6 +211,18 @@ class Record:
 
     def _recording_path(self, stream: str) -> Path:
         return recording_path(self._path, stream, self._context.streams, self._context.restarts)
+
+    def _earlier_parts(self) -> list[Path]:
+        """What dead predecessors recorded, by the names that it has in the end."""
+        if not self._settings.path:
+            return []
+        streams = self._context.streams
+        parts = [
+            recording_path(self._path, stream, streams, part)
+            for stream in streams
+            for part in range(self._context.restarts)
+        ]
+        return [path for path in parts if path.exists() or raw_path(path).exists()]
 
     def _recorder(self, packet: ArnisPacket) -> Recorder:
         stream, when_slow = packet.stream, self._settings.when_slow

@@ -5,6 +5,7 @@ Where only input and output matter, a configuration without the models keeps the
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import shutil
@@ -12,15 +13,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import jsonschema
 import numpy as np
 import psutil
@@ -174,6 +178,18 @@ def test_a_recording_has_the_times_of_its_source(tmp_path: Path, light: Path, cl
     assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_played_folder_may_rest_longer_on_a_picture_than_a_camera_may_be_silent(
+    tmp_path: Path, light: Path, workers: int
+) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), np.uint8))
+    patience = ["--set", "engine.silent_s=2", "--set", "engine.heartbeat_s=0.2", "--set", "capture.fps=0.3"]
+    done = run("--config", light, "--source", tmp_path, "--realtime", "--workers", workers, *patience)
+    assert done.returncode == 0, done.stderr
+    assert "2 frames, 2 results" in done.stdout and "restarts" not in done.stdout
+
+
 def test_of_two_sources_one_may_end_early(tmp_path: Path, light: Path, clip: Path) -> None:
     short = make_clip(tmp_path / "short.mkv", frames=5)
     results, record = tmp_path / "out.jsonl", tmp_path / "out.mkv"
@@ -253,12 +269,29 @@ def test_a_killed_writer_loses_no_line_and_no_recording(tmp_path: Path, light: P
         writer = next(child for child in psutil.Process(program.pid).children(recursive=True)
                       if any(file.path == str(results) for file in child.open_files()))  # fmt: skip
         writer.kill()
-        _, err = program.communicate(timeout=60)
+        out, err = program.communicate(timeout=60)
     assert program.returncode == 0, err
     assert frames_of(results) == list(range(120))
+    assert f"recorded: {record} kept" in out
     for part in ("out.mkv", "out.1.mkv"):
         with av.open(str(tmp_path / part)) as container:
             assert len(list(container.decode(video=0))) > 5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_mistake_in_mid_run_costs_neither_recording_nor_account(tmp_path: Path, light: Path, workers: int) -> None:
+    pictures, record, stats = tmp_path / "pictures", tmp_path / "out.mp4", tmp_path / "stats.json"
+    pictures.mkdir()
+    for number in range(20):
+        cv2.imwrite(str(pictures / f"{number}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
+    cv2.imwrite(str(pictures / "20.png"), np.zeros((1, 20_000, 3), np.uint8))
+    done = run("--config", light, "--source", pictures, "--record", record, "--stats", stats, "--workers", workers)
+    check_sentence(done, "20000x1")
+    assert f"recorded: {record}" in done.stdout
+    assert json.loads(stats.read_text())["frames_in"] > 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.mp4", "pictures", "stats.json"]
+    with av.open(str(record)) as container:
+        assert list(container.decode(video=0))
 
 
 def test_a_missing_file_is_named(light: Path) -> None:
@@ -409,6 +442,18 @@ def test_a_dry_run_checks_and_leaves_nothing(tmp_path: Path, light: Path, clip: 
     results.write_text("earlier results\n")
     run(*arguments)
     assert results.read_text() == "earlier results\n"
+
+
+def test_a_dry_run_names_an_address_without_its_password(light: Path, clip: Path) -> None:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(clip.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}/{clip.name}"
+        done = run("--config", light, "--source", f"http://user:secret@{address}?key=secret", "--dry-run")
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert f"source 0: http://***@{address}?***: 160x120" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
 
 
 def test_a_dry_run_finds_a_missing_file(light: Path) -> None:

@@ -64,7 +64,7 @@ class Live:
         self._feed: Feed | None = None
         self._started_ns = 0
         self._offset_s = 0.0
-        self._last_pts = 0.0
+        self._last_pts = -SMALLEST_STEP_S
         self._closed = threading.Event()
         self._reading = threading.Lock()
 
@@ -109,7 +109,8 @@ class Live:
             self._started_ns = captured.captured_at_ns
             self._offset_s = -captured.pts
         self._delays.reset()
-        self._last_pts = captured.pts + self._offset_s
+        # A driver's stamp of the second picture may lie before the time that the first got when the camera was opened.
+        self._last_pts = max(captured.pts + self._offset_s, self._last_pts + SMALLEST_STEP_S)
         return Captured(self._last_pts, captured.captured_at_ns)
 
     def _try_again(self) -> None:

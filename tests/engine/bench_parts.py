@@ -33,6 +33,7 @@ class NumbersSettings(msgspec.Struct, forbid_unknown_fields=True):
     grow_from: int = -1
     """From this frame on, each frame is higher than the one before."""
     broken_at: int = -1
+    crash_at: int = -1
 
 
 class Numbers:
@@ -64,6 +65,8 @@ class Numbers:
             return None
         if number == settings.broken_at:
             raise UserError(f"frame {number} is broken")
+        if number == settings.crash_at:
+            raise RuntimeError("the driver has hiccups")
         if settings.fps:
             time.sleep(1 / settings.fps)
         self._next += 1
@@ -172,6 +175,8 @@ class WriteSettings(msgspec.Struct, forbid_unknown_fields=True):
     stop_after: int = -1
     pid_file: str = ""
     delay_ms: float = 0.0
+    close_s: float = 0.0
+    broken_at: int = -1
 
 
 class Write:
@@ -185,6 +190,7 @@ class Write:
         self._settings = settings
         self._context: Context
         self._written: set[tuple[str, int]] = set()
+        self._closed = False
 
     def open(self, context: Context) -> None:
         self._context = context
@@ -198,6 +204,8 @@ class Write:
 
     def process(self, packet: NumberPacket) -> NumberPacket:
         time.sleep(self._settings.delay_ms / 1000)
+        if packet.sequence == self._settings.broken_at:
+            raise UserError("the disk is full")
         if (packet.stream, packet.sequence) not in self._written:
             line = {
                 "stream": packet.stream,
@@ -218,8 +226,13 @@ class Write:
         if self._settings.health_path and self._context.health():
             Path(self._settings.health_path).write_text(json.dumps(self._context.health()))
 
+    def describe(self) -> dict[str, str]:
+        return {"file": "closed"} if self._closed else {}
+
     def close(self) -> None:
+        time.sleep(self._settings.close_s)
         self._file.close()
+        self._closed = True
         if self._settings.pid_file:
             with Path(self._settings.pid_file).open("a") as file:
                 file.write("closed Write\n")

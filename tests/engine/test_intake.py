@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
+import msgspec
 import numpy as np
 import pytest
 from bench import wait_until
@@ -150,5 +152,32 @@ def test_a_live_source_that_does_not_answer_is_noticed() -> None:
     with pytest.raises(TimeoutError, match="source 0 has given nothing"):
         until = time.monotonic() + 5
         while time.monotonic() < until:
+            intake.tick()
+    intake.close()
+
+
+def test_a_source_that_paces_itself_may_be_silent_for_any_time() -> None:
+    film = Film(0, live=True, hangs=True)
+    film.info = msgspec.structs.replace(film.info, paced=True)
+    intake, _ = opened(film, stream_state(), silent_s=0.2)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        intake.tick()
+    intake.close()
+
+
+def test_a_pause_of_the_whole_program_is_not_counted_as_silence_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [now_ns()]
+    monkeypatch.setattr("engine.intake.now_ns", lambda: clock[0])
+    intake, _ = opened(Film(1, live=True, hangs=True), stream_state(), silent_s=10.0, write_off_ms=1000.0)
+    wait_until(intake.ready)
+    intake.take()
+    wait_until(lambda: intake._reading_since_ns is not None)
+    clock[0] += 3600 * NS_PER_S
+    intake.tick()
+    assert not intake.ready(), "what is under way is not written off"
+    for _ in range(21):
+        clock[0] += NS_PER_S // 2
+        with pytest.raises(TimeoutError) if _ == 20 else nullcontext():
             intake.tick()
     intake.close()

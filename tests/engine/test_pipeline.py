@@ -151,7 +151,6 @@ def test_health_tells_rates_losses_latency_and_memory_while_it_runs(tmp_path: Pa
     [
         (["none"], "read.delay_ms=0", "no number of frames"),
         (["5"], "read.missing_file=model.onnx", "there is no model model.onnx"),
-        (["50"], "numbers.broken_at=20", "frame 20 is broken"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_whichever_process_finds_it(
@@ -159,6 +158,27 @@ def test_a_users_mistake_is_one_sentence_whichever_process_finds_it(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         Bench(tmp_path).run(sources, option, workers=workers)
+
+
+@pytest.mark.parametrize("workers", [1, None])
+@pytest.mark.parametrize(
+    ("option", "sentence"), [("numbers.broken_at=20", "frame 20 is broken"), ("write.broken_at=20", "the disk is full")]
+)
+def test_a_users_mistake_in_mid_run_ends_it_with_an_account_and_all_closed(
+    tmp_path: Path, workers: int | None, option: str, sentence: str
+) -> None:
+    patience = ["write.close_s=3", "engine.silent_s=2", "engine.heartbeat_s=0.2"]
+    summary = Bench(tmp_path).run(["50"], option, *patience, workers=workers)
+    assert (summary.exit_code, summary.error) == (2, sentence)
+    assert summary.stats["frames_in"] >= 10
+    assert summary.stats["stages"]["write"] == {"file": "closed"}
+
+
+def test_a_source_that_breaks_in_the_one_process_ends_the_run_with_a_sentence_and_an_account(tmp_path: Path) -> None:
+    summary = Bench(tmp_path).run(["50"], "numbers.crash_at=20", workers=1)
+    assert (summary.exit_code, summary.error) == (1, "a source failed: RuntimeError: the driver has hiccups")
+    assert summary.stats["frames_in"] >= 10
+    assert summary.stats["stages"]["write"] == {"file": "closed"}
 
 
 def test_a_worker_that_cannot_start_makes_the_engine_give_up_with_a_reason(tmp_path: Path) -> None:

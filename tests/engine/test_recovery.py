@@ -115,6 +115,27 @@ def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path) -> None:
     assert summary.stats["dropped"]["worker_lost"] >= 1
 
 
+def test_a_worker_that_has_much_to_close_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
+    summary = Bench(tmp_path).run(["5"], "write.close_s=4", "engine.silent_s=2", "engine.heartbeat_s=0.2")
+    assert summary.stats["stages"]["write"] == {"file": "closed"}
+
+
+def test_a_pause_of_the_whole_program_costs_no_worker_and_no_frame(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    patience = ["engine.silent_s=2", "engine.heartbeat_s=0.2", "engine.write_off_ms=100"]
+    process = bench.start(["150"], "numbers.fps=60", "read.delay_ms=5", *patience)
+    wait_until(lambda: bench.line_count() > 40)
+    family = [process.pid, *children_of(process.pid)]  # the supervisor first, which then finds all others silent
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(3)
+    for pid in family:
+        os.kill(pid, signal.SIGCONT)
+    summary = summary_of(process)
+    assert sum(summary["stats"]["restarts"].values()) == 0
+    assert [line["status"] for line in lines_of(bench.results)] == ["ok"] * 150 + ["end"]
+
+
 def test_a_frozen_consumer_stops_neither_capture_nor_supervisor_and_memory_stays_bounded(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     process = bench.start(["100000"], "numbers.fps=100", "numbers.live=true", "engine.silent_s=3")

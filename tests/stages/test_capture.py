@@ -25,10 +25,10 @@ from engine.clock import NS_PER_MS, NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.stage import Captured, SourceInfo, SourceLost
 from stages.capture import Capture
-from stages.sources import CaptureSettings, camera, redact_url
+from stages.sources import Allocate, CaptureSettings, camera, redact_url
 from stages.sources.camera import camera_device, captured_at
 from stages.sources.images import natural_key
-from stages.sources.live import RetryDelays
+from stages.sources.live import FeedLost, Live, RetryDelays
 
 Frames = list[tuple[Captured, np.ndarray]]
 
@@ -135,7 +135,7 @@ def test_a_video_filmed_upright_is_turned(video: Path) -> None:
 def test_a_paced_file_is_live_and_keeps_time(video: Path) -> None:
     started = now_ns()
     info, frames = read_all(str(video), settings=CaptureSettings(realtime=True))
-    assert info.live
+    assert info.live and info.paced
     assert now_ns() - started >= 0.45 * NS_PER_S
     gaps = [(b.captured_at_ns - a.captured_at_ns) / NS_PER_MS for (a, _), (b, _) in pairwise(frames)]
     assert gaps[3] > 100, "the fourth gap of the clip is 190 ms"
@@ -358,6 +358,37 @@ def test_a_file_behind_a_url_is_read_to_its_end(video: Path, serve: Callable[[],
     info, frames = read_all(f"{serve().url}/{video.name}")
     assert not info.live
     assert len(frames) == 10
+
+
+class Feed:
+    """A camera whose pictures come with these times, and which is then lost."""
+
+    captured_at_ns = 0
+
+    def __init__(self, times: list[float]) -> None:
+        self.info = SourceInfo(4, 2, 30.0, live=True)
+        self._times = times
+
+    def read(self, allocate: Allocate) -> Captured:
+        if not self._times:
+            raise FeedLost("no picture came")
+        allocate(2, 4)
+        return Captured(self._times.pop(0), now_ns())
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def test_a_cameras_time_grows_whatever_its_driver_says_also_when_it_comes_back() -> None:
+    feeds = [Feed([0.0, -0.01, 0.02]), Feed([0.0, -0.3, -0.2])]
+    live = Live(lambda: feeds.pop(0), "camera 0", RetryDelays(0.001, 0.001))
+    live.open(0)
+    events = [live.read(lambda height, width: np.empty((height, width, 3), np.uint8)) for _ in range(7)]
+    live.close()
+    assert isinstance(events[3], SourceLost)
+    times = [event.pts for event in events if isinstance(event, Captured)]
+    assert len(times) == 6 and times[0] == 0.0
+    assert all(a < b for a, b in pairwise(times))
 
 
 def test_waiting_times_grow_to_a_limit_and_start_anew() -> None:

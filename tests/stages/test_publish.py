@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import time
@@ -147,6 +148,48 @@ def test_a_restarted_worker_goes_on_in_the_same_file_without_doubles(tmp_path: P
     assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_restarted_worker_goes_on_writing_to_what_is_no_file(tmp_path: Path, restarts: int) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, Path(os.devnull)):
+        stage = Results(ResultsSettings(path=str(path)))
+        stage.open(context(restarts))
+        stage.process(packet(3))
+        stage.close()
+    assert json.loads(os.read(reader, 100_000))["sequence"] == 3
+    os.close(reader)
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.parametrize("earlier", ["earlier\n", None])
+def test_results_behind_a_link_replace_what_it_leads_to_and_not_the_link(tmp_path: Path, earlier: str | None) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    file, link = tmp_path / "elsewhere" / "real.jsonl", tmp_path / "out.jsonl"
+    link.symlink_to(file)
+    if earlier is not None:
+        file.write_text(earlier)
+    stage = Results(ResultsSettings(path=str(link)))
+    stage.open(context())
+    stage.process(packet(0))
+    stage.close()
+    assert link.is_symlink()
+    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0]
+    assert sorted(tmp_path.rglob("*")) == sorted([file.parent, file, link])
+
+
+def test_earlier_results_that_cannot_be_put_aside_are_named_with_the_way_out(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_text("earlier\n")
+    (tmp_path / ".out.jsonl.earlier").mkdir()  # as in a folder that is read-only, which does not stop root
+    stage = Results(ResultsSettings(path=str(file)))
+    with pytest.raises(UserError, match=r"results\.path: the earlier .*out\.jsonl cannot be put aside.*; remove it"):
+        stage.open(context())
+    stage.close()
+    assert file.read_text() == "earlier\n"
+
+
 def test_results_to_a_missing_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"results\.path: .*there is no folder"):
         Results(ResultsSettings(path=str(tmp_path / "nowhere" / "out.jsonl"))).open(context())
@@ -214,6 +257,20 @@ def test_health_comes_once_a_second(publish: Publish, url: str) -> None:
         times.append(time.monotonic())
     assert times[2] - times[1] > 0.5
     subscriber.close()
+
+
+def test_who_subscribes_while_the_program_starts_gets_the_first_health_and_no_empty_one(url: str) -> None:
+    told: dict[str, Any] = {}
+    stage = Publish(PublishSettings(url=url))
+    stage.open(msgspec.structs.replace(context(), health=lambda: told))
+    subscriber = Subscriber(url, "")
+    subscriber.receive(serve=idle(stage), only="hello")
+    stage.idle(now_ns())
+    told["fps_in"] = 30.0
+    health = json.loads(subscriber.receive(serve=idle(stage), only="health")[1])
+    subscriber.close()
+    stage.close()
+    assert (health["sequence"], health.get("fps_in")) == (0, 30.0)
 
 
 def test_cues_are_sent_when_they_change(publish: Publish, url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context
 from stages.packets import ArnisPacket
-from stages.record import Record, Recorder, RecordSettings, recording_path
+from stages.record import Record, Recorder, RecordSettings, VideoWriter, recording_path
 
 
 class NoFrames:
@@ -85,6 +86,20 @@ def test_a_restarted_worker_finishes_the_mp4_of_the_dead_one(tmp_path: Path) -> 
     record(tmp_path / "out.mp4", [0.3, 0.4, 0.5], restarts=1)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.1.mp4", "out.mp4"]
     assert len(read_back(tmp_path / "out.mp4")[0]) == 2
+
+
+@pytest.mark.parametrize(("name", "left"), [("out.mkv", "out.mkv"), ("out.mp4", "out.recording.mkv")])
+def test_the_account_of_a_restarted_worker_names_what_dead_ones_recorded(tmp_path: Path, name: str, left: str) -> None:
+    record(tmp_path / left, [0.0, 0.1])
+    stage = Record(RecordSettings(path=str(tmp_path / name), when_slow="wait"))
+    stage.open(context(restarts=2))
+    stage.process(packet(0.2, picture(90)))
+    stage.close()
+    newest = str(recording_path(tmp_path / name, "0", ["0"], 2))
+    assert stage.describe() == {
+        str(tmp_path / name): "kept from before a restart",
+        newest: "1 frames, 0 left out",
+    }
 
 
 def test_each_of_several_streams_has_its_file(tmp_path: Path) -> None:
@@ -160,6 +175,28 @@ def test_a_full_disk_ends_the_recording_and_not_the_program() -> None:
         recorder.put(picture(i), i / 30)
     recorder.close()
     assert recorder.error is not None
+
+
+@pytest.mark.parametrize("broken", ["write", "close"])
+def test_an_error_that_nobody_foresaw_ends_the_recording_and_not_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ValueError("a surprise")
+
+    monkeypatch.setattr(VideoWriter, broken, fail)
+    recorder = Recorder(tmp_path / "out.mkv", RecordSettings(), waits=True)
+
+    def work() -> None:
+        for i in range(10):
+            recorder.put(picture(i), i / 30)
+        recorder.close()
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(30)
+    assert not worker.is_alive()
+    assert str(recorder.error) == "a surprise"
 
 
 @pytest.mark.parametrize("name", ["out.avi", "missing/out.mkv"])
