@@ -103,6 +103,8 @@ def main() -> int:
     options = parser.parse_args()
     summary = run_pipeline(load_config(options.config, None, options.set), ["ticker"], duration_s=options.duration)
     options.stats.write_bytes(msgspec.json.encode(summary.stats))
+    if summary.error:
+        sys.stderr.write(f"{summary.error}\n")
     return summary.exit_code
 
 
