@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from engine.errors import UserError
+
 _GRANT_TIMEOUT_S = 10.0
 
 
@@ -30,6 +32,10 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     """The worker can take frames (capture: can give them)."""
 
     described: dict[str, dict[str, str]] = {}
+
+
+class Closing(msgspec.Struct, tag=True, frozen=True):
+    """The worker has done its work and closes its stages, which may take long and gives no beats."""
 
 
 class Described(msgspec.Struct, tag=True, frozen=True):
@@ -47,6 +53,12 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
     sentence: str
     by_user: bool
+
+    @classmethod
+    def of(cls, error: Exception) -> Failed:
+        """What a worker that ends by it says."""
+        by_user = isinstance(error, UserError)
+        return cls(str(error) if by_user else f"{type(error).__name__}: {error}", by_user=by_user)
 
 
 class StopRequested(msgspec.Struct, tag=True, frozen=True):
@@ -83,7 +95,7 @@ class HealthRecord(msgspec.Struct, tag=True, frozen=True):
     record: dict[str, Any]
 
 
-ToSupervisor = NeedRing | Ready | Described | Beat | Failed | StopRequested | StreamEnded
+ToSupervisor = NeedRing | Ready | Closing | Described | Beat | Failed | StopRequested | StreamEnded
 ToWorker = Begin | GrantRing | WorkerLost | Stop | HealthRecord
 
 _encoder = msgspec.msgpack.Encoder()

@@ -30,6 +30,8 @@ class WorkerHandle:
         self.connection: Connection | None = None
         self.ready = False
         self.ended = False
+        self.closing = False
+        """It has said that it closes: its silence means work."""
         self.restarts = 0
         self.restart_at_ns: int | None = None
         self.last_failure: str | None = None
@@ -65,7 +67,7 @@ class WorkerHandle:
             self._process.start()
         theirs.close()  # the worker has its own copy; with ours open we would not see it close
         self.connection = mine
-        self.ready = False
+        self.ready = self.closing = False
         self.restart_at_ns = None
         self._heard_at_ns = now_ns()
 

@@ -83,13 +83,10 @@ def _run(spec: WorkerSpec, line: SupervisorLine) -> int:
             from engine import worker
 
             worker.run(spec, line)
-    except UserError as error:
-        line.send(Failed(str(error), by_user=True))
-        return USER_ERROR_EXIT
     except Exception as error:
         _log.debug("the worker fails", exc_info=True)
-        line.send(Failed(f"{type(error).__name__}: {error}", by_user=False))
-        return 1
+        line.send(Failed.of(error))
+        return USER_ERROR_EXIT if isinstance(error, UserError) else 1
     return 0
 
 

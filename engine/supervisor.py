@@ -24,6 +24,7 @@ from engine.config import Config
 from engine.control import (
     Beat,
     Begin,
+    Closing,
     Described,
     Failed,
     GrantRing,
@@ -100,6 +101,8 @@ class Supervisor:
         self._begun_at_ns: int | None = None
         self._stopped_at_ns: int | None = None
         self._closing_until_ns: int | None = None
+        self._wanted_at_ns = 0
+        """When somebody asked for the end of a run that was closing already; 0: nobody."""
         self._ended_at_ns = 0
         self._watched_at_ns = 0
         self._user_error: str | None = None
@@ -152,6 +155,8 @@ class Supervisor:
                 self._described.update(described)
                 if self._begun_at_ns is not None and handle.spec.kind == "capture":
                     handle.send(Begin())
+            case Closing():
+                handle.closing = True
             case Described(described):
                 self._described.update(described)
             case NeedRing(frame_bytes):
@@ -161,7 +166,7 @@ class Supervisor:
             case StopRequested():
                 self._stop.want()
             case Failed(sentence, by_user):
-                handle.last_failure = sentence
+                handle.last_failure, handle.closing = sentence, True
                 if by_user:
                     self._user_error = self._user_error or sentence
 
@@ -192,10 +197,8 @@ class Supervisor:
         for handle in self._handles:
             if absent:
                 handle.excuse(now)
-            patience_s = self._settings.silent_s if handle.ready else self._settings.starting_s
-            # A worker that closes gives no beats; how long that may take is bounded by itself.
-            closing = self._closing_until_ns is not None
-            if handle.alive and not closing and handle.silent_for_s(now) > patience_s:
+            patience_s = self._patience_s(handle)
+            if handle.alive and handle.silent_for_s(now) > patience_s:
                 handle.last_failure = f"it gave no sign of life for {patience_s:.0f} s"
                 _log.error("worker %s is silent and is ended", handle.spec.name)
                 handle.kill()
@@ -204,6 +207,14 @@ class Supervisor:
             if handle.restart_at_ns is not None and now >= handle.restart_at_ns and not self._ending:
                 _log.warning("worker %s is started again", handle.spec.name)
                 handle.restart()
+
+    def _patience_s(self, handle: WorkerHandle) -> float:
+        """How long a worker may be silent."""
+        if handle.closing:
+            return _CLOSE_NS / NS_PER_S
+        if self._closing_until_ns is not None:
+            return self._beat_patience_s  # told to stop, it neither beats nor closes
+        return self._settings.silent_s if handle.ready else self._settings.starting_s
 
     @property
     def _ending(self) -> bool:
@@ -238,6 +249,9 @@ class Supervisor:
             self._stop_captures(now)
         if self._closing_until_ns is None and all(capture.ended for capture in self._captures):
             self._close(now)
+        if self._closing_until_ns is not None and self._stop.wanted:
+            self._wanted_at_ns = self._wanted_at_ns or now
+            self._closing_until_ns = min(self._closing_until_ns, self._wanted_at_ns + _STOP_NS)
         if self._closing_until_ns is not None and now >= self._closing_until_ns:
             for handle in self._handles:
                 handle.kill()
@@ -279,6 +293,11 @@ class Supervisor:
             elif not handle.ended:
                 handle.kill()
 
+    @property
+    def _beat_patience_s(self) -> float:
+        """Who gave no beat for so long may not be reading."""
+        return 2 + self._settings.heartbeat_s
+
     def _patience_until_ns(self, now: int) -> int:
         """Until when the workers may close."""
         if self._begun_at_ns is None or self._stop.urgent:
@@ -290,9 +309,8 @@ class Supervisor:
         pids = {handle.spec.name: handle.pid for handle in self._handles if handle.pid is not None}
         record = self._health.record(self._restarts(), pids)
         # Never to one that may not be reading: a full pipe would hold the supervisor up.
-        patience_s = 2 + self._settings.heartbeat_s
         for handle in self._handles:
-            if handle.ready and handle.spec.kind == "stages" and handle.silent_for_s(now) < patience_s:
+            if handle.ready and handle.spec.kind == "stages" and handle.silent_for_s(now) < self._beat_patience_s:
                 handle.send(HealthRecord(record))
 
     def _restarts(self) -> dict[str, int]:

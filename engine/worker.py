@@ -12,8 +12,7 @@ import zmq
 from engine.chain import Chain
 from engine.clock import NS_PER_S, now_ns
 from engine.config import import_name
-from engine.control import Beat, Described, Failed, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
-from engine.errors import UserError
+from engine.control import Beat, Closing, Described, Failed, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
 from engine.finish import Finisher
 from engine.frames import OwnedFrames
 from engine.links import DoneOutlet, Parcel, PullInlet, PushOutlet, TakeInlet
@@ -64,9 +63,11 @@ def _work(loop: _Loop, chain: Chain, line: SupervisorLine) -> None:
     """Run the loop to its end; whatever ended it, the stages close and give their account."""
     try:
         loop.run()
-    except UserError as error:
-        line.send(Failed(str(error), by_user=True))  # at once: closing may take long, and is no silence then
+    except Exception as error:
+        line.send(Failed.of(error))
         raise
+    else:
+        line.send(Closing())
     finally:
         chain.close()
         line.send(Described(chain.describe()))

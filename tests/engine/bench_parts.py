@@ -177,6 +177,7 @@ class WriteSettings(msgspec.Struct, forbid_unknown_fields=True):
     delay_ms: float = 0.0
     close_s: float = 0.0
     broken_at: int = -1
+    failing_from: int = 1_000_000
 
 
 class Write:
@@ -206,6 +207,8 @@ class Write:
         time.sleep(self._settings.delay_ms / 1000)
         if packet.sequence == self._settings.broken_at:
             raise UserError("the disk is full")
+        if packet.sequence >= self._settings.failing_from:
+            raise RuntimeError("the encoder is lost")
         if (packet.stream, packet.sequence) not in self._written:
             line = {
                 "stream": packet.stream,

@@ -120,6 +120,28 @@ def test_a_worker_that_has_much_to_close_is_not_taken_for_one_that_hangs(tmp_pat
     assert summary.stats["stages"]["write"] == {"file": "closed"}
 
 
+def test_a_worker_that_breaks_may_close_for_long_too_and_says_why_it_broke(tmp_path: Path) -> None:
+    patience = ["engine.silent_s=2", "engine.heartbeat_s=0.2", "engine.restarts=0", "engine.errors_in_a_row=3"]
+    summary = Bench(tmp_path).run(["50"], "write.failing_from=20", "write.close_s=4", *patience)
+    assert summary.error is not None and "the encoder is lost" in summary.error
+    assert summary.stats["stages"]["write"] == {"file": "closed"}
+
+
+def test_a_worker_that_hangs_does_not_hold_up_an_end_by_a_mistake(tmp_path: Path) -> None:
+    options = ["numbers.fps=30", "numbers.live=true", "middle.hang_at=20", "numbers.broken_at=60"]
+    summary = summary_of(Bench(tmp_path).start(["5000"], *options), timeout_s=30)
+    assert (summary["exit_code"], summary["error"]) == (2, "frame 60 is broken")
+
+
+def test_one_ctrl_c_ends_a_run_that_closes_for_long(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["5000"], "numbers.fps=60", "write.broken_at=20", "write.close_s=50")
+    wait_until(lambda: bench.line_count() >= 20)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert summary_of(process, timeout_s=30)["error"] == "the disk is full"
+
+
 def test_a_pause_of_the_whole_program_costs_no_worker_and_no_frame(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     patience = ["engine.silent_s=2", "engine.heartbeat_s=0.2", "engine.write_off_ms=100"]
