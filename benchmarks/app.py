@@ -36,8 +36,12 @@ PARTS: dict[str, tuple[str, Callable[[Session], Part]]] = {
 LATENCY = "latency"
 APART = ("devices", "tune", "peers")
 """What is run by itself."""
-ONLY_FOR = {"long": "overload", "loss": "tune", "out": "tune", "frames": "peers", "task": "peers", "camera": LATENCY}
-"""Options, and the one part that reads each."""
+_REPORTED = (*PARTS, LATENCY, "peers")
+ONLY_FOR = {
+    "quick": (*_REPORTED, "tune"), "out_dir": _REPORTED, "long": ("overload",), "loss": ("tune",), "out": ("tune",),
+    "frames": ("peers",), "task": ("peers",), "camera": (LATENCY,),
+}  # fmt: skip
+"""Options, and the parts that read each."""
 DESCRIPTION = "glass to glass, with a camera pointed at the screen; not in the standard set"
 
 
@@ -90,9 +94,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--camera", type=at_least(0), default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
     options = parser.parse_args(arguments)
     active = [name for name in APART if getattr(options, name)] or options.parts or list(PARTS)
-    for name, part in ONLY_FOR.items():
-        if part not in active and getattr(options, name) != parser.get_default(name):
-            parser.error(f"--{name} does nothing without {part if part in (*PARTS, LATENCY) else '--' + part}")
+    for name, parts in ONLY_FOR.items():
+        if not set(parts) & set(active) and getattr(options, name) != parser.get_default(name):
+            said = f"--{name.replace('_', '-')} does nothing for {', '.join(active)}"
+            parser.error(f"{said}; it is for {', '.join(parts)}")
     return options
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 import zmq
-import zmq.auth
 
 from engine.curve import load_key
 from engine.errors import UserError

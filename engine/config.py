@@ -115,14 +115,20 @@ def join_workers(workers: Sequence[WorkerSettings]) -> WorkerSettings:
 def import_name(dotted: str, setting: str) -> Any:
     """The object that `"module:Name"` names. Raises UserError when there is none; errors inside the module pass."""
     module_name, _, attribute = dotted.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise UserError(f'{setting}: {dotted!r} names nothing; write "module:Class"')
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
             raise UserError(f"{setting}: there is no module {error.name!r} (in {dotted!r})") from error
         raise UserError(f"{setting}: {dotted!r} needs the Python package {error.name!r}: install it") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f'{setting}: {dotted!r} names nothing; write "module:Class"') from error
+    if not hasattr(module, attribute):
+        raise UserError(
+            f"{setting}: {dotted!r} names nothing, as {module_name} has no {attribute!r}; "
+            'write "module:Class" as the default configuration does'
+        )
+    return getattr(module, attribute)
 
 
 def load_config(

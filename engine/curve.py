@@ -24,7 +24,5 @@ def load_key(file: Path, setting: str) -> tuple[bytes, bytes | None]:
             if len(z85.decode(key)) != _KEY_BYTES:
                 raise ValueError("a key has 40 characters")
     except (OSError, LookupError, ValueError, struct.error) as error:
-        raise UserError(
-            f"{setting}: cannot read a key from {file} ({error}); make one with zmq.auth.create_certificates"
-        ) from error
+        raise UserError(f"{setting}: cannot read a CURVE key from {file} ({error}); fetch or make it again") from error
     return public, secret

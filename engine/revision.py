@@ -12,10 +12,14 @@ def git_revision() -> str:
     try:
         asked = [
             subprocess.run(["git", *what], cwd=here, capture_output=True, text=True, timeout=10)
-            for what in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for what in (
+                ["ls-files", "--error-unmatch", Path(__file__).name],  # installed inside another project's checkout?
+                ["rev-parse", "--short", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
         ]
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     if any(answer.returncode for answer in asked):
         return "unknown"
-    return asked[0].stdout.strip() + ("+" if asked[1].stdout.strip() else "")
+    return asked[1].stdout.strip() + ("+" if asked[2].stdout.strip() else "")

@@ -39,7 +39,7 @@ from stages.sources.camera import camera_device
 from stages.view import has_display
 
 PROGRAM = "arnis-stream"
-VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg", ".flv")
+VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
 """What is behind a web address that ends so is a file, not a live stream."""
 LIVE_WORKERS = 2
 """Processes for the stages of one live stream: what finds and judges, and what shows."""
@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        if isinstance(error, OSError) and error.filename is not None:
+        given = sys.argv[1:] if arguments is None else arguments
+        if isinstance(error, OSError) and error.filename and any(str(error.filename) in text for text in given):
             sys.stderr.write(f"{PROGRAM}: {error.filename}: {error.strerror}; choose another, or mend that\n")
             return 2
         # A file of its own: one of a fixed name may be somebody else's.

@@ -187,15 +187,17 @@ def _unless_fatal(load: Loader, name: str) -> Loader:
     def load_marked(place: Place, data: bytes, how: How) -> Network:
         if place.device == "cpu":
             return load(place, data, how)
-        mark = how.cache / f"trying-{name}-{place.key}"
-        if mark.is_file() and not _is_tried_now(mark):
-            fatal.add(place)
-            mark.unlink(missing_ok=True)
+        # One mark for each process: a replica of this worker may try the same at the same time.
+        for left in how.cache.glob(f"trying-{name}-{place.key}-*"):
+            if not _is_tried_now(left):
+                fatal.add(place)
+                left.unlink(missing_ok=True)
+        mark = how.cache / f"trying-{name}-{place.key}-{os.getpid()}"
         if place in fatal:
             raise NotThere("the process that tried it last did not survive that")
         with suppress(OSError):  # without a cache nobody knows
             mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(str(os.getpid()))
+            mark.touch()
         try:
             return load(place, data, how)
         finally:
@@ -206,10 +208,9 @@ def _unless_fatal(load: Loader, name: str) -> Loader:
 
 
 def _is_tried_now(mark: Path) -> bool:
-    """Whether another process that still runs, such as a replica of this worker, left the mark."""
-    pid = mark.read_text()
-    alive = os.name == "posix" and pid.isdecimal() and process_exists(int(pid))
-    return alive and int(pid) != os.getpid()
+    """Whether the mark is of another process that still runs."""
+    pid = int(mark.name.rpartition("-")[2])
+    return os.name == "posix" and pid != os.getpid() and process_exists(pid)
 
 
 def _cannot_load(file: Path, place: Place, error: Exception) -> UserError:

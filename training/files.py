@@ -13,5 +13,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A name beside the file to write to; what is there at the end takes the file's place at once."""
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
-    yield part
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

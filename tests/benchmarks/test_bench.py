@@ -96,7 +96,8 @@ def test_the_list_names_every_part() -> None:
         (["--peers", "--frames", "5000"], ("--frames", "from 20 to 1,065")),
         (["overload", "--quick", "--long"], ("not allowed",)),
         (["hop", "--long"], ("--long", "overload")),
-        (["--peers", "--loss", "1"], ("--loss", "--tune")),
+        (["--peers", "--loss", "1"], ("--loss", "for tune")),
+        (["--devices", "--out-dir", "x"], ("--out-dir", "for devices")),
     ],
 )
 def test_a_mistake_gets_one_sentence(arguments: list[str], words: tuple[str, ...]) -> None:

@@ -101,7 +101,7 @@ def test_keys_are_loaded_or_refused(tmp_path: Path) -> None:
         subscribe(url, server_key=tmp_path / "nowhere", client_key=Path(client_secret))
     damaged = tmp_path / "damaged.key"
     damaged.write_text(Path(server).read_text().replace('public-key = "', 'public-key = "~'))
-    with pytest.raises(UserError, match="cannot read a key from .*damaged"):
+    with pytest.raises(UserError, match="cannot read a CURVE key from .*damaged"):
         subscribe(url, server_key=damaged, client_key=Path(client_secret))
 
 

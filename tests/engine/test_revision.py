@@ -24,6 +24,10 @@ def test_a_changed_file_adds_a_plus_to_the_revision(tmp_path: Path, monkeypatch:
     git("init")
     git("add", "a.txt")
     git("commit", "-m", "a")
+    assert revision.git_revision() == "unknown", "installed inside another project"
+    (tmp_path / "revision.py").write_text("")
+    git("add", "revision.py")
+    git("commit", "-m", "b")
     clean = git("rev-parse", "--short", "HEAD").strip()
     assert revision.git_revision() == clean
     (tmp_path / "b.txt").write_text("not of the source")

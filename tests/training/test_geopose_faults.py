@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ pytest.importorskip("torch")
 
 from stages.classes import load_classes
 from stages.graph import PRESENT_CONFIDENCE, torso_length
-from stages.skeleton import GRIP, TIP
+from stages.skeleton import GRIP, LEFT_ANKLE, RIGHT_ANKLE, TIP
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints
 from training.geopose.pose_statistics import PoseStatistics
 
@@ -56,7 +57,16 @@ def test_what_a_turned_crop_shows_is_turned_in_its_target_too() -> None:
 def test_a_point_that_counts_as_missing_stays_missing() -> None:
     keypoints, _ = PoseStatistics(STATISTICS, CLASSES.names).draw(200, np.random.default_rng(0))
     keypoints[..., 2] = np.where(np.arange(19) % 2, 0.05, 0.3)
-    faulty = augment_keypoints(keypoints, np.random.default_rng(1), KeypointFaults())
+    faulty = augment_keypoints(keypoints, np.random.default_rng(1), KeypointFaults(leg_swap=0))
     assert (faulty[:, 1::2, 2] < PRESENT_CONFIDENCE).all()
     kept = faulty[:, 0:GRIP:2, 2] > 0
     assert kept.mean() > 0.9 and (faulty[:, 0:GRIP:2, 2][kept] >= PRESENT_CONFIDENCE).all()
+
+
+def test_legs_that_change_over_take_along_what_is_missing() -> None:
+    keypoints, _ = PoseStatistics(STATISTICS, CLASSES.names).draw(200, np.random.default_rng(0))
+    keypoints[..., 2], keypoints[:, LEFT_ANKLE] = 0.9, 0
+    nothing_else = {field.name: 0.0 for field in fields(KeypointFaults)}
+    faulty = augment_keypoints(keypoints, np.random.default_rng(1), KeypointFaults(**nothing_else | {"leg_swap": 1.0}))
+    assert (faulty[:, RIGHT_ANKLE] == 0).all() and (faulty[:, LEFT_ANKLE, 2] > 0).all()
+    assert np.allclose(faulty[:, LEFT_ANKLE, :2], keypoints[:, RIGHT_ANKLE, :2], atol=1e-3)

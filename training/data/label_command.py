@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         int((seen & (table.keypoints[:, TIP, 2] == 0)).sum()), len(pictures) - missing - len(table),
     )  # fmt: skip
     if missing:
-        log.warning("stopped: %d of %d pictures are missing; to have these too, label the folder into another table, "
-                    "and join both with `arnis-train convert`", missing, len(pictures))  # fmt: skip
+        log.warning("stopped: %d of %d pictures are missing; to have these too, delete %s and repeat the command",
+                    missing, len(pictures), args.out)  # fmt: skip
         raise KeyboardInterrupt
     return 0
 

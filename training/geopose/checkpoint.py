@@ -83,6 +83,8 @@ def is_finished(best: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def _difference(fact: str, there: Any, asked: Any) -> str:
+    if fact == "data_sha256":
+        return "other data, or read otherwise by an older version"
     if fact != "settings":
         return f"other {fact.removesuffix('_sha256')}"
     return ", ".join(f"{key} {there[key]}, not {value}" for key, value in asked.items() if there[key] != value)

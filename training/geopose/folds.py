@@ -139,7 +139,9 @@ def cross_validate(
 
 
 def fold_report(result: CrossValidation, table: PoseTable, classes: ClassFile, groups: str) -> dict[str, Any]:
-    """Figures of the pooled answers, and each fold's own with their mean and spread."""
+    """Figures of the pooled answers to `table` as it is seen, and each fold's own with their mean and spread."""
+    mistaken = float(table.wrong_hand.mean())
+    table = table.mirrored(table.wrong_hand)
 
     def figures(chosen: np.ndarray) -> dict[str, Any]:
         return measure.report(
@@ -158,7 +160,7 @@ def fold_report(result: CrossValidation, table: PoseTable, classes: ClassFile, g
                  "threshold_certain": result.certain[number]}  # fmt: skip
     return {
         **figures(np.ones(len(table), bool)), "top1_hand_from_one_picture": float(result.right_as_seen.mean()),
-        "hand_mistaken": float(table.wrong_hand.mean()), "groups": groups, "folds": folds, "over_folds": spread,
+        "hand_mistaken": mistaken, "groups": groups, "folds": folds, "over_folds": spread,
         "threshold_certain": all(result.certain), "train_seconds_per_fold": result.train_seconds,
         "infer_ms_per_sample": result.infer_ms,
     }  # fmt: skip
