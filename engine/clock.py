@@ -4,6 +4,9 @@ from time import perf_counter_ns
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+ABSENCE_NS = NS_PER_S
+"""A loop that did not turn for longer was paused with the whole program (Ctrl-Z, a laptop that sleeps): what others did
+not do meanwhile is no fault of theirs."""
 
 
 def now_ns() -> int:

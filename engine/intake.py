@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.clock import NS_PER_MS, NS_PER_S, now_ns
+from engine.clock import ABSENCE_NS, NS_PER_MS, NS_PER_S, now_ns
 from engine.config import EngineSettings
 from engine.flow import InFlight
 from engine.mailbox import EveryMailbox, LatestMailbox, Mailbox
@@ -20,8 +20,6 @@ from engine.state import StreamState
 _log = logging.getLogger(__name__)
 _READ_GRACE_S = 0.3
 _STOP_GRACE_NS = NS_PER_S
-_ABSENCE_NS = NS_PER_S
-"""Who was not called for longer than that was paused, most likely with the whole program."""
 
 
 class Intake:
@@ -134,10 +132,10 @@ class Intake:
             self._thread.join(_READ_GRACE_S)
 
     def _now(self) -> int:
-        """The time; a pause of the whole program (Ctrl-Z, a laptop that sleeps) makes nothing late."""
+        """The time; a pause of the whole program makes nothing late."""
         now = now_ns()
         absent_ns, self._called_at_ns = now - self._called_at_ns, now
-        if absent_ns > _ABSENCE_NS:
+        if absent_ns > ABSENCE_NS:
             self._present_since_ns = now
             self._in_flight.prolong(absent_ns)
         return now

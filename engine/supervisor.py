@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
-from engine.clock import NS_PER_S, now_ns
+from engine.clock import ABSENCE_NS, NS_PER_S, now_ns
 from engine.config import Config
 from engine.control import (
     Beat,
@@ -53,8 +53,6 @@ _TICK_S = 0.1
 _DRAIN_NS = int(1.8 * NS_PER_S)
 _STOP_NS = int(2.8 * NS_PER_S)
 _HURRY_NS = NS_PER_S
-_ABSENCE_NS = NS_PER_S
-"""Who did not run for longer than that was paused, most likely with all others: nobody else's silence is counted."""
 _CLOSE_NS = 60 * NS_PER_S
 """Where nobody waits for the end: writers may have much to close."""
 
@@ -192,7 +190,7 @@ class Supervisor:
     def _watch(self) -> None:
         """Find dead and silent workers; start again those whose time has come."""
         now = now_ns()
-        absent = now - self._watched_at_ns > _ABSENCE_NS
+        absent = now - self._watched_at_ns > ABSENCE_NS
         self._watched_at_ns = now
         for handle in self._handles:
             if absent:
