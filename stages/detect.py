@@ -112,6 +112,36 @@ class HandVote:
         return "left" if self._rightness < 0 else "right"
 
 
+EVERY_LOOK: tuple[Hand | None, ...] = (None, "right", "left")
+"""Where a stick is looked for: within reach of both hands, and closer, of each."""
+
+
+class Sought(msgspec.Struct):
+    """The stick of one person."""
+
+    track: int
+    hand: Hand | None = None
+    """That holds it, and in which it was seen at the last look."""
+    misses: int = 0
+    """Looks since it was seen."""
+
+    def hands(self, patient: bool) -> Sequence[Hand | None]:
+        """Looks to take: closer at the hand where it was; else everywhere at first and if `patient`, or in turns."""
+        if self.hand is not None:
+            return (self.hand,)
+        return EVERY_LOOK if patient or not self.misses else (EVERY_LOOK[self.misses % len(EVERY_LOOK)],)
+
+    def remember(self, stick: Stick | None, person: Person) -> None:
+        """What was seen of it; where it is clearly not in the hand that holds it, one of the two is a mistake."""
+        self.hand, self.misses = None, self.misses + 1
+        if stick is None:
+            return
+        self.misses = 0
+        left, right = wrist_distances(np.array(stick.grip), person.keypoints, float(torso_length(person.keypoints)))
+        away = left - right if stick.hand == "left" else right - left
+        self.hand = None if away > CLEAR_GAP else stick.hand
+
+
 class StickChoice:
     """Which of the sticks that a network sees is the person's, and in which hand; votes by stream."""
 
@@ -247,7 +277,10 @@ class Detect:
 
 class DetectStick:
     """Adds `stick` to the packet, where a person was found; a stage of its own, so that it can work on one frame while
-    the body is looked for in the next."""
+    the body is looked for in the next.
+
+    A thin stick is seen better from close by: 224 pixels of what one hand reaches, instead of both, are a third more.
+    """
 
     name: ClassVar[str] = "detect"
     settings_type: ClassVar[type[DetectSettings]] = DetectSettings
@@ -255,6 +288,7 @@ class DetectStick:
     def __init__(self, settings: DetectSettings) -> None:
         self._settings = settings
         self._choice = StickChoice(settings)
+        self._sought: dict[str, Sought] = {}
         self._stick: StickDetector | None = None
 
     def open(self, context: Context) -> None:
@@ -266,9 +300,14 @@ class DetectStick:
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if self._stick is None or packet.person is None or packet.frame is None:
             return packet
+        person, sought = packet.person, self._sought.get(packet.stream)
+        if sought is None or sought.track != person.track:
+            sought = self._sought[packet.stream] = Sought(person.track)
+        still = packet.gate is not None and packet.gate.still
         with self._frames.read(packet.frame) as image:
-            candidates = self._stick.detect(image, packet.person.keypoints)
-        packet.stick = self._choice.choose(packet.stream, packet.person, candidates)
+            candidates = self._stick.detect(image, person.keypoints, sought.hands(patient=still))
+        packet.stick = self._choice.choose(packet.stream, person, candidates)
+        sought.remember(packet.stick, person)
         return packet
 
     def close(self) -> None:

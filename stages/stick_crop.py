@@ -8,6 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from stages.packets import Hand
 from stages.skeleton import (
     LEFT_ELBOW,
     LEFT_HIP,
@@ -31,8 +32,9 @@ _HAND_BEYOND_WRIST = 0.3  # of the forearm
 _MIN_SIDE_PX = 32.0
 
 
-def stick_crop(keypoints: np.ndarray, width: int, height: int) -> Crop:
-    """Square that holds the torso and a stick of 1.5 torso lengths in either hand, as far as the picture reaches.
+def stick_crop(keypoints: np.ndarray, width: int, height: int, hand: Hand | None = None) -> Crop:
+    """Square that holds the torso and a stick of 1.5 torso lengths in either hand, as far as the picture reaches; or,
+    smaller and so seen closer, what a stick in one `hand` reaches.
 
     keypoints: float32 (17, 3) x, y in pixels and confidence, COCO order; missing ones have confidence 0 (NaN allowed).
     Without a reliable torso the square is drawn round all reliable keypoints, without any it is the whole picture.
@@ -42,7 +44,7 @@ def stick_crop(keypoints: np.ndarray, width: int, height: int) -> Crop:
         reliable = np.isfinite(points).all(1) & (np.nan_to_num(np.asarray(keypoints)[:, 2]) >= _RELIABLE)
     torso_px = torso_length_px(points, reliable)
     if torso_px > 0:
-        low, high = _torso_box(points, reliable, torso_px)
+        low, high = _reach_box(points, reliable, torso_px, hand)
     elif reliable.sum() >= 2:
         low, high = points[reliable].min(0), points[reliable].max(0)
         margin = 0.4 * float((high - low).max())
@@ -73,25 +75,39 @@ def torso_length_px(points: np.ndarray, reliable: np.ndarray) -> float:
     return length
 
 
-def _torso_box(points: np.ndarray, reliable: np.ndarray, torso_px: float) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the box round the torso and round what a stick in either hand can reach."""
+_ARMS: dict[Hand, tuple[int, int, int]] = {
+    "left": (LEFT_SHOULDER, LEFT_ELBOW, LEFT_WRIST),
+    "right": (RIGHT_SHOULDER, RIGHT_ELBOW, RIGHT_WRIST),
+}
+
+
+def _reach_box(
+    points: np.ndarray, reliable: np.ndarray, torso_px: float, hand: Hand | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the box round what a stick in one hand can reach, if that arm is known; else of the box round the
+    torso and round what sticks in both can."""
+    if hand is not None and (reach := _reach(points, reliable, torso_px, hand)) is not None:
+        return reach[0], reach[1]
     torso = [i for i in (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP) if reliable[i]]
-    corners = [points[torso]]
-    arms = ((LEFT_SHOULDER, LEFT_ELBOW, LEFT_WRIST), (RIGHT_SHOULDER, RIGHT_ELBOW, RIGHT_WRIST))
-    for shoulder, elbow, wrist in arms:
-        if reliable[wrist]:
-            hand, reach = points[wrist], STICK_REACH
-            if reliable[elbow]:
-                hand = hand + _HAND_BEYOND_WRIST * (hand - points[elbow])
-        elif reliable[elbow]:
-            hand, reach = points[elbow], STICK_REACH + _FOREARM
-        elif reliable[shoulder]:
-            hand, reach = points[shoulder], STICK_REACH + _FOREARM
-        else:
-            continue
-        corners.append(np.stack([hand - reach * torso_px, hand + reach * torso_px]))
-    every = np.concatenate(corners)
+    reaches = [reach for each in _ARMS if (reach := _reach(points, reliable, torso_px, each)) is not None]
+    every = np.concatenate([points[torso], *reaches])
     return every.min(0), every.max(0)
+
+
+def _reach(points: np.ndarray, reliable: np.ndarray, torso_px: float, hand: Hand) -> np.ndarray | None:
+    """Corners (2, 2) of what a stick in one hand can reach; None when nothing is known of the arm."""
+    shoulder, elbow, wrist = _ARMS[hand]
+    if reliable[wrist]:
+        centre, reach = points[wrist], STICK_REACH
+        if reliable[elbow]:
+            centre = centre + _HAND_BEYOND_WRIST * (centre - points[elbow])
+    elif reliable[elbow]:
+        centre, reach = points[elbow], STICK_REACH + _FOREARM
+    elif reliable[shoulder]:
+        centre, reach = points[shoulder], STICK_REACH + _FOREARM
+    else:
+        return None
+    return np.stack([centre - reach * torso_px, centre + reach * torso_px])
 
 
 def extract_crop(image_bgr: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:

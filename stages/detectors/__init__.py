@@ -12,6 +12,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.cards import Card, load_card
 from stages.graph import PRESENT_CONFIDENCE
+from stages.packets import Hand
 from stages.runtime import Backend, Device, Network, Precision, load_network
 
 Box = tuple[float, float, float, float]
@@ -67,8 +68,11 @@ class BodyDetector(Protocol):
 class StickDetector(Protocol):
     """Finds the stick of a person whose body is known."""
 
-    def detect(self, image: np.ndarray, keypoints: np.ndarray) -> Sequence[StickCandidate]:
-        """`image` uint8 BGR (height, width, 3); `keypoints` (17, 3) of the person, in its pixels."""
+    def detect(
+        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None] = (None,)
+    ) -> Sequence[StickCandidate]:
+        """`image` uint8 BGR (height, width, 3); `keypoints` (17, 3) of the person, in its pixels; `hands`: a look each
+        at what that hand reaches, or both (None); a network that sees whole pictures does not ask."""
 
     def describe(self) -> str: ...
 

@@ -1,14 +1,16 @@
-"""The stick by heatmaps, looked for in the square around a person whose body is known."""
+"""The stick by heatmaps, looked for in squares around a person whose body is known."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from engine.errors import UserError
 from stages.cards import Card
 from stages.detectors import StickCandidate, mark_missing
+from stages.packets import Hand
 from stages.runtime import Network
 from stages.stick_crop import from_crop, stick_crop, stick_inputs
 
@@ -28,17 +30,24 @@ class StickHeatmap:
         self._threshold = 0.5 if card.threshold is None else card.threshold
         self._size = self._network.inputs[0].shape[1] or card.inputs[0].shape[1]
 
-    def detect(self, image: np.ndarray, keypoints: np.ndarray) -> Sequence[StickCandidate]:
+    def detect(
+        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None] = (None,)
+    ) -> Sequence[StickCandidate]:
         height, width = image.shape[:2]
-        crop = stick_crop(keypoints, width, height)
+        return [
+            msgspec.structs.replace(seen, points=mark_missing(seen.points, width, height))
+            for seen in (self._look(image, keypoints, hand) for hand in hands)
+            if seen.score >= self._threshold
+        ]
+
+    def _look(self, image: np.ndarray, keypoints: np.ndarray, hand: Hand | None) -> StickCandidate:
+        """The likeliest stick, however unlikely it is; its score is the probability that there is one."""
+        crop = stick_crop(keypoints, image.shape[1], image.shape[0], hand)
         inputs = stick_inputs(image, keypoints, crop, self._size)
         outputs = self._network(*inputs[: len(self._network.inputs)])
-        presence = float(outputs[self._presence].reshape(-1)[0])
-        if presence < self._threshold:
-            return []
         points = outputs[self._points][0].astype(np.float32)
         points[:, :2] = from_crop(points[:, :2], crop)
-        return [StickCandidate(mark_missing(points, width, height), presence)]
+        return StickCandidate(points, float(outputs[self._presence].reshape(-1)[0]))
 
     def describe(self) -> str:
         return self._network.describe()

@@ -21,6 +21,7 @@ from engine.errors import UserError
 from stages.cards import Card
 from stages.detectors import SAME_PERSON, BodyCandidate, Box, StickCandidate, box_around, mark_missing, overlap
 from stages.detectors.square import SURE, square_around
+from stages.packets import Hand
 from stages.runtime import Network
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT
 
@@ -185,7 +186,9 @@ class YoloStick:
     def __init__(self, model: str, card: Card, network: Network) -> None:
         self._yolo = Yolo(model, card, network)
 
-    def detect(self, image: np.ndarray, keypoints: np.ndarray) -> Sequence[StickCandidate]:
+    def detect(
+        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None] = (None,)
+    ) -> Sequence[StickCandidate]:
         return self._yolo.detect_sticks(image)
 
     def describe(self) -> str:

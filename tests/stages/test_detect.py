@@ -15,8 +15,10 @@ from looking import Runner, candidate, frames_of, standing_person, stick_at
 
 from engine.errors import UserError
 from stages.detect import (
+    EVERY_LOOK,
     DetectSettings,
     HandVote,
+    Sought,
     StickChoice,
     choose_person,
     closer_model,
@@ -24,7 +26,7 @@ from stages.detect import (
     wrist_distances,
 )
 from stages.detectors import StickCandidate, mark_missing, overlap
-from stages.packets import GateDecision, Person
+from stages.packets import GateDecision, Person, Stick
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST
 
 BODY_ONLY = DetectSettings(stick="", threads=1, backend="onnxruntime")
@@ -231,6 +233,21 @@ def test_close_hands_count_as_right_handed_until_the_left_one_is_clearly_nearer(
     for _ in range(5):
         verdict = vote.cast(left=0.1, right=0.6, confidence=0.9)
     assert verdict == "left"
+
+
+def test_a_stick_that_is_seen_in_the_hand_without_is_looked_for_everywhere_again() -> None:
+    person = Person(track=1, box=(0, 0, 1, 1), score=1.0, keypoints=standing_person())
+    sought = Sought(track=1)
+
+    def seen_at(wrist: int) -> Stick:
+        x, y, _ = person.keypoints[wrist].tolist()
+        return Stick(hand="right", grip=(x, y, 0.9), tip=(x, y - 100, 0.9))
+
+    assert sought.hands(patient=False) == EVERY_LOOK
+    sought.remember(seen_at(RIGHT_WRIST), person)
+    assert sought.hands(patient=False) == sought.hands(patient=True) == ("right",)
+    sought.remember(seen_at(LEFT_WRIST), person)
+    assert sought.hands(patient=False) == EVERY_LOOK
 
 
 def test_somebody_else_begins_a_new_vote_and_streams_vote_apart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stages.packets import Hand
 from stages.skeleton import (
     LEFT_ELBOW,
     LEFT_HIP,
@@ -76,6 +77,19 @@ def test_someone_leaning_towards_the_camera_gets_no_tiny_crop() -> None:
     keypoints = person()
     keypoints[[LEFT_HIP, RIGHT_HIP], 1] = 620.0
     assert stick_crop(keypoints, 2000, 1500)[2] > 3 * TORSO_PX
+
+
+@pytest.mark.parametrize("hand", ["left", "right"])
+def test_of_one_hand_the_crop_holds_all_that_it_reaches_and_less_than_of_both(hand: Hand) -> None:
+    keypoints = person()
+    elbow, wrist = (7, 9) if hand == "left" else (8, 10)
+    held = keypoints[wrist, :2] + 0.3 * (keypoints[wrist, :2] - keypoints[elbow, :2])
+    crop = stick_crop(keypoints, 2000, 1500, hand)
+    for angle in np.radians(range(0, 360, 15)):
+        assert inside(crop, held + 1.5 * TORSO_PX * np.array([np.cos(angle), np.sin(angle)]))
+    assert crop[2] < 0.9 * stick_crop(keypoints, 2000, 1500)[2]
+    keypoints[[elbow - 2, elbow, wrist], 2] = 0
+    assert stick_crop(keypoints, 2000, 1500, hand) == stick_crop(keypoints, 2000, 1500), "nothing is known of that arm"
 
 
 def test_crop_coordinates_go_there_and_back() -> None:

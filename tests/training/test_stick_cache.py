@@ -154,6 +154,13 @@ def test_a_card_names_whom_and_which_clips_were_learnt_from(tmp_path: Path) -> N
     assert "sam2_juggle" not in both, "it is held out"
 
 
+def test_crops_of_an_earlier_size_are_refused(tmp_path: Path) -> None:
+    crop, body = np.zeros((CACHE_PX // 2, CACHE_PX // 2, 3), np.uint8), np.zeros((19, 3), np.float32)
+    save_samples(tmp_path, "train", [crop], [body], [body[:17]], ["a.jpg 1"])
+    with pytest.raises(UserError, match="is of an earlier version; delete it"):
+        load_samples(tmp_path, "train")
+
+
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command without what takes its time."""

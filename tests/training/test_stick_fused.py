@@ -70,6 +70,10 @@ def test_a_run_goes_on_in_the_phase_in_which_it_was_stopped(tmp_path: Path) -> N
     checkpoints(tmp_path / "d", wide=ENDED, narrow=ENDED)
     assert actions(tmp_path / "d") == ["done", "done"]
     assert actions(tmp_path / "d", resume=False) == ["start", "start"]
+    assert actions(tmp_path / "e", resume=False) == ["start", "start"]
+    for name in "abc":
+        with pytest.raises(UserError, match=f"{name} holds a training that was stopped; add --resume"):
+            actions(tmp_path / name, resume=False)
 
 
 def head(keypoints: int) -> torch.nn.Sequential:

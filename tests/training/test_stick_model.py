@@ -18,6 +18,7 @@ import torch
 from stages.cards import load_card, sha256_of
 from stages.classes import models_folder
 from training import app
+from training.stick import command
 from training.stick.clips import body_detector, frames_with_person
 from training.stick.evaluate import Answer, StickModel, is_somebody_else
 from training.stick.export import KINDS, load_weights
@@ -140,6 +141,10 @@ def test_the_shipped_weights_are_those_of_the_shipped_graph() -> None:
     session = onnxruntime.InferenceSession(str(FILE), providers=["CPUExecutionProvider"])
     answers = session.run(None, {"image": image.numpy(), "body": body.numpy()})
     assert np.abs(answers[0] - points.numpy()).max() < 1e-4 and np.abs(answers[1] - presence.numpy()).max() < 1e-4
+
+
+def test_the_threshold_can_be_given(tmp_path: Path) -> None:
+    assert command.judge(FILE, None, None, tmp_path, given=0.9)[0] == 0.9
 
 
 def test_sticks_that_are_drawn_into_a_held_out_clip_are_judged_where_they_were_drawn(

@@ -368,6 +368,7 @@ def test_a_training_of_ten_steps_runs(net: StickNet, cache: Path, tmp_path: Path
         (["--samples", "10"], "--samples 10 is too few for --kind heatmap; give at least 16"),
         (["--epochs", "0"], "--epochs 0 is too few"),
         (["--size", "480"], "--size is of --kind fused alone"),
+        (["--kind", "fused", "--threshold", "0.5"], "--threshold is of sticks alone"),
         (["--kind", "yolo", "--init", "stick_heatmap"], "leave out --init"),
     ],
 )

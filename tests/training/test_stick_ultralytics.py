@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the training extra: torch")
 pytest.importorskip("ultralytics", reason="needs the training extra: ultralytics")
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the training extra: efficientnet_lite_pytorch")
 
+from engine.errors import UserError  # noqa: E402
 from stages.skeleton import NODE_COUNT  # noqa: E402
 from training.stick import fused, yolo  # noqa: E402
 from training.stick.cache import save_samples  # noqa: E402
@@ -85,6 +86,10 @@ def test_the_sticks_own_network_is_trained_on_crops_and_served(tmp_path: Path) -
     images = [np.full((CACHE_PX, CACHE_PX, 3), 60 * k, np.uint8) for k in range(3)]
     save_samples(tmp_path, "train", images, [keypoints] * 3, [keypoints[:17]] * 3, ["a.jpg 1"])
     settings = yolo.YoloSettings(epochs=1, pictures=3, validation_pictures=1, batch=2, clip_share=0.0)
-    served = yolo.load_yolo(yolo.fit_yolo(tmp_path, tmp_path / "run", settings))
+    weights = yolo.fit_yolo(tmp_path, tmp_path / "run", settings)
+    served = yolo.load_yolo(weights)
     points, presence = served(torch.zeros(2, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8))
     assert points.shape == (2, 2, 3) and presence.shape == (2,) and ((presence >= 0) & (presence <= 1)).all()
+    torch.save(torch.load(weights, weights_only=False) | {"epoch": 0}, weights)
+    with pytest.raises(UserError, match="run holds a training that was stopped; add --resume"):
+        yolo.fit_yolo(tmp_path, tmp_path / "run", settings)

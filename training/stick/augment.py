@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from stages.packets import Hand
 from stages.skeleton import BODY_COUNT, LEFT_WRIST, MIRROR, RIGHT_WRIST
 from stages.stick_crop import known_points, stick_crop
 
@@ -68,9 +69,10 @@ def hide_points(body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(hidden[:, None], np.float32(0), body)
 
 
-def random_warp(body: np.ndarray, cache_px: int, rng: np.random.Generator) -> Warp:
-    """The square that serving would cut for a body (17, 3), further zoomed, shifted, turned and mirrored."""
-    x, y, side = stick_crop(body, cache_px, cache_px)
+def random_warp(body: np.ndarray, cache_px: int, rng: np.random.Generator, hand: Hand | None = None) -> Warp:
+    """The square that serving would cut for a body (17, 3), or for one hand, further zoomed, shifted, turned and
+    mirrored."""
+    x, y, side = stick_crop(body, cache_px, cache_px, hand)
     side *= rng.uniform(0.82, 1.22)
     shift = rng.normal(0, 0.03 * side, 2)
     turn = float(np.radians(rng.normal(0, 8)))

@@ -30,6 +30,8 @@ from training.stick.data import (
 
 log = logging.getLogger(__name__)
 
+_EARLIER = "cache {cache} is of an earlier version; delete it, it is made anew"
+
 
 def extend_cache(table: Path | None, cache: Path, split: str, find: Find) -> int:
     """Cache the table's rows of one split that are not cached yet, as a new shard; returns how many were added.
@@ -84,6 +86,8 @@ def load_samples(cache: Path, name: str) -> list[Samples]:
     shards = []
     for meta in sorted(cache.glob(f"{name}_*.npz")):
         images = np.load(meta.with_suffix(".npy"), mmap_mode="r")
+        if images.shape[1] != CACHE_PX:
+            raise UserError(_EARLIER.format(cache=cache))
         points = np.load(meta)
         shards.append(Samples(images, points["keypoints"], points["bodies"], drawable=name.startswith("clips")))
     return shards
@@ -95,7 +99,7 @@ def made_from(cache: Path, name: str) -> set[str]:
     for meta in sorted(cache.glob(f"{name}_*.npz")):
         points = np.load(meta)
         if "sources" not in points:
-            raise UserError(f"cache {cache} is of an earlier version; delete it, it is made anew")
+            raise UserError(_EARLIER.format(cache=cache))
         sources |= set(points["sources"].tolist())
     return sources
 

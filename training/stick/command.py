@@ -17,6 +17,7 @@ import cv2
 
 from engine.clock import now_ns
 from engine.errors import UserError
+from engine.numbers import share
 from stages.cards import load_card
 from training.stick import agree, evaluate
 from training.stick.cache import extend_cache
@@ -58,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch")
     parser.add_argument("--evaluate-only", action="store_true", help="export and judge the weights of an earlier run")
+    parser.add_argument(
+        "--threshold", type=share,
+        help="presence from which a stick counts, 0 to 1 (heatmap and yolo; default: chosen by the val pictures)",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, default=0, help="judge at most so many pictures of a split or clip")
     others = parser.add_argument_group("instead of training")
     others.add_argument("--int8", action="store_true", help="quantise --model and judge it by its keypoints")
@@ -97,6 +102,8 @@ def check_options(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} {value} is too few for --kind {args.kind}; give at least {number}")
     if args.size is not None and args.kind != "fused":
         raise UserError(f"--size is of --kind fused alone, and {args.kind} has its own; leave it out")
+    if args.threshold is not None and args.kind == "fused":
+        raise UserError("--threshold is of sticks alone, and --kind fused sees whole people; leave it out")
     if args.init and args.kind == "yolo":
         raise UserError("--kind yolo begins with random weights; leave out --init, or choose --kind heatmap or fused")
 
@@ -118,7 +125,7 @@ def run_crops(args: argparse.Namespace, output: Path) -> int:
         train(args, work, init)
     minutes += (now_ns() - started_ns) / 60e9
     file = export(args.kind, work, output)
-    threshold, metrics = judge(file, args.table, args.clips, work, args.limit)
+    threshold, metrics = judge(file, args.table, args.clips, work, args.limit, args.threshold)
     if not args.evaluate_only:
         metrics["training_minutes"] = round(minutes, 1)
     write_card(output, KINDS[args.kind].begun_as(read_begun(work)), threshold, metrics)
@@ -245,13 +252,15 @@ def export(kind: str, work: Path, output: Path) -> Path:
 
 
 def judge(
-    file: Path, table: Path | None, clips: Path | None, work: Path, limit: int = 0
+    file: Path, table: Path | None, clips: Path | None, work: Path, limit: int = 0, given: float | None = None
 ) -> tuple[float, dict[str, Any]]:
-    """Threshold (chosen on the val people) and figures (on the test people and all clips); sheets go to `work`."""
+    """Threshold (`given`, or chosen on the val people) and figures (on the test people and all clips); sheets go to
+    `work`."""
     model = evaluate.StickModel(file)
-    threshold, metrics = 0.5, dict[str, Any]()
+    threshold, metrics = 0.5 if given is None else given, dict[str, Any]()
     if table is not None:
-        threshold = evaluate.choose_threshold(evaluate.outcomes(model, evaluate.seen_rows(table, "val", limit)))
+        if given is None:
+            threshold = evaluate.choose_threshold(evaluate.outcomes(model, evaluate.seen_rows(table, "val", limit)))
         outcomes = evaluate.outcomes(model, evaluate.seen_rows(table, "test", limit))
         if outcomes:
             metrics["test"] = evaluate.summarise(outcomes, threshold)

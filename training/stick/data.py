@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from engine.errors import UserError
-from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from stages.packets import Hand
+from stages.skeleton import BODY_COUNT, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST, TIP
 from stages.stick_crop import Crop, extract_crop, stick_crop
 from training.ahead import made_ahead
 from training.data.readers import read_any
@@ -22,7 +23,7 @@ from training.stick.augment import Warp, augment_pixels, hide_points, noisy_body
 from training.stick.composite import DrawnStick, add_distractors, add_stick, torso_px
 from training.stick.network import SIZE_PX
 
-CACHE_PX = 352
+CACHE_PX = 512
 CACHE_MARGIN = 1.5
 """Side of a cached crop in sides of the crop that the detector gets."""
 MIN_VISIBLE_TORSO = 0.15
@@ -32,6 +33,11 @@ _STRANGE_TORSOS = 0.4
 """Torso lengths. Of 2,173 renders, a fifth with bystanders, 3 % lie above it and 95 % below the half of it."""
 _REPEAT_EMPTY = 3  # renders without a stick are few, and without a counterweight every render seems to hold one
 _REPEAT_HARD = 2
+
+_WHOLE_SHARE = 0.5
+"""Of the pictures, that are seen as a whole; the others as the closer look at one hand sees them."""
+_OTHER_HAND_SHARE = 0.2
+"""Of the closer looks at somebody with a stick, that are at the hand without."""
 
 
 Find = Callable[[np.ndarray, str], np.ndarray | None]
@@ -156,12 +162,22 @@ def make_sample(samples: Samples, index: int, rng: np.random.Generator, augment:
     warp = Warp.plain(CACHE_PX, CACHE_PX / CACHE_MARGIN)
     if augment:
         body = noisy_body(body, torso_px(keypoints) or CACHE_PX / 6, rng)
-        warp = random_warp(body, CACHE_PX, rng)
+        warp = random_warp(body, CACHE_PX, rng, _hand_to_look_at(keypoints, rng))
         body = hide_points(body, rng)
     crop = warp.apply(image, SIZE_PX)
     if augment:
         crop = augment_pixels(crop, rng)
     return Sample(crop[..., ::-1], warp.body(body), target_of(keypoints, warp))
+
+
+def _hand_to_look_at(keypoints: np.ndarray, rng: np.random.Generator) -> Hand | None:
+    """None for a look at both, as serving begins with; of keypoints (19, 3)."""
+    if rng.random() < _WHOLE_SHARE:
+        return None
+    gaps = np.linalg.norm(keypoints[[LEFT_WRIST, RIGHT_WRIST], :2] - keypoints[GRIP, :2], axis=1)
+    if np.isnan(gaps).any():
+        return "left" if rng.random() < 0.5 else "right"
+    return "left" if (gaps[0] < gaps[1]) != (rng.random() < _OTHER_HAND_SHARE) else "right"
 
 
 def target_of(keypoints: np.ndarray, warp: Warp) -> np.ndarray:

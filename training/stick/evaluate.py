@@ -15,6 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.clock import NS_PER_MS, now_ns
+from stages.detect import EVERY_LOOK
+from stages.packets import Hand
 from stages.runtime import RUNTIMES, Backend, Network, load_network
 from stages.skeleton import GRIP, TIP
 from stages.stick_crop import from_crop, stick_crop, stick_inputs
@@ -70,8 +72,12 @@ class StickModel:
         self.size_px = self.network.inputs[0].shape[1]
 
     def __call__(self, image_bgr: np.ndarray, keypoints: np.ndarray) -> Answer:
-        """image: uint8 (H, W, 3); keypoints: (17, 3) in its pixels."""
-        crop = stick_crop(keypoints, image_bgr.shape[1], image_bgr.shape[0])
+        """The surest of the looks that the program takes at somebody new; image: uint8 (H, W, 3); keypoints: (17, 3) in
+        its pixels."""
+        return max((self._look(image_bgr, keypoints, hand) for hand in EVERY_LOOK), key=lambda answer: answer.presence)
+
+    def _look(self, image_bgr: np.ndarray, keypoints: np.ndarray, hand: Hand | None) -> Answer:
+        crop = stick_crop(keypoints, image_bgr.shape[1], image_bgr.shape[0], hand)
         inputs = stick_inputs(image_bgr, keypoints, crop, self.size_px)
         points, presence = self.network(*inputs[: len(self.network.inputs)])
         placed = points[0].copy()

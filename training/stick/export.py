@@ -64,10 +64,11 @@ def whole_pictures(size: int) -> Form:
 
 
 _CROP_NOTES = (
-    "Inputs are made by stages.stick_crop.stick_inputs. points: grip and tip as x, y in 0..1 of the crop and score; "
-    "presence: probability that a stick with both ends in the picture and at least 0.15 torso long is visible. Errors "
-    "are in lengths of the stick in the picture. Bodies are as the program's default detector finds them; people of "
-    "the test pictures are not in training, and pictures in which it looked at a bystander are left out."
+    "Inputs are made by stages.stick_crop.stick_inputs, of three crops: what both hands reach, and what each does; the "
+    "surest counts, as when the program looks at somebody new. points: grip and tip as x, y in 0..1 of the crop and "
+    "score; presence: probability that a stick with both ends in the picture and at least 0.15 torso long is visible. "
+    "Errors are in lengths of the stick in the picture. Bodies are as the program's default detector finds them; "
+    "people of the test pictures are not in training, and pictures in which it looked at a bystander are left out."
 )
 
 

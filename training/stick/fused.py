@@ -21,7 +21,7 @@ from stages.skeleton import BODY_COUNT, NODE_COUNT
 from training.notes import read_note
 from training.stick.card_text import UNTOLD, data_text, name_of
 from training.stick.fused_data import write_clips, write_lists, write_yaml
-from training.stick.yolo import for_export, yolo_class
+from training.stick.yolo import STOPPED, checkpoint_epoch, for_export, yolo_class
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def phase_epochs(epochs: int, phases: Sequence[Phase] = PHASES) -> list[int]:
 def plan(run: Path, resume: bool, epoch_of: Callable[[Path], int], phases: Sequence[Phase] = PHASES) -> list[Step]:
     """What each phase still needs, by the checkpoints in `run`; `epoch_of` is -1 for one whose training has ended.
 
-    Raises UserError when there is nothing to resume.
+    Raises UserError when there is nothing to resume, or a training that was stopped would be begun anew.
     """
     files = [run / phase.name / "weights" / "last.pt" for phase in phases]
     if resume and not files[0].is_file():
@@ -92,17 +92,15 @@ def plan(run: Path, resume: bool, epoch_of: Callable[[Path], int], phases: Seque
     steps: list[Step] = []
     for phase, file in zip(phases, files, strict=True):
         earlier_done = all(step.action == "done" for step in steps)
-        if not (resume and earlier_done and file.is_file()):
+        if not (earlier_done and file.is_file()):
             steps.append(Step(phase, "start", file))
         else:
             steps.append(Step(phase, "done" if epoch_of(file) < 0 else "resume", file))
-    return steps
-
-
-def checkpoint_epoch(file: Path) -> int:
-    """Last finished epoch of an ultralytics checkpoint, -1 when its training has ended."""
-    yolo_class()  # the file holds objects of the package
-    return int(torch.load(file, map_location="cpu", weights_only=False)["epoch"])
+    if resume:
+        return steps
+    if files[0].is_file() and any(step.action != "done" for step in steps):
+        raise UserError(STOPPED.format(run=run))
+    return [Step(phase, "start", file) for phase, file in zip(phases, files, strict=True)]
 
 
 def write_data(table: Path | None, clips: Sequence[Path], folder: Path, settings: FusedSettings) -> None:

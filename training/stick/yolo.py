@@ -31,6 +31,9 @@ _BOX_MARGIN = 0.08
 _SIGMA = 0.25
 
 
+STOPPED = "{run} holds a training that was stopped; add --resume to go on, or delete that folder to start anew"
+
+
 class YoloSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the competitor is trained."""
 
@@ -102,10 +105,15 @@ def label_line(target: np.ndarray) -> str:
 
 
 def fit_yolo(cache: Path, run: Path, settings: YoloSettings, resume: bool = False) -> Path:
-    """Train and return the weights file (`last.pt`); a run that was stopped goes on with `resume`."""
+    """Train and return the weights file (`last.pt`); a run that was stopped goes on with `resume`.
+
+    Raises UserError when there is no run to resume, or one that was stopped would be overwritten.
+    """
     YOLO = yolo_class()
     torch.set_num_threads(settings.threads)
     last = run / "yolo" / "weights" / "last.pt"
+    if not resume and last.is_file() and checkpoint_epoch(last) >= 0:
+        raise UserError(STOPPED.format(run=run))
     if resume:
         if not last.is_file():
             raise UserError(f"checkpoint {last} does not exist; leave out --resume to start anew")
@@ -119,6 +127,12 @@ def fit_yolo(cache: Path, run: Path, settings: YoloSettings, resume: bool = Fals
         exist_ok=True, deterministic=True,
     )  # fmt: skip
     return last
+
+
+def checkpoint_epoch(file: Path) -> int:
+    """Last finished epoch of an ultralytics checkpoint, -1 when its training has ended."""
+    yolo_class()  # the file holds objects of the package
+    return int(torch.load(file, map_location="cpu", weights_only=False)["epoch"])
 
 
 class ServedYolo(nn.Module):

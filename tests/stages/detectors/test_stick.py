@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from looking import standing_person, write_card
 
-from stages.detect import make_stick_detector
+from engine.frames import OwnedFrames
+from engine.stage import Context
+from stages.detect import DetectSettings, DetectStick, make_stick_detector
 from stages.detectors import Runtime
+from stages.packets import ArnisPacket, GateDecision, Hand, Person
 from stages.stick_crop import stick_crop
 
 
@@ -53,6 +56,58 @@ def test_the_sticks_places_come_back_into_the_picture(tmp_path: Path, brightness
     grip, tip = found[0].points
     assert grip == pytest.approx([x, y, 0.9], abs=0.01)
     assert tip == pytest.approx([x - side / 4, y, 0.8], abs=0.01)
+
+
+class Looks:
+    """Somebody who stands in pictures that are bright or dark, and where in them a stick is looked for."""
+
+    body = standing_person(100, (400, 200))
+
+    def __init__(self, folder: Path) -> None:
+        self._frames, self._count = OwnedFrames(), 0
+        self._stage = DetectStick(DetectSettings(stick=make_stick_network(folder)))
+        self._stage.open(
+            Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
+        )
+
+    def __call__(
+        self, bright: bool, still: bool = False, track: int = 1, stream: str = "0"
+    ) -> tuple[float, float] | None:
+        """Centre of the square in which a stick was seen; None when none was."""
+        self._count += 1
+        self._frames.begin(800, 800, busy=())[:] = 250 if bright else 10
+        person = Person(track=track, box=(0, 0, 800, 800), score=0.9, keypoints=self.body)
+        packet = ArnisPacket(
+            stream=stream, sequence=self._count, pts=self._count / 30, captured_at_ns=0, person=person,
+            frame=self._frames.commit(self._count), gate=GateDecision(still=still),
+        )  # fmt: skip
+        stick = self._stage.process(packet).stick
+        return None if stick is None else (round(stick.grip[0]), round(stick.grip[1]))
+
+    def centre(self, hand: Hand | None) -> tuple[float, float]:
+        x, y, _ = stick_crop(self.body, 800, 800, hand)
+        return round(x), round(y)
+
+
+def test_a_stick_that_was_seen_is_looked_for_closer(tmp_path: Path) -> None:
+    look = Looks(tmp_path)
+    assert len({look.centre(hand) for hand in (None, "left", "right")}) == 3
+    assert look(True) == look.centre(None)
+    assert look(True) == look(True) == look.centre("right")
+    assert look(True, track=2) == look.centre(None), "somebody else"
+    assert look(True, track=1, stream="1") == look.centre(None), "another camera"
+
+
+def test_a_stick_that_is_not_seen_is_looked_for_in_turns_and_everywhere_in_a_hold(tmp_path: Path) -> None:
+    look = Looks(tmp_path)
+    assert look(False) is None
+    assert look(True) == look.centre("right")
+    assert [look(False), look(False)] == [None, None]
+    assert look(True) == look.centre("left")
+    assert [look(False) for _ in range(3)] == [None] * 3
+    assert look(True) == look.centre(None)
+    assert look(False, still=True) is None
+    assert look(True, still=True) == look.centre(None), "of looks that are equally sure the first"
 
 
 def test_the_stick_network_is_told_where_the_wrists_are(tmp_path: Path) -> None:
