@@ -113,33 +113,38 @@ class HandVote:
 
 
 EVERY_LOOK: tuple[Hand | None, ...] = (None, "right", "left")
-"""Where a stick is looked for: within reach of both hands, and closer, of each."""
+"""Where a stick is looked for: in what both hands reach, and from close by, in what each does."""
 
 
 class Sought(msgspec.Struct):
-    """The stick of one person."""
+    """The stick of one person, and where to look for it next."""
 
     track: int
     hand: Hand | None = None
-    """That holds it, and in which it was seen at the last look."""
-    misses: int = 0
-    """Looks since it was seen."""
+    """That holds it; None while that is not known, or in doubt."""
+    looks: int = 0
+    """Since it was seen in that hand."""
 
-    def hands(self, patient: bool) -> Sequence[Hand | None]:
-        """Looks to take: closer at the hand where it was; else everywhere at first and if `patient`, or in turns."""
+    def where(self, patient: bool) -> Sequence[Hand | None]:
+        """Looks to take: everywhere at first, then one a time; all that are of use if `patient`.
+
+        The hand that holds it reaches all of the stick. What the other reaches may cut it in two, so that it is looked
+        at while nothing is known only.
+        """
         if self.hand is not None:
-            return (self.hand,)
-        return EVERY_LOOK if patient or not self.misses else (EVERY_LOOK[self.misses % len(EVERY_LOOK)],)
+            turns: Sequence[Hand | None] = (self.hand, None)
+        else:
+            turns = EVERY_LOOK
+        return turns if patient or (self.hand is None and not self.looks) else (turns[self.looks % len(turns)],)
 
     def remember(self, stick: Stick | None, person: Person) -> None:
         """What was seen of it; where it is clearly not in the hand that holds it, one of the two is a mistake."""
-        self.hand, self.misses = None, self.misses + 1
-        if stick is None:
+        self.looks += 1
+        if stick is None or not np.isfinite([*stick.grip, *stick.tip]).all():
             return
-        self.misses = 0
         left, right = wrist_distances(np.array(stick.grip), person.keypoints, float(torso_length(person.keypoints)))
         away = left - right if stick.hand == "left" else right - left
-        self.hand = None if away > CLEAR_GAP else stick.hand
+        self.hand, self.looks = None if away > CLEAR_GAP else stick.hand, 0
 
 
 class StickChoice:
@@ -155,7 +160,8 @@ class StickChoice:
         plausible = [c for c in candidates if is_plausible(c, person.keypoints, torso_px, *self._limits)]
         if not plausible:
             return None
-        grip, tip = max(plausible, key=lambda c: c.score).points
+        # One that is seen whole before one of which an end is missing.
+        grip, tip = max(plausible, key=lambda c: (bool(np.isfinite(c.points).all()), c.score)).points
         track, vote = self._votes.get(stream, (person.track, HandVote()))
         if track != person.track:
             vote = HandVote()
@@ -279,7 +285,7 @@ class DetectStick:
     """Adds `stick` to the packet, where a person was found; a stage of its own, so that it can work on one frame while
     the body is looked for in the next.
 
-    A thin stick is seen better from close by: 224 pixels of what one hand reaches, instead of both, are a third more.
+    A thin stick is seen better from close by: what one hand reaches comes out up to a half larger than what both do.
     """
 
     name: ClassVar[str] = "detect"
@@ -305,7 +311,7 @@ class DetectStick:
             sought = self._sought[packet.stream] = Sought(person.track)
         still = packet.gate is not None and packet.gate.still
         with self._frames.read(packet.frame) as image:
-            candidates = self._stick.detect(image, person.keypoints, sought.hands(patient=still))
+            candidates = self._stick.detect(image, person.keypoints, sought.where(patient=still))
         packet.stick = self._choice.choose(packet.stream, person, candidates)
         sought.remember(packet.stick, person)
         return packet

@@ -35,7 +35,7 @@ from stages.classes import load_classes
 from stages.correct import Correct, CorrectSettings
 from stages.detect import Detect, DetectSettings, DetectStick, closer_model
 from stages.graph import CROP_SIZE_PX, hand_crop
-from stages.packets import ArnisPacket
+from stages.packets import ArnisPacket, GateDecision
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from training.data.pictures import is_cut_off
 from training.data.readers import read_any
@@ -233,12 +233,15 @@ def detected_keypoints(detectors: Detectors) -> Look:
         height, width = image.shape[:2]
         body = exact if held else quick
         # In a video the detector looks where the person was in the frame before: so the second look counts.
+        still = held
         for number in range(2):
             packet = ArnisPacket(
-                stream=name, sequence=number, pts=number / 30, captured_at_ns=0,
+                stream=name, sequence=number, pts=number / 30, captured_at_ns=0, gate=GateDecision(still=still),
                 frame=FrameRef("", 0, 0, width, height),
             )  # fmt: skip
             packet = stick.process(body.process(packet))
+            # A stick that is missed is looked for elsewhere in the next frames of a video; here there is one.
+            still = held or packet.stick is None
         return keypoints_of(correct.process(packet))
 
     return look

@@ -80,7 +80,8 @@ class StickAndPose:
         """Pose of the first of the people in uint8 BGR `image`; None when it is not accepted or nobody is there."""
         if not people:
             return None
-        sticks = self._stick.detect(image, people[0].keypoints)
+        # One look, at what both hands reach.
+        sticks = self._stick.detect(image, people[0].keypoints, (None,))
         return self._name(image, people[0].keypoints, sticks[0].points if sticks else np.full((2, 3), np.nan))
 
 

@@ -69,7 +69,7 @@ class StickDetector(Protocol):
     """Finds the stick of a person whose body is known."""
 
     def detect(
-        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None] = (None,)
+        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None]
     ) -> Sequence[StickCandidate]:
         """`image` uint8 BGR (height, width, 3); `keypoints` (17, 3) of the person, in its pixels; `hands`: a look each
         at what that hand reaches, or both (None); a network that sees whole pictures does not ask."""

@@ -12,7 +12,7 @@ from stages.cards import Card
 from stages.detectors import StickCandidate, mark_missing
 from stages.packets import Hand
 from stages.runtime import Network
-from stages.stick_crop import from_crop, stick_crop, stick_inputs
+from stages.stick_crop import Crop, from_crop, stick_crop, stick_inputs
 
 
 class StickHeatmap:
@@ -31,18 +31,19 @@ class StickHeatmap:
         self._size = self._network.inputs[0].shape[1] or card.inputs[0].shape[1]
 
     def detect(
-        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None] = (None,)
+        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None]
     ) -> Sequence[StickCandidate]:
         height, width = image.shape[:2]
+        # They are all the same where little is known of the body.
+        crops = dict.fromkeys(stick_crop(keypoints, width, height, hand) for hand in hands)
         return [
             msgspec.structs.replace(seen, points=mark_missing(seen.points, width, height))
-            for seen in (self._look(image, keypoints, hand) for hand in hands)
+            for seen in (self._look(image, keypoints, crop) for crop in crops)
             if seen.score >= self._threshold
         ]
 
-    def _look(self, image: np.ndarray, keypoints: np.ndarray, hand: Hand | None) -> StickCandidate:
+    def _look(self, image: np.ndarray, keypoints: np.ndarray, crop: Crop) -> StickCandidate:
         """The likeliest stick, however unlikely it is; its score is the probability that there is one."""
-        crop = stick_crop(keypoints, image.shape[1], image.shape[0], hand)
         inputs = stick_inputs(image, keypoints, crop, self._size)
         outputs = self._network(*inputs[: len(self._network.inputs)])
         points = outputs[self._points][0].astype(np.float32)

@@ -187,7 +187,7 @@ class YoloStick:
         self._yolo = Yolo(model, card, network)
 
     def detect(
-        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None] = (None,)
+        self, image: np.ndarray, keypoints: np.ndarray, hands: Sequence[Hand | None]
     ) -> Sequence[StickCandidate]:
         return self._yolo.detect_sticks(image)
 

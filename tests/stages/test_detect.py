@@ -26,7 +26,7 @@ from stages.detect import (
     wrist_distances,
 )
 from stages.detectors import StickCandidate, mark_missing, overlap
-from stages.packets import GateDecision, Person, Stick
+from stages.packets import MISSING_END, End, GateDecision, Person, Stick
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST
 
 BODY_ONLY = DetectSettings(stick="", threads=1, backend="onnxruntime")
@@ -239,15 +239,18 @@ def test_a_stick_that_is_seen_in_the_hand_without_is_looked_for_everywhere_again
     person = Person(track=1, box=(0, 0, 1, 1), score=1.0, keypoints=standing_person())
     sought = Sought(track=1)
 
-    def seen_at(wrist: int) -> Stick:
+    def seen_at(wrist: int, tip: End | None = None) -> Stick:
         x, y, _ = person.keypoints[wrist].tolist()
-        return Stick(hand="right", grip=(x, y, 0.9), tip=(x, y - 100, 0.9))
+        return Stick(hand="right", grip=(x, y, 0.9), tip=tip or (x, y - 100, 0.9))
 
-    assert sought.hands(patient=False) == EVERY_LOOK
+    assert sought.where(patient=False) == EVERY_LOOK
+    sought.remember(seen_at(RIGHT_WRIST, MISSING_END), person)
+    assert sought.where(patient=True) == EVERY_LOOK, "half of it was seen"
     sought.remember(seen_at(RIGHT_WRIST), person)
-    assert sought.hands(patient=False) == sought.hands(patient=True) == ("right",)
+    assert sought.where(patient=False) == ("right",)
+    assert sought.where(patient=True) == ("right", None)
     sought.remember(seen_at(LEFT_WRIST), person)
-    assert sought.hands(patient=False) == EVERY_LOOK
+    assert sought.where(patient=False) == EVERY_LOOK
 
 
 def test_somebody_else_begins_a_new_vote_and_streams_vote_apart() -> None:

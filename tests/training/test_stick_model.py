@@ -18,7 +18,6 @@ import torch
 from stages.cards import load_card, sha256_of
 from stages.classes import models_folder
 from training import app
-from training.stick import command
 from training.stick.clips import body_detector, frames_with_person
 from training.stick.evaluate import Answer, StickModel, is_somebody_else
 from training.stick.export import KINDS, load_weights
@@ -130,6 +129,8 @@ def test_a_table_is_judged_where_the_labelled_person_was_looked_at(tmp_path: Pat
     assert app.main([*command, "--json", str(tmp_path / "new" / "judged.json")]) == 0
     figures = json.loads((tmp_path / "new" / "judged.json").read_text())["views"]["all"]
     assert figures["pictures_with_stick"] == 2 and figures["grip_found_rate"] == 1
+    assert app.main([*command, "--threshold", "1", "--json", str(tmp_path / "strict.json")]) == 0
+    assert json.loads((tmp_path / "strict.json").read_text())["views"]["all"]["reported_rate"] == 0
 
 
 def test_the_shipped_weights_are_those_of_the_shipped_graph() -> None:
@@ -141,10 +142,6 @@ def test_the_shipped_weights_are_those_of_the_shipped_graph() -> None:
     session = onnxruntime.InferenceSession(str(FILE), providers=["CPUExecutionProvider"])
     answers = session.run(None, {"image": image.numpy(), "body": body.numpy()})
     assert np.abs(answers[0] - points.numpy()).max() < 1e-4 and np.abs(answers[1] - presence.numpy()).max() < 1e-4
-
-
-def test_the_threshold_can_be_given(tmp_path: Path) -> None:
-    assert command.judge(FILE, None, None, tmp_path, given=0.9)[0] == 0.9
 
 
 def test_sticks_that_are_drawn_into_a_held_out_clip_are_judged_where_they_were_drawn(

@@ -24,7 +24,7 @@ from training.stick import evaluate, fit
 from training.stick.augment import Warp, noisy_body, random_warp
 from training.stick.cache import load_samples, save_samples
 from training.stick.composite import add_distractors, add_stick
-from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, read_table, target_of
+from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, Samples, make_sample, read_table, target_of
 from training.stick.export import toml_text
 from training.stick.network import MAP_SIZE, Maps, StickNet
 from training.stick.yolo import label_line
@@ -224,6 +224,21 @@ def stopped(net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.Monk
     return tmp_path / "heatmap"
 
 
+def test_every_second_crop_holds_what_one_hand_reaches_mostly_the_one_with_the_stick() -> None:
+    """As the program looks closer at the hand that holds it."""
+    keypoints = someone()
+    keypoints[GRIP], keypoints[TIP] = keypoints[9], keypoints[9] + (0, -75, 0)
+    shard = Samples(np.zeros((1, CACHE_PX, CACHE_PX, 3), np.uint8), keypoints[None], keypoints[None, :17], False)
+    looks, inside = [], 0
+    for seed in range(200):
+        _, body, target = make_sample(shard, 0, np.random.default_rng(seed), augment=False, hands=True)
+        left, right = np.abs(body[[9, 10], 0] - 0.5)
+        looks.append("both" if np.isclose(left, right) else "left" if left < right else "right")
+        inside += bool(target[4:6].all())
+    assert 80 < looks.count("both") < 120 and 60 < looks.count("left") < 100 and 10 < looks.count("right") < 35
+    assert inside >= 200 - looks.count("right")
+
+
 @pytest.mark.parametrize("old", [False, True])
 def test_the_same_command_does_not_overwrite_a_training_that_was_stopped(
     stopped: Path, old: bool, capsys: pytest.CaptureFixture[str]
@@ -368,7 +383,7 @@ def test_a_training_of_ten_steps_runs(net: StickNet, cache: Path, tmp_path: Path
         (["--samples", "10"], "--samples 10 is too few for --kind heatmap; give at least 16"),
         (["--epochs", "0"], "--epochs 0 is too few"),
         (["--size", "480"], "--size is of --kind fused alone"),
-        (["--kind", "fused", "--threshold", "0.5"], "--threshold is of sticks alone"),
+        (["--kind", "fused", "--threshold", "0.5"], "--threshold is of --kind heatmap and yolo"),
         (["--kind", "yolo", "--init", "stick_heatmap"], "leave out --init"),
     ],
 )

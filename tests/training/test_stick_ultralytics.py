@@ -16,6 +16,7 @@ pytest.importorskip("efficientnet_lite_pytorch", reason="needs the training extr
 
 from engine.errors import UserError  # noqa: E402
 from stages.skeleton import NODE_COUNT  # noqa: E402
+from training import app  # noqa: E402
 from training.stick import fused, yolo  # noqa: E402
 from training.stick.cache import save_samples  # noqa: E402
 from training.stick.data import CACHE_PX  # noqa: E402
@@ -66,6 +67,17 @@ def test_weights_that_know_bodies_are_trained_on_gently_with_a_larger_head(tmp_p
     assert fused.read_settings(tmp_path / "run").knows_bodies
 
 
+def test_the_same_command_does_not_overwrite_a_training_of_yolo_that_was_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = tmp_path / "yolo" / "yolo" / "weights" / "last.pt"
+    last.parent.mkdir(parents=True)
+    torch.save({"epoch": 2}, last)
+    assert app.main(["detector", "--kind", "yolo", "--clips", str(CLIP.parent), "--work", str(tmp_path)]) == 2
+    assert "holds a training that was stopped after epoch 3; add --resume" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["yolo"] and not (tmp_path / "yolo" / "begun.json").exists()
+
+
 def test_of_the_sticks_own_network_the_surest_box_is_served_in_shares_of_the_crop() -> None:
     rows = torch.zeros(1, 5 + 6, 2)  # box, score and two points of two anchors
     rows[0, 4] = torch.tensor([0.3, 0.8])
@@ -91,5 +103,8 @@ def test_the_sticks_own_network_is_trained_on_crops_and_served(tmp_path: Path) -
     points, presence = served(torch.zeros(2, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8))
     assert points.shape == (2, 2, 3) and presence.shape == (2,) and ((presence >= 0) & (presence <= 1)).all()
     torch.save(torch.load(weights, weights_only=False) | {"epoch": 0}, weights)
-    with pytest.raises(UserError, match="run holds a training that was stopped; add --resume"):
-        yolo.fit_yolo(tmp_path, tmp_path / "run", settings)
+    with pytest.raises(UserError, match="run holds a training that was stopped after epoch 1; add --resume"):
+        yolo.refuse_unfinished(tmp_path / "run")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"last.pt is damaged; delete"):
+        yolo.refuse_unfinished(tmp_path / "run")

@@ -30,8 +30,6 @@ from training.stick.data import (
 
 log = logging.getLogger(__name__)
 
-_EARLIER = "cache {cache} is of an earlier version; delete it, it is made anew"
-
 
 def extend_cache(table: Path | None, cache: Path, split: str, find: Find) -> int:
     """Cache the table's rows of one split that are not cached yet, as a new shard; returns how many were added.
@@ -86,20 +84,20 @@ def load_samples(cache: Path, name: str) -> list[Samples]:
     shards = []
     for meta in sorted(cache.glob(f"{name}_*.npz")):
         images = np.load(meta.with_suffix(".npy"), mmap_mode="r")
-        if images.shape[1] != CACHE_PX:
-            raise UserError(_EARLIER.format(cache=cache))
         points = np.load(meta)
         shards.append(Samples(images, points["keypoints"], points["bodies"], drawable=name.startswith("clips")))
     return shards
 
 
 def made_from(cache: Path, name: str) -> set[str]:
-    """The sources of all shards of a name. Raises UserError when they are of an earlier version, which told of none."""
+    """The sources of all shards of a name. Raises UserError when they are of an earlier version, which told of none or
+    kept smaller crops."""
     sources: set[str] = set()
     for meta in sorted(cache.glob(f"{name}_*.npz")):
         points = np.load(meta)
-        if "sources" not in points:
-            raise UserError(_EARLIER.format(cache=cache))
+        size_px = np.load(meta.with_suffix(".npy"), mmap_mode="r").shape[1]
+        if "sources" not in points or size_px != CACHE_PX:
+            raise UserError(f"cache {cache} is of an earlier version; delete it, it is made anew")
         sources |= set(points["sources"].tolist())
     return sources
 

@@ -30,6 +30,7 @@ from training.stick.fused import FusedSettings, fit_fused
 from training.stick.network import Served
 from training.stick.sheet import picture_sheet
 from training.stick.yolo import YoloSettings, fit_yolo, load_yolo
+from training.stick.yolo import refuse_unfinished as refuse_unfinished_yolo
 from training.weights import WEIGHTS_FILE, weights_file
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--evaluate-only", action="store_true", help="export and judge the weights of an earlier run")
     parser.add_argument(
         "--threshold", type=share,
-        help="presence from which a stick counts, 0 to 1 (heatmap and yolo; default: chosen by the val pictures)",
+        help="presence from which a stick counts, 0 to 1 (default: chosen by the val pictures; --judge: the card's)",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, default=0, help="judge at most so many pictures of a split or clip")
     others = parser.add_argument_group("instead of training")
@@ -102,8 +103,8 @@ def check_options(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} {value} is too few for --kind {args.kind}; give at least {number}")
     if args.size is not None and args.kind != "fused":
         raise UserError(f"--size is of --kind fused alone, and {args.kind} has its own; leave it out")
-    if args.threshold is not None and args.kind == "fused":
-        raise UserError("--threshold is of sticks alone, and --kind fused sees whole people; leave it out")
+    if args.threshold is not None and (args.kind == "fused" or args.int8 or args.agree is not None):
+        raise UserError("--threshold is of --kind heatmap and yolo and of --judge alone; leave it out")
     if args.init and args.kind == "yolo":
         raise UserError("--kind yolo begins with random weights; leave out --init, or choose --kind heatmap or fused")
 
@@ -114,7 +115,7 @@ def run_crops(args: argparse.Namespace, output: Path) -> int:
     started_ns, minutes = now_ns(), minutes_before(work) if args.resume else 0.0
     if not args.evaluate_only:
         if not args.resume:
-            refuse_unfinished(work)
+            (refuse_unfinished_yolo if args.kind == "yolo" else refuse_unfinished)(work)
         if args.table:
             refuse_untrainable(args.table)
         clips = video_files(args.clips) if args.clips else []
@@ -158,6 +159,8 @@ def run_judge(args: argparse.Namespace, model: str) -> int:
     if card.architecture != KINDS["heatmap"].architecture:
         raise UserError(f"--judge knows stick detectors with heatmaps, and {model} is of {card.architecture}")
     stick, threshold = evaluate.StickModel(file), card.threshold or 0.0
+    if args.threshold is not None:
+        threshold = args.threshold
     figures: dict[str, Any] = {"model": model, "threshold": threshold}
     if args.table is not None:
         outcomes = evaluate.outcomes(stick, evaluate.seen_rows(args.table, limit=args.limit))

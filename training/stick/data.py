@@ -147,8 +147,9 @@ class Sample(NamedTuple):
     target: np.ndarray
 
 
-def make_sample(samples: Samples, index: int, rng: np.random.Generator, augment: bool) -> Sample:
-    """One training picture with its body and target."""
+def make_sample(samples: Samples, index: int, rng: np.random.Generator, augment: bool, hands: bool = False) -> Sample:
+    """One training picture with its body and target; with `hands`, the crop of every second holds what one hand
+    reaches."""
     image, keypoints, body = np.array(samples.images[index]), samples.keypoints[index].copy(), samples.bodies[index]
     stick = None
     if samples.drawable and rng.random() < 0.55:
@@ -159,11 +160,15 @@ def make_sample(samples: Samples, index: int, rng: np.random.Generator, augment:
         stick = DrawnStick(keypoints[GRIP, :2].astype(np.float64), keypoints[TIP, :2].astype(np.float64))
     if augment and rng.random() < 0.35:
         add_distractors(image, keypoints, stick, rng)
+    hand = _hand_to_look_at(keypoints, rng) if hands else None
     warp = Warp.plain(CACHE_PX, CACHE_PX / CACHE_MARGIN)
     if augment:
         body = noisy_body(body, torso_px(keypoints) or CACHE_PX / 6, rng)
-        warp = random_warp(body, CACHE_PX, rng, _hand_to_look_at(keypoints, rng))
+        warp = random_warp(body, CACHE_PX, rng, hand)
         body = hide_points(body, rng)
+    elif hand is not None:
+        x, y, side_px = stick_crop(body, CACHE_PX, CACHE_PX, hand)
+        warp = Warp((x, y), side_px)
     crop = warp.apply(image, SIZE_PX)
     if augment:
         crop = augment_pixels(crop, rng)
@@ -230,7 +235,7 @@ class Loader:
 
         def prepare(job: np.ndarray) -> Batch:
             made = [
-                make_sample(self._shards[s], i, np.random.default_rng((self._seed, epoch, int(k))), True)
+                make_sample(self._shards[s], i, np.random.default_rng((self._seed, epoch, int(k))), True, True)
                 for k, (s, i) in ((k, chosen[k]) for k in job)
             ]
             return Batch(*(np.stack(parts) for parts in zip(*made, strict=True)))

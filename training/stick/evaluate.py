@@ -40,7 +40,7 @@ FOUND_WITHIN = 0.15
 DRAWN_PER_CLIP = 150
 """Frames of a clip, spread over it, into which a stick is drawn to judge by."""
 _ALLOWED_FALSE_RATE = 0.02
-_LEAST_THRESHOLD, _MOST_THRESHOLD = 0.4, 0.9
+_LEAST_THRESHOLD, _MOST_THRESHOLD = 0.4, 0.95
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def judge_answer(row: Row, answer: Answer) -> Outcome:
 
 
 def choose_threshold(outcomes: Sequence[Outcome]) -> float:
-    """Least presence, from 0.4 to 0.9, at which at most 2 % of the pictures without a stick count as having one."""
+    """Least presence, from 0.4 to 0.95, at which at most 2 % of the pictures without a stick count as having one."""
     empty = np.array([o.answer.presence for o in outcomes if not o.visible])
     if not len(empty):
         return _LEAST_THRESHOLD

@@ -25,7 +25,7 @@ from training.stick.network import MAP_SIZE, Maps, StickNet
 
 log = logging.getLogger(__name__)
 
-_ANEW = "delete that folder or choose another --work to start anew"
+START_ANEW = "delete that folder or choose another --work to start anew"
 _END_SIGMA = 1.0
 _SHAFT_SIGMA = 1.0
 _SHAFT_WEIGHT = 10.0
@@ -121,13 +121,16 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     return run / "weights.pt"
 
 
+def stopped(run: Path, when: str = "") -> UserError:
+    """That a run holds a training which a new one would overwrite."""
+    return UserError(f"{run} holds a training that was stopped{when}; add --resume to go on, or {START_ANEW}")
+
+
 def refuse_unfinished(run: Path) -> None:
     """Raises UserError when a training that was stopped is there, which a new one would overwrite."""
     state = _checkpoint(run)
     if state and state["schedule"]["last_epoch"] < state["schedule"]["total_steps"]:
-        raise UserError(
-            f"{run} holds a training that was stopped after epoch {state['epoch']}; add --resume to go on, or {_ANEW}"
-        )
+        raise stopped(run, f" after epoch {state['epoch']}")
 
 
 def minutes_before(run: Path) -> float:
@@ -263,7 +266,7 @@ def _checkpoint(run: Path) -> dict[str, Any]:
 
 
 def _changed(run: Path) -> str:
-    return f"what is learnt from has changed since {run} was begun; give the same --table and --clips, or {_ANEW}"
+    return f"what is learnt from has changed since {run} was begun; give the same --table and --clips, or {START_ANEW}"
 
 
 def _refuse_other(state: dict[str, Any], facts: dict[str, Any], run: Path) -> None:
@@ -273,7 +276,7 @@ def _refuse_other(state: dict[str, Any], facts: dict[str, Any], run: Path) -> No
     names = [name for name in state.get("settings", {}) if name in asked and name != "threads"]
     was = [f"{name} {state['settings'][name]}" for name in names if state["settings"][name] != asked[name]]
     if was:
-        raise UserError(f"{run} was begun with {', '.join(was)}; say the same to resume it, or {_ANEW}")
+        raise UserError(f"{run} was begun with {', '.join(was)}; say the same to resume it, or {START_ANEW}")
     if state.get("sources", facts["sources"]) != facts["sources"]:
         raise UserError(_changed(run))
 
@@ -293,7 +296,7 @@ def _resume(
     try:
         net.load_state_dict(state["net"])
     except RuntimeError:
-        raise UserError(f"checkpoint {path} is of an earlier network; {_ANEW}") from None
+        raise UserError(f"checkpoint {path} is of an earlier network; {START_ANEW}") from None
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
     if state["schedule"]["total_steps"] != schedule.total_steps:

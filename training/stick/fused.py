@@ -20,8 +20,9 @@ from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, NODE_COUNT
 from training.notes import read_note
 from training.stick.card_text import UNTOLD, data_text, name_of
+from training.stick.fit import stopped
 from training.stick.fused_data import write_clips, write_lists, write_yaml
-from training.stick.yolo import STOPPED, checkpoint_epoch, for_export, yolo_class
+from training.stick.yolo import checkpoint_epoch, for_export, yolo_class
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def plan(run: Path, resume: bool, epoch_of: Callable[[Path], int], phases: Seque
     if resume:
         return steps
     if files[0].is_file() and any(step.action != "done" for step in steps):
-        raise UserError(STOPPED.format(run=run))
+        raise stopped(run)
     return [Step(phase, "start", file) for phase, file in zip(phases, files, strict=True)]
 
 

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from engine.errors import UserError
 from stages.cards import Card, load_card, sha256_of
-from stages.detect import make_body_detector, make_stick_detector
+from stages.detect import EVERY_LOOK, make_body_detector, make_stick_detector
 from stages.detectors import BodyCandidate, Runtime, StickCandidate
 from stages.runtime import RUNTIMES, Network, load_network
 from training.stick import agree, evaluate
@@ -74,7 +74,7 @@ def quantise_detector(
     recorder.asked.clear()  # of the trial run when it was opened
     for image, keypoints in calibration_pictures(table, clips, limit or CALIBRATION_PICTURES):
         look(image, keypoints)
-    quantise(file, recorder.asked[: 2 * (limit or CALIBRATION_PICTURES)], output / "model.onnx")
+    quantise(file, recorder.asked[: 3 * (limit or CALIBRATION_PICTURES)], output / "model.onnx")
     write_int8_card(card, output, {})
     seen = evaluate.seen_rows(table, "test", limit)
     if not seen:
@@ -91,7 +91,7 @@ def open_detector(model: str, card: Card, runtime: Runtime) -> Look:
         finder = make_stick_detector(model, runtime)
 
         def see_stick(image: np.ndarray, keypoints: np.ndarray) -> tuple[None, StickCandidate | None]:
-            found = finder.detect(image, keypoints)
+            found = finder.detect(image, keypoints, EVERY_LOOK)
             return None, max(found, key=lambda candidate: candidate.score, default=None)
 
         return see_stick

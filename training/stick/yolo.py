@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,14 @@ from torch import Tensor, nn
 from engine.errors import UserError
 from training.stick.cache import load_samples
 from training.stick.data import Samples, make_sample
+from training.stick.fit import START_ANEW, stopped
 from training.stick.network import SIZE_PX
 
 log = logging.getLogger(__name__)
 
 _BOX_MARGIN = 0.08
 _SIGMA = 0.25
-
-
-STOPPED = "{run} holds a training that was stopped; add --resume to go on, or delete that folder to start anew"
+_LAST = Path("yolo", "weights", "last.pt")
 
 
 class YoloSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ def _write_split(shards: list[Samples], folder: Path, split: str, prefix: str, c
     for k in chosen:
         shard, i = places[int(k) % len(places)]
         rng = np.random.default_rng((seed, int(k)))
-        image, _, target = make_sample(shard, i, rng, augment=False)
+        image, _, target = make_sample(shard, i, rng, augment=False, hands=True)
         cv2.imwrite(str(images / f"{prefix}_{k:06d}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
         (labels / f"{prefix}_{k:06d}.txt").write_text(label_line(target))
 
@@ -105,15 +105,10 @@ def label_line(target: np.ndarray) -> str:
 
 
 def fit_yolo(cache: Path, run: Path, settings: YoloSettings, resume: bool = False) -> Path:
-    """Train and return the weights file (`last.pt`); a run that was stopped goes on with `resume`.
-
-    Raises UserError when there is no run to resume, or one that was stopped would be overwritten.
-    """
+    """Train and return the weights file (`last.pt`); a run that was stopped goes on with `resume`."""
     YOLO = yolo_class()
     torch.set_num_threads(settings.threads)
-    last = run / "yolo" / "weights" / "last.pt"
-    if not resume and last.is_file() and checkpoint_epoch(last) >= 0:
-        raise UserError(STOPPED.format(run=run))
+    last = run / _LAST
     if resume:
         if not last.is_file():
             raise UserError(f"checkpoint {last} does not exist; leave out --resume to start anew")
@@ -129,10 +124,22 @@ def fit_yolo(cache: Path, run: Path, settings: YoloSettings, resume: bool = Fals
     return last
 
 
+def refuse_unfinished(run: Path) -> None:
+    """Raises UserError when a training that was stopped is there, which a new one would overwrite."""
+    if (run / _LAST).is_file() and (epoch := checkpoint_epoch(run / _LAST)) >= 0:
+        raise stopped(run, f" after epoch {epoch + 1}")
+
+
 def checkpoint_epoch(file: Path) -> int:
-    """Last finished epoch of an ultralytics checkpoint, -1 when its training has ended."""
+    """Last finished epoch of an ultralytics checkpoint, -1 when its training has ended.
+
+    Raises UserError when the file is damaged.
+    """
     yolo_class()  # the file holds objects of the package
-    return int(torch.load(file, map_location="cpu", weights_only=False)["epoch"])
+    try:
+        return int(torch.load(file, map_location="cpu", weights_only=False)["epoch"])
+    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError):
+        raise UserError(f"checkpoint {file} is damaged; {START_ANEW}") from None
 
 
 class ServedYolo(nn.Module):

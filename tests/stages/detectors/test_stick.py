@@ -48,7 +48,7 @@ def make_stick_network(folder: Path, size: int = 64, told: bool = False) -> str:
 def test_the_sticks_places_come_back_into_the_picture(tmp_path: Path, brightness: int) -> None:
     detector = make_stick_detector(make_stick_network(tmp_path), Runtime("onnxruntime", 1))
     body = standing_person(100, (400, 200))
-    found = detector.detect(np.full((800, 800, 3), brightness, np.uint8), body)
+    found = detector.detect(np.full((800, 800, 3), brightness, np.uint8), body, (None,))
     if brightness == 10:
         assert not found, "presence is below the card's threshold"
         return
@@ -94,27 +94,36 @@ def test_a_stick_that_was_seen_is_looked_for_closer(tmp_path: Path) -> None:
     assert len({look.centre(hand) for hand in (None, "left", "right")}) == 3
     assert look(True) == look.centre(None)
     assert look(True) == look(True) == look.centre("right")
+    assert look(True, stream="1") == look.centre(None), "another camera"
+    assert look(True) == look(True, stream="1") == look.centre("right")
     assert look(True, track=2) == look.centre(None), "somebody else"
-    assert look(True, track=1, stream="1") == look.centre(None), "another camera"
 
 
-def test_a_stick_that_is_not_seen_is_looked_for_in_turns_and_everywhere_in_a_hold(tmp_path: Path) -> None:
+def test_a_stick_that_is_not_seen_any_more_is_looked_for_in_turns(tmp_path: Path) -> None:
+    look = Looks(tmp_path)
+    assert look(True) and look(False) is None
+    assert look(True) == look.centre(None)
+    assert look(False) is look(False) is None
+    assert look(True) == look.centre("right"), "in the hand that held it"
+
+
+def test_while_no_stick_was_seen_it_is_looked_for_everywhere(tmp_path: Path) -> None:
+    for misses, seen in ((1, "right"), (2, "left"), (3, None)):
+        look = Looks(tmp_path)
+        assert [look(False) for _ in range(misses)] == [None] * misses
+        assert look(True) == look.centre(seen)
     look = Looks(tmp_path)
     assert look(False) is None
-    assert look(True) == look.centre("right")
-    assert [look(False), look(False)] == [None, None]
-    assert look(True) == look.centre("left")
-    assert [look(False) for _ in range(3)] == [None] * 3
-    assert look(True) == look.centre(None)
-    assert look(False, still=True) is None
-    assert look(True, still=True) == look.centre(None), "of looks that are equally sure the first"
+    assert look(True, still=True) == look.centre(None), (
+        "in a hold at once, and of looks that are equally sure the first"
+    )
 
 
 def test_the_stick_network_is_told_where_the_wrists_are(tmp_path: Path) -> None:
     detector = make_stick_detector(make_stick_network(tmp_path, told=True), Runtime("onnxruntime", 1))
     body = standing_person(100, (400, 200))
     body[9, 2], body[10] = 0.7, np.nan
-    (found,) = detector.detect(np.full((800, 800, 3), 250, np.uint8), body)
+    (found,) = detector.detect(np.full((800, 800, 3), 250, np.uint8), body, (None,))
     grip, tip = found.points
     assert grip == pytest.approx(body[9], abs=0.01)
     assert tip[2] == 0, "a wrist that was not found has no place"
