@@ -9,10 +9,10 @@ What it still misses points nearly at the lens, has its grip behind the body, or
 Going on from these weights with the same crops changed nothing any more: of sticks drawn into held-out clips 42 in 100
 were found before and after 2,400 steps on 2,970 new renders. So they learnt to look from close by: half of the crops
 hold what one hand reaches, which comes out larger (by a third in the held-out clips, by a half in portrait ones, by 4
-to 7 % in renders, where the hands are close together), cut from crops kept at 512 instead of 352 pixels. 2,100 steps of 16
-on 5,040 renders of 560 other people and 534 frames of clips took 25 minutes. Both ends right and sticks reported wrong,
-of 306 drawn into held-out clips and of 740 in hard renders of people never learnt from; sticks seen in these frames of
-clips without one, and in 375 frames of the clips learnt from:
+to 7 % in renders, where the hands are close together), cut from crops kept at 512 instead of 352 pixels. 2,100 steps
+of 16 on 5,040 renders of 560 other people and 534 frames of clips took 25 minutes. Both ends right and sticks reported
+wrong, of 306 drawn into held-out clips and of 740 in hard renders of people never learnt from; sticks seen in these
+frames of clips without one, and in 375 frames of the clips learnt from:
 
                                               drawn         renders      none there   learnt from
     before, what both hands reach (0.79)   0.405  0.069   0.834  0.073     0.016        0.005
