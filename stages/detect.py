@@ -125,17 +125,19 @@ class Sought(msgspec.Struct):
     looks: int = 0
     """Since it was seen in that hand."""
 
-    def where(self, patient: bool) -> Sequence[Hand | None]:
-        """Looks to take: everywhere at first, then one a time; all that are of use if `patient`.
+    def where(self, patient: bool) -> Sequence[Sequence[Hand | None]]:
+        """Looks to take, of which the next are taken where the first show nothing.
 
-        The hand that holds it reaches all of the stick. What the other reaches may cut it in two, so that it is looked
-        at while nothing is known only.
+        At first everywhere; then one a frame, in turns, or all that are of use if `patient`. The hand that holds it
+        reaches all of the stick; what the other reaches may cut it in two, so that is looked at only while nothing is
+        known.
         """
-        if self.hand is not None:
-            turns: Sequence[Hand | None] = (self.hand, None)
-        else:
-            turns = EVERY_LOOK
-        return turns if patient or (self.hand is None and not self.looks) else (turns[self.looks % len(turns)],)
+        if self.hand is None:
+            everywhere = patient or not self.looks
+            return (EVERY_LOOK if everywhere else (EVERY_LOOK[self.looks % len(EVERY_LOOK)],),)
+        if patient:
+            return (self.hand,), (None,)
+        return ((None if self.looks % 2 else self.hand,),)
 
     def remember(self, stick: Stick | None, person: Person) -> None:
         """What was seen of it; where it is clearly not in the hand that holds it, one of the two is a mistake."""
@@ -311,8 +313,11 @@ class DetectStick:
             sought = self._sought[packet.stream] = Sought(person.track)
         still = packet.gate is not None and packet.gate.still
         with self._frames.read(packet.frame) as image:
-            candidates = self._stick.detect(image, person.keypoints, sought.where(patient=still))
-        packet.stick = self._choice.choose(packet.stream, person, candidates)
+            for hands in sought.where(patient=still):
+                candidates = self._stick.detect(image, person.keypoints, hands)
+                packet.stick = self._choice.choose(packet.stream, person, candidates)
+                if packet.stick is not None:
+                    break
         sought.remember(packet.stick, person)
         return packet
 

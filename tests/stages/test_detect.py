@@ -243,14 +243,14 @@ def test_a_stick_that_is_seen_in_the_hand_without_is_looked_for_everywhere_again
         x, y, _ = person.keypoints[wrist].tolist()
         return Stick(hand="right", grip=(x, y, 0.9), tip=tip or (x, y - 100, 0.9))
 
-    assert sought.where(patient=False) == EVERY_LOOK
+    assert sought.where(patient=False) == (EVERY_LOOK,)
     sought.remember(seen_at(RIGHT_WRIST, MISSING_END), person)
-    assert sought.where(patient=True) == EVERY_LOOK, "half of it was seen"
+    assert sought.where(patient=True) == (EVERY_LOOK,), "half of it was seen"
     sought.remember(seen_at(RIGHT_WRIST), person)
-    assert sought.where(patient=False) == ("right",)
-    assert sought.where(patient=True) == ("right", None)
+    assert sought.where(patient=False) == (("right",),)
+    assert sought.where(patient=True) == (("right",), (None,))
     sought.remember(seen_at(LEFT_WRIST), person)
-    assert sought.where(patient=False) == EVERY_LOOK
+    assert sought.where(patient=False) == (EVERY_LOOK,)
 
 
 def test_somebody_else_begins_a_new_vote_and_streams_vote_apart() -> None:
