@@ -123,7 +123,7 @@ class Sought(msgspec.Struct):
     hand: Hand | None = None
     """That holds it; None while that is not known, or in doubt."""
     looks: int = 0
-    """Since it was seen in that hand."""
+    """Since it was last seen, or ever."""
 
     def where(self, patient: bool) -> Sequence[Sequence[Hand | None]]:
         """Looks to take, of which the next are taken where the first show nothing.
@@ -315,9 +315,10 @@ class DetectStick:
         with self._frames.read(packet.frame) as image:
             for hands in sought.where(patient=still):
                 candidates = self._stick.detect(image, person.keypoints, hands)
-                packet.stick = self._choice.choose(packet.stream, person, candidates)
-                if packet.stick is not None:
+                if candidates:
                     break
+        # Only now, as leaving the `with` raises when the picture was overwritten while it was looked at.
+        packet.stick = self._choice.choose(packet.stream, person, candidates)
         sought.remember(packet.stick, person)
         return packet
 
