@@ -17,6 +17,7 @@ import torch
 
 from stages.cards import load_card, sha256_of
 from stages.classes import models_folder
+from stages.stick_crop import stick_crop, stick_inputs
 from training import app
 from training.stick.clips import body_detector, frames_with_person
 from training.stick.evaluate import Answer, StickModel, is_somebody_else
@@ -91,6 +92,21 @@ def test_someone_without_a_stick_is_given_none(model: StickModel, clip: str) -> 
     reported = [model(frame, points).presence >= THRESHOLD for frame, points in frames if points is not None]
     assert len(reported) >= 8
     assert np.mean(reported) <= 0.15
+
+
+def test_who_is_small_in_the_picture_is_judged_by_the_look_that_shows_most(model: StickModel) -> None:
+    finder, capture = body_detector(), cv2.VideoCapture(str(models_folder() / "demo.mp4"))
+    whole, every = [], []
+    with (HERE / "demo_ends.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            capture.set(cv2.CAP_PROP_POS_FRAMES, int(row["frame"]))
+            frame = cv2.resize(capture.read()[1], None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA)
+            body = finder.detect(frame, None, "", 0.0)[0].keypoints
+            crop = stick_crop(body, frame.shape[1], frame.shape[0])
+            whole.append(float(model.network(*stick_inputs(frame, body, crop, model.size_px))[1][0]))
+            every.append(model(frame, body).presence)
+    assert all(most >= first for most, first in zip(every, whole, strict=True))
+    assert np.mean(every) > np.mean(whole)
 
 
 def test_several_crops_at_once_give_the_same_answers_as_one_by_one(model: StickModel) -> None:

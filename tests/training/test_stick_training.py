@@ -94,11 +94,13 @@ def test_points_and_pixels_are_warped_alike(mirrored: bool) -> None:
     assert np.allclose([columns.mean() + 0.5, rows.mean() + 0.5], expected, atol=1.0)
 
 
-def test_an_end_outside_the_crop_is_not_learned_and_presence_not_counted() -> None:
-    keypoints = someone()
-    keypoints[GRIP], keypoints[TIP] = (CACHE_PX / 2, CACHE_PX / 2, 1), (CACHE_PX - 1, CACHE_PX / 2, 1)
-    target = target_of(keypoints, Warp.plain(CACHE_PX, CACHE_PX / CACHE_MARGIN))
-    assert (target[4], target[5], target[6]) == (1, 0, -1)
+@pytest.mark.parametrize(("beyond", "presence"), [(0.01, -1), (0.1, 0)])
+def test_a_stick_of_which_the_crop_cuts_off_an_end_is_absent_unless_by_a_hair(beyond: float, presence: int) -> None:
+    keypoints, side_px = someone(), CACHE_PX / CACHE_MARGIN
+    keypoints[GRIP] = CACHE_PX / 2, CACHE_PX / 2, 1
+    keypoints[TIP] = CACHE_PX / 2 + (0.5 + beyond) * side_px, CACHE_PX / 2, 1
+    target = target_of(keypoints, Warp.plain(CACHE_PX, side_px))
+    assert (target[4], target[5], target[6]) == (1, 0, presence)
 
 
 def test_a_stick_that_points_at_the_lens_is_learned_but_its_presence_is_not() -> None:

@@ -103,6 +103,25 @@ def test_a_fused_network_gives_body_and_stick_at_once(tmp_path: Path, monkeypatc
     assert list(run.detect.describe()) == ["fused"]
 
 
+def test_a_network_of_two_points_finds_the_stick_in_the_whole_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_yolo(tmp_path, "yolo11", 2, nms=True, conf=0.25)
+    write_card(tmp_path, "stick", "yolo11n-pose", [1, 3, 128, 160], 0.25)
+    # What random weights see may be anywhere; without these limits it would be nobody's.
+    limits = {"grip_within": 50.0, "longest_stick": 50.0}
+    run = Runner(DetectSettings(stick=str(tmp_path), closer="", backend="onnxruntime", threads=1, **limits))
+    sticks = []
+    for image in frames_of("sam2_juggle.mp4", every=60):
+        packet, bare = run(image), run.stick._stick.detect(image, np.zeros((17, 3)), (None,))
+        if packet.person is not None:
+            assert (packet.stick is None) == (not bare)
+            assert packet.stick is None or packet.stick.grip in [tuple(c.points[0].tolist()) for c in bare]
+            sticks.append(packet.stick)
+    assert any(sticks)
+
+
 class Middle(Yolo):
     """A stand-in for the network that sees somebody in the middle of its input, whatever that shows."""
 
