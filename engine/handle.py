@@ -37,6 +37,8 @@ class WorkerHandle:
         self.last_failure: str | None = None
         self._process: SpawnProcess | None = None
         self._heard_at_ns = 0
+        self._resumes = False
+        """Whether one before it was ready."""
 
     @property
     def started(self) -> bool:
@@ -59,7 +61,7 @@ class WorkerHandle:
 
     def start(self) -> None:
         mine, theirs = _spawn.Pipe()
-        spec = msgspec.structs.replace(self.spec, restarts=self.restarts)
+        spec = msgspec.structs.replace(self.spec, restarts=self.restarts, resumes=self._resumes)
         self._process = _spawn.Process(
             target=process.main, args=(msgspec.msgpack.encode(spec), theirs), name=spec.name, daemon=True
         )
@@ -73,6 +75,7 @@ class WorkerHandle:
 
     def restart(self) -> None:
         self.restarts += 1
+        self._resumes |= self.ready
         self.last_failure = None
         self.start()
 

@@ -18,10 +18,10 @@ import msgspec
 from engine.config import Config, import_name
 from engine.errors import UserError
 from engine.process import WorkerSpec
-from engine.ring import process_exists
+from engine.ring import own_names, process_exists
 from engine.stage import stage_label
 
-_PREFIX = "engine-run"
+_PREFIX = own_names("engine-run")
 _NAME = re.compile(rf"{_PREFIX}-(\d+)-")
 _LONGEST_ADDRESS = 100
 """The system cuts the path of a socket at 107 characters."""

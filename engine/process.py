@@ -37,6 +37,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     entry_endpoints: dict[str, str]
     """Where capture of each stream listens."""
     restarts: int = 0
+    resumes: bool = False
     log_level: str = "WARNING"
 
     stages: list[str] = []

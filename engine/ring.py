@@ -34,7 +34,16 @@ _HEADER = np.dtype(
 )
 _PAGE_BYTES = 4096
 _SHM_FOLDER = Path("/dev/shm")
-_PREFIX = "frames"
+
+
+def own_names(kind: str) -> str:
+    """How names of shared things begin that end with a process id. In containers that share a folder, the same id may
+    be another's: on Linux they differ by what numbers the processes."""
+    numbering = Path("/proc/self/ns/pid")
+    return f"{kind}-{numbering.stat().st_ino:x}" if numbering.exists() else kind
+
+
+_PREFIX = own_names("frames")
 _NAME = re.compile(rf"{_PREFIX}-(\d+)-")
 
 

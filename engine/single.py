@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,6 @@ from engine.stage import Context
 from engine.state import RunState
 from engine.summary import RunSummary
 
-_log = logging.getLogger(__name__)
 _IDLE_S = 0.05
 _DRAIN_NS = 2 * NS_PER_S
 _NAME = "single"

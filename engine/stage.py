@@ -41,7 +41,9 @@ class Context(msgspec.Struct, kw_only=True):
     sections: Mapping[str, Any] = {}
     """All settings as plain values, for what a stage must know of another one's."""
     restarts: int = 0
-    """How often this worker has been restarted: a writer appends instead of starting anew."""
+    """How often this worker has been restarted."""
+    resumes: bool = False
+    """A worker before this one was ready: what it wrote is of this run, so that a writer appends to it."""
     request_stop: Callable[[], None]
     """Asks for an orderly end of the whole program (a key in the window, for example)."""
     health: Callable[[], dict[str, Any]]
@@ -71,7 +73,7 @@ class Stage(Protocol):
 #   max_batch: int, max_wait_ms: float        attributes that bound such a batch
 #   sees_ended: ClassVar[bool]                process also gets packets that have ended (writers, publishers)
 #   stateless: ClassVar[bool]                 each packet stands alone, so that replicas may share a stream
-#   idle(now_ns: int) -> None                 called about every 50 ms when nothing arrives (window events, health)
+#   idle(now_ns: int) -> None                 called about every 50 ms, whatever arrives (window events, health)
 #   describe() -> dict[str, str]              device, runtime and versions really used; goes into --stats
 
 

@@ -48,6 +48,7 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
         frames=owned or rings,
         sections=spec.sections,
         restarts=spec.restarts,
+        resumes=spec.resumes,
         request_stop=lambda: line.send(StopRequested()),
         health=lambda: loop.health,
     )

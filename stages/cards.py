@@ -14,6 +14,8 @@ import msgspec
 from engine.errors import UserError
 from stages.classes import CLASSES_FILE, ClassFile, load_classes, models_folder
 
+CARD_FILE = "card.toml"
+
 
 class CardInput(msgspec.Struct, frozen=True):
     """One input of the network; 0 in `shape` stands for a free dimension."""
@@ -71,7 +73,7 @@ def load_card(model: str | Path) -> tuple[Card, Path]:
     Raises UserError when the folder, card or file is missing, or the file's SHA-256 differs from the card's.
     """
     folder = model_folder(model)
-    path = folder / "card.toml"
+    path = folder / CARD_FILE
     if not path.is_file():
         raise UserError(f"model {model}: no card.toml in {folder}; give a shipped model's name or a folder with a card")
     try:

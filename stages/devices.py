@@ -236,7 +236,7 @@ def _there(place: Place, listed: Sequence[str] | Exception, precision: Precision
 
 
 def _time(networks: Mapping[Place, Network], how: How, machine: Machine) -> Trial:
-    inputs = trial_inputs(next(iter(networks.values())).inputs, how)
+    inputs = trial_inputs(next(iter(networks.values())).inputs, how.shapes)
     with alone(how.cache):
         return by_turns({str(place): partial(network, *inputs) for place, network in networks.items()}, machine.clock)
 

@@ -202,7 +202,8 @@ class Feedback:
         if not self._settings.max_cues:
             return
         path = Path(self._settings.bands)
-        bands = read_bands(path if path.is_file() else models_folder() / path)
+        shipped = models_folder() / path.name
+        bands = read_bands(shipped if path.name == str(path) and not path.exists() and shipped.exists() else path)
         self._bands = fitting_bands(bands, classes_of(context), path)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:

@@ -250,10 +250,9 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
 def _draw_cues(canvas: np.ndarray, cues: list[Cue], em: float) -> None:
     bottom = canvas.shape[0] - round(0.6 * em)
     for cue in reversed(cues):
-        size = em
-        _, height = _text_box(cue.sentence, _fitting(canvas, cue.sentence, size))
+        _, height = _text_box(cue.sentence, _fitting(canvas, cue.sentence, em))
         bottom -= height + round(0.25 * em)
-        _draw_text(canvas, cue.sentence, (round(0.5 * em), bottom), size, AMBER)
+        _draw_text(canvas, cue.sentence, (round(0.5 * em), bottom), em, AMBER)
 
 
 def _mark_joint(canvas: np.ndarray, person: Person, cue: Cue, min_confidence: float) -> None:

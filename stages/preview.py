@@ -48,7 +48,7 @@ class Preview:
     def __init__(self, settings: PublishSettings) -> None:
         self._settings = settings
         self._publisher: Publisher | None = None
-        self._sent_ns: dict[str, int] = {}
+        self._due_ns: dict[str, int] = {}
 
     def open(self, context: Context) -> None:
         """Raises UserError when the socket cannot be bound, or may not be without keys."""
@@ -71,7 +71,7 @@ class Preview:
             self._look_for_subscribers(self._publisher)
 
     def close(self) -> None:
-        CANVAS_DEMAND.leave("preview")
+        CANVAS_DEMAND.discard("preview")
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
@@ -79,15 +79,17 @@ class Preview:
     def _look_for_subscribers(self, publisher: Publisher) -> None:
         publisher.new_subscriptions()
         if any(publisher.wanted(f"frame.{stream}") for stream in self._streams):
-            CANVAS_DEMAND.ask("preview")
+            CANVAS_DEMAND.add("preview")
         else:
-            CANVAS_DEMAND.leave("preview")
+            CANVAS_DEMAND.discard("preview")
 
     def _due(self, publisher: Publisher, stream: str) -> bool:
-        now = now_ns()
-        if not publisher.wanted(f"frame.{stream}") or now - self._sent_ns.get(stream, 0) < self._period_ns:
+        now, period = now_ns(), self._period_ns
+        due = self._due_ns.get(stream, now)
+        if not publisher.wanted(f"frame.{stream}") or now < due:
             return False
-        self._sent_ns[stream] = now
+        # From when it was due, not from now, or waiting for the camera's next frame would add up.
+        self._due_ns[stream] = (due if now - due < period else now) + period
         return True
 
     @property

@@ -69,7 +69,7 @@ class Results:
                 self._file = self._file.resolve()  # a link stays, with what it leads to; a pipe has no other name
             if self._file.is_file() or not self._file.exists():
                 self._earlier = self._file.with_name(f".{self._file.name}.earlier")
-            if context.restarts and self._file.is_file():
+            if context.resumes and self._file.is_file():
                 self._last = mend_lines(self._file)
             elif self._earlier is not None and self._file.exists():
                 self._put_aside(self._earlier)
@@ -108,7 +108,10 @@ class Results:
     def _put_aside(self, earlier: Path) -> None:
         """A run that fails before its first line must not cost an earlier run's."""
         try:
-            self._file.replace(earlier)
+            if earlier.is_file() and not self._file.stat().st_size:
+                self._file.unlink()  # of a run that was killed before its first line: the one before it still waits
+            else:
+                self._file.replace(earlier)
         except OSError as error:
             self._earlier = None
             raise UserError(

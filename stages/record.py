@@ -64,13 +64,17 @@ def raw_path(path: Path) -> Path:
 def remux(source: Path, target: Path) -> None:
     """Copy the video of `source` into an MP4 file, without encoding it again; `target` appears when it is complete."""
     part = target.with_suffix(".part")
-    with av.open(str(source)) as reader, av.open(str(part), "w", "mp4", options={"movflags": "faststart"}) as writer:
-        stream = writer.add_stream_from_template(reader.streams.video[0])
-        for packet in reader.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                writer.mux(packet)
-    part.replace(target)
+    options = {"movflags": "faststart"}
+    try:
+        with av.open(str(source)) as reader, av.open(str(part), "w", "mp4", options=options) as writer:
+            stream = writer.add_stream_from_template(reader.streams.video[0])
+            for packet in reader.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    writer.mux(packet)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)  # the disk may be full
 
 
 class VideoWriter:
@@ -184,7 +188,7 @@ class Record:
             for stream in context.streams:
                 check_recording(recording_path(self._path, stream, context.streams, context.restarts))
             if self._settings.picture == "overlay":
-                CANVAS_DEMAND.ask(self.name)
+                CANVAS_DEMAND.add(self.name)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if self._settings.path and packet.frame is not None:
@@ -194,7 +198,7 @@ class Record:
         return packet
 
     def close(self) -> None:
-        CANVAS_DEMAND.leave(self.name)
+        CANVAS_DEMAND.discard(self.name)
         for recorder in self._recorders.values():
             recorder.close()
         if self._recorders:

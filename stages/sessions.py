@@ -95,10 +95,10 @@ def load(place: Place, data: bytes, how: How) -> Network:
     return (_load_openvino if place.runtime == "openvino" else _load_onnxruntime)(place, data, how)
 
 
-def trial_inputs(specs: Sequence[TensorSpec], how: How) -> list[np.ndarray]:
-    """Noise for each input, always the same."""
+def trial_inputs(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, ...]] | None = None) -> list[np.ndarray]:
+    """Noise for each input, always the same; free dimensions are 1 unless `shapes` says otherwise."""
     generator = np.random.default_rng(0)
-    shapes = how.shapes or [spec.shape for spec in specs]
+    shapes = shapes or [spec.shape for spec in specs]
     return [
         generator.integers(0, 255, [size or 1 for size in shape]).astype(spec.dtype)
         for spec, shape in zip(specs, shapes, strict=True)
@@ -156,7 +156,7 @@ def _proven_session(place: Place, data: bytes, options: Any, how: How) -> tuple[
             data, options, providers=providers_for(place, how, onnxruntime.get_available_providers()), enable_fallback=0
         )
         specs = tuple(_onnxruntime_spec(item) for item in session.get_inputs())
-        inputs = trial_inputs(specs, how)
+        inputs = trial_inputs(specs, how.shapes)
         try:
             session.run(None, {spec.name: array for spec, array in zip(specs, inputs, strict=True)})
         finally:
@@ -245,7 +245,7 @@ def _load_openvino(place: Place, data: bytes, how: How) -> Network:
         metadata=_openvino_metadata(model),
     )
     if not on_cpu:
-        network(*trial_inputs(network.inputs, how))
+        network(*trial_inputs(network.inputs, how.shapes))
     return network
 
 

@@ -23,23 +23,8 @@ BACKGROUND = 24
 """Grey of the room around pictures that don't fill the window."""
 
 
-class CanvasDemand:
-    """Who needs the drawn frame, so that nothing is drawn for nobody; the stages of one worker share it."""
-
-    def __init__(self) -> None:
-        self._by: set[str] = set()
-
-    def ask(self, who: str) -> None:
-        self._by.add(who)
-
-    def leave(self, who: str) -> None:
-        self._by.discard(who)
-
-    def __bool__(self) -> bool:
-        return bool(self._by)
-
-
-CANVAS_DEMAND = CanvasDemand()
+CANVAS_DEMAND: set[str] = set()
+"""Who needs the drawn frame, so that nothing is drawn for nobody; the stages of one worker share it."""
 
 
 def has_display() -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import UserError
+from engine.numbers import at_least
 from stages.angles import QUANTITIES, VIEWS, measure, view_of
 from stages.classes import NEUTRAL_KIND, ClassFile, load_classes
 from stages.feedback import ANY_VIEW, Band, BandTable
@@ -105,8 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", type=Path, help="labelled keypoints: a table, or a folder with one")
     parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
     parser.add_argument("--statistics", type=Path, help="pose statistics to draw further examples from")
-    parser.add_argument("--samples", type=int, default=20_000, help="examples to draw from them (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--samples", type=at_least(1), default=20_000, help="drawn from them (default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("bands.toml"), help="the file to write (default: %(default)s)")
 
 

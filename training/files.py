@@ -1,11 +1,15 @@
-"""Files that are there whole or not at all, whatever is killed while they are written."""
+"""Files and models that are there whole or not at all, whatever is killed while they are written."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from stages.cards import CARD_FILE
+from stages.classes import CLASSES_FILE
 
 
 @contextmanager
@@ -18,3 +22,21 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_model(folder: Path) -> Iterator[Path]:
+    """A folder to write a model to; at the end its files take their places in `folder`, the card last. A model that is
+    there already stays until then: one that differs from its card is loaded by nobody."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / ".part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    if (folder / CLASSES_FILE).is_file():
+        shutil.copy2(folder / CLASSES_FILE, part)  # somebody wrote it, and the new card looks at it
+    try:
+        yield part
+        for file in sorted(part.iterdir(), key=lambda file: file.name == CARD_FILE):
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

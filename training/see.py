@@ -40,6 +40,7 @@ from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from training.data.pictures import is_cut_off
 from training.data.readers import read_any
 from training.data.table import Table, append_table
+from training.files import whole_file
 from training.notes import read_note
 from training.processes import end_with_parent
 from training.seen_folder import DETECTORS_FILE, SHARD_ROWS, done_rows, refuse_another_table
@@ -106,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truth", action="store_true", help="take the true keypoints instead of the detectors'")
     add_detector_arguments(parser)
     parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
-    parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--processes", type=at_least(1), default=1, help="processes (default 1)")
     parser.add_argument("--limit", type=at_least(1), help="look at no more than this many pictures")
 
 
@@ -151,7 +152,9 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
                             "choose another --out, or delete the folder")  # fmt: skip
     elif (file.parent / "table.csv").is_file():
         raise UserError(f"{file.parent} does not say whose eyes saw it; delete it, or choose another --out")
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
+    else:
+        with whole_file(file) as part:
+            part.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
 
 
 def read_detectors(file: Path) -> Detectors:
@@ -173,8 +176,6 @@ def look_at(
     A picture that cannot be read is left out, as one that is cut off, if bad ones are to be skipped; else it raises
     UserError.
     """
-    if processes < 1:
-        raise UserError(f"--processes {processes} look at nothing; give at least 1")
     shards = [data.select(slice(start, start + shard_rows)) for start in range(0, len(data), shard_rows)]
     # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
     spawn = multiprocessing.get_context("spawn")

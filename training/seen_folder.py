@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.errors import UserError
 from training.data.cells import whole_lines
 from training.data.table import COLUMNS, KEYPOINT_COLUMNS, Table, written_rows
+from training.files import whole_file
 
 DETECTORS_FILE = "detectors.json"
 """Beside the table: whose eyes saw it."""
@@ -46,7 +47,7 @@ def done_rows(table: Path, crops: Path, wanted: int) -> int:
     done = len(lines) - 1
     if done != wanted or len(shards) != -(-wanted // SHARD_ROWS):
         done = max(0, min(done // SHARD_ROWS, len(shards))) * SHARD_ROWS
-    with table.open("w", newline="", encoding="utf-8") as stream:
+    with whole_file(table) as part, part.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(lines[: 1 + done] if done else [])
     for file in shards[-(-done // SHARD_ROWS) :]:
         file.unlink()

@@ -38,12 +38,12 @@ class StickHeatmap:
         crops = dict.fromkeys(stick_crop(keypoints, width, height, hand) for hand in hands)
         return [
             msgspec.structs.replace(seen, points=mark_missing(seen.points, width, height))
-            for seen in (self._look(image, keypoints, crop) for crop in crops)
+            for seen in (self.look(image, keypoints, crop) for crop in crops)
             if seen.score >= self._threshold
         ]
 
-    def _look(self, image: np.ndarray, keypoints: np.ndarray, crop: Crop) -> StickCandidate:
-        """The likeliest stick, however unlikely it is; its score is the probability that there is one."""
+    def look(self, image: np.ndarray, keypoints: np.ndarray, crop: Crop) -> StickCandidate:
+        """The likeliest stick in a crop, however unlikely it is; its score is the probability that there is one."""
         inputs = stick_inputs(image, keypoints, crop, self._size)
         outputs = self._network(*inputs[: len(self._network.inputs)])
         points = outputs[self._points][0].astype(np.float32)

@@ -14,6 +14,7 @@ from bench import Bench, children_of, summary_of, wait_until
 from bench_parts import lines_of
 
 from engine.health import memory_mb
+from engine.ring import own_names
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and /dev/shm")
 
@@ -234,7 +235,7 @@ def test_a_supervisor_killed_while_its_workers_start_leaves_nothing_that_the_nex
 def test_what_a_dead_program_left_behind_is_swept_by_the_next(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
-    stale = Path(f"/dev/shm/frames-{dead.pid}-0-abcd")
+    stale = Path(f"/dev/shm/{own_names('frames')}-{dead.pid}-0-abcd")
     stale.write_bytes(b"x")
     Bench(tmp_path).run(["3"])
     assert not stale.exists()

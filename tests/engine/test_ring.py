@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import UserError
 from engine.packet import FrameRef
-from engine.ring import FrameRing, RingReader
+from engine.ring import FrameRing, RingReader, own_names
 from engine.stage import FrameOverrun
 
 SLOTS, HEIGHT, WIDTH = 5, 48, 64
@@ -154,7 +154,7 @@ def test_references_from_elsewhere_are_refused(ring: FrameRing) -> None:
     reader = RingReader(SLOTS)
     for ref in (
         FrameRef("../../etc/passwd", 0, 2, 4, 4),
-        FrameRef("frames-1-0-gone", 0, 2, 4, 4),
+        FrameRef(f"{own_names('frames')}-1-0-gone", 0, 2, 4, 4),
         FrameRef(ring.name, SLOTS, 2, 4, 4),
         FrameRef(ring.name, -1, 2, 4, 4),
         FrameRef(ring.name, 0, 2, 100_000, 100_000),

@@ -111,14 +111,14 @@ def test_the_neutral_class_of_ones_own_classes_is_shown_without_emphasis(tmp_pat
     stage = Overlay(OverlaySettings(view="none", live_line="none"))
     own = {"classify": {"model": str(tmp_path)}}
     stage.open(msgspec.structs.replace(context(picture), sections=own))
-    CANVAS_DEMAND.ask("test")
+    CANVAS_DEMAND.add("test")
     try:
         pose = packet().pose
         assert pose is not None
         shown = [stage.process(packet(pose=msgspec.structs.replace(pose, label=name), feedback=[])).canvas
                  for name in ("neutral", "idle")]  # fmt: skip
     finally:
-        CANVAS_DEMAND.leave("test")
+        CANVAS_DEMAND.discard("test")
     corners = [canvas[:100, :400] for canvas in shown if canvas is not None]
     assert [len(coloured(corner, (110, 230, 110))) > 100 for corner in corners] == [True, False]
 
@@ -161,7 +161,7 @@ def test_from_which_confidence_on_points_are_drawn_can_be_set() -> None:
     doubtful.person.keypoints[:, 2] = 0.4
     doubtful.stick.grip, doubtful.stick.tip = (224.0, 288.0, 0.4), (120.0, 250.0, 0.4)
     counts = []
-    CANVAS_DEMAND.ask("test")
+    CANVAS_DEMAND.add("test")
     try:
         for sure in (0.3, 0.5):
             stage = Overlay(OverlaySettings(view="none", live_line="none", min_confidence=sure))
@@ -170,7 +170,7 @@ def test_from_which_confidence_on_points_are_drawn_can_be_set() -> None:
             counts.append(len(coloured(canvas, (60, 240, 250))))
             assert (canvas[300:420, 250:400] != 120).any() == (sure == 0.3), "the body"
     finally:
-        CANVAS_DEMAND.leave("test")
+        CANVAS_DEMAND.discard("test")
     assert counts[0] > 100 > counts[1] == 0
 
 
@@ -197,22 +197,22 @@ def test_nothing_is_drawn_when_nobody_looks() -> None:
     stage = Overlay(OverlaySettings(view="none", live_line="none"))
     stage.open(context(grey_picture()))
     assert stage.process(packet()).canvas is None
-    CANVAS_DEMAND.ask("recording")
+    CANVAS_DEMAND.add("recording")
     try:
         assert stage.process(packet()).canvas is not None
     finally:
-        CANVAS_DEMAND.leave("recording")
+        CANVAS_DEMAND.discard("recording")
         stage.close()
 
 
 def test_a_frame_that_was_overwritten_costs_only_the_picture() -> None:
     stage = Overlay(OverlaySettings(view="none", live_line="none"))
     stage.open(context(grey_picture(), overrun=True))
-    CANVAS_DEMAND.ask("recording")
+    CANVAS_DEMAND.add("recording")
     try:
         drawn = stage.process(packet())
     finally:
-        CANVAS_DEMAND.leave("recording")
+        CANVAS_DEMAND.discard("recording")
     assert (drawn.canvas, drawn.status) == (None, "ok")
 
 
@@ -234,12 +234,12 @@ def test_the_window_may_be_a_mirror_and_a_recording_never_is(mirror: str, monkey
     picture[:, :40] = 250
     stage = Overlay(OverlaySettings(view="window", mirror=mirror))
     stage.open(context(picture))
-    CANVAS_DEMAND.ask("recording")
+    CANVAS_DEMAND.add("recording")
     try:
         recorded = stage.process(packet(feedback=[])).canvas
         shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
     finally:
-        CANVAS_DEMAND.leave("recording")
+        CANVAS_DEMAND.discard("recording")
         stage.close()
     assert (recorded[300:400, :40] == 250).all()
     left, right = shown[320:380, :20].mean(), shown[320:380, -20:].mean()

@@ -38,8 +38,9 @@ def packet(sequence: int = 0, **changes: Any) -> ArnisPacket:
     return msgspec.structs.replace(made, **changes)
 
 
-def context(restarts: int = 0) -> Context:
+def context(restarts: int = 0, resumes: bool | None = None) -> Context:
     return Context(worker="output", streams=["0"], frames=None, restarts=restarts,  # type: ignore[arg-type]
+                   resumes=restarts > 0 if resumes is None else resumes,
                    request_stop=lambda: None, health=lambda: {"fps_out": 30.0})  # fmt: skip
 
 
@@ -146,6 +147,24 @@ def test_a_restarted_worker_goes_on_in_the_same_file_without_doubles(tmp_path: P
     second.process(packet(2))
     second.close()
     assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0, 1, 2]
+
+
+def test_results_of_an_earlier_run_outlive_workers_that_die_before_their_first_line(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_bytes(b'{"stream":"0","sequence":500}\n')
+    for restarts in (0, 1):  # the first is killed while others open, so that it was never ready; so is its successor
+        Results(ResultsSettings(path=str(file))).open(context(restarts, resumes=False))
+        assert file.read_bytes() == b""
+    last = Results(ResultsSettings(path=str(file)))
+    last.open(context(restarts=2, resumes=False))
+    last.close()
+    assert json.loads(file.read_text())["sequence"] == 500, "none of them has written a line"
+    last = Results(ResultsSettings(path=str(file)))
+    last.open(context(restarts=3, resumes=False))
+    last.process(packet(0))
+    last.close()
+    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0], "and this one has"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("restarts", [0, 1])
@@ -408,7 +427,7 @@ def test_the_pictures_rate_and_quality_can_be_set(url: str, monkeypatch: pytest.
     monkeypatch.setattr("stages.preview.now_ns", lambda: clock[0])
     monkeypatch.setattr("stages.preview.Publisher.send", lambda publisher, topic, jpeg: sent[-1].append(jpeg))
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    for frames_fps, jpeg_quality in ((4.0, 20), (20.0, 95)):
+    for frames_fps, jpeg_quality in ((4.0, 20), (60.0, 20), (20.0, 95)):
         stage = Preview(PublishSettings(frames_url=url, frames_fps=frames_fps, jpeg_quality=jpeg_quality))
         stage.open(context())
         sent.append([])
@@ -421,8 +440,8 @@ def test_the_pictures_rate_and_quality_can_be_set(url: str, monkeypatch: pytest.
             stage.process(packet(sequence, canvas=noise))
         subscriber.close()
         stage.close()
-    assert [len(pictures) for pictures in sent] == [5, 21]
-    assert len(sent[0][0]) < len(sent[1][0]) / 2
+    assert [len(pictures) for pictures in sent] == [5, 60, 21]
+    assert len(sent[0][0]) < len(sent[2][0]) / 2
 
 
 def test_pictures_are_drawn_and_sent_only_while_somebody_wants_them(url: str) -> None:

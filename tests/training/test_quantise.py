@@ -132,7 +132,7 @@ def test_without_nncf_it_says_how_to_get_it(model_file: Path, tmp_path: Path, mo
 
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(UserError, match=r"pip install '.\[train\]'"):
-        quantise.quantise(model_file, [], tmp_path / "model.onnx")
+        quantise.quantise(model_file, export.table_inputs(people(2), 2), tmp_path / "model.onnx")
 
 
 def test_the_ir_equals_torch_and_its_card_covers_the_weights(model_file: Path, tmp_path: Path) -> None:

@@ -126,8 +126,9 @@ def test_what_detectors_saw_does_not_hang_on_keypoints_that_were_corrected(tmp_p
 
 def test_without_a_process_nothing_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_people(tmp_path, 1)
-    assert app.main(["see", str(data), "--out", str(tmp_path / "seen"), "--processes", "0"]) == 2
-    assert "--processes 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        app.main(["see", str(data), "--out", str(tmp_path / "seen"), "--processes", "0"])
+    assert "--processes: '0' makes no sense" in capsys.readouterr().err
 
 
 def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(

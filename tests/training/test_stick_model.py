@@ -17,6 +17,7 @@ import torch
 
 from stages.cards import load_card, sha256_of
 from stages.classes import models_folder
+from stages.runtime import Network, load_network
 from stages.stick_crop import stick_crop, stick_inputs
 from training import app
 from training.stick.clips import body_detector, frames_with_person
@@ -33,7 +34,12 @@ THRESHOLD = CARD.threshold
 
 @pytest.fixture(scope="module")
 def model() -> StickModel:
-    return StickModel(FILE, threads=1)
+    return StickModel("stick_heatmap", threads=1)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return load_network(FILE, "onnxruntime", 1)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +69,10 @@ def test_the_card_names_the_file_that_is_there() -> None:
     assert CARD.task == "stick"
 
 
-def test_the_card_describes_the_input_of_the_network(model: StickModel) -> None:
-    for spec, described in zip(model.network.inputs, CARD.inputs, strict=True):
+def test_the_card_describes_the_input_of_the_network(network: Network) -> None:
+    for spec, described in zip(network.inputs, CARD.inputs, strict=True):
         assert (spec.name, str(spec.dtype), spec.shape[1:]) == (described.name, described.dtype, described.shape[1:])
-    assert tuple(output.name for output in model.network.outputs) == CARD.outputs
+    assert tuple(output.name for output in network.outputs) == CARD.outputs
 
 
 def test_the_stick_is_reported_in_nearly_every_held_pose(held_poses: list[tuple[Answer, np.ndarray]]) -> None:
@@ -94,7 +100,7 @@ def test_someone_without_a_stick_is_given_none(model: StickModel, clip: str) -> 
     assert np.mean(reported) <= 0.15
 
 
-def test_who_is_small_in_the_picture_is_judged_by_the_look_that_shows_most(model: StickModel) -> None:
+def test_who_is_small_in_the_picture_is_judged_by_the_look_that_shows_most(model: StickModel, network: Network) -> None:
     finder, capture = body_detector(), cv2.VideoCapture(str(models_folder() / "demo.mp4"))
     whole, every = [], []
     with (HERE / "demo_ends.csv").open(newline="") as stream:
@@ -103,18 +109,18 @@ def test_who_is_small_in_the_picture_is_judged_by_the_look_that_shows_most(model
             frame = cv2.resize(capture.read()[1], None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA)
             body = finder.detect(frame, None, "", 0.0)[0].keypoints
             crop = stick_crop(body, frame.shape[1], frame.shape[0])
-            whole.append(float(model.network(*stick_inputs(frame, body, crop, model.size_px))[1][0]))
+            whole.append(float(network(*stick_inputs(frame, body, crop, network.inputs[0].shape[1]))[1][0]))
             every.append(model(frame, body).presence)
     assert all(most >= first for most, first in zip(every, whole, strict=True))
     assert np.mean(every) > np.mean(whole)
 
 
-def test_several_crops_at_once_give_the_same_answers_as_one_by_one(model: StickModel) -> None:
-    crops = np.random.default_rng(0).integers(0, 255, (3, model.size_px, model.size_px, 3), np.uint8)
+def test_several_crops_at_once_give_the_same_answers_as_one_by_one(network: Network) -> None:
+    crops = np.random.default_rng(0).integers(0, 255, (3, *network.inputs[0].shape[1:]), np.uint8)
     bodies = np.random.default_rng(1).random((3, 17, 3)).astype(np.float32)
-    together = model.network(crops, bodies)
+    together = network(crops, bodies)
     for i in range(3):
-        for batch, single in zip(together, model.network(crops[i : i + 1], bodies[i : i + 1]), strict=True):
+        for batch, single in zip(together, network(crops[i : i + 1], bodies[i : i + 1]), strict=True):
             assert np.allclose(batch[i], single[0], atol=1e-3)
 
 

@@ -226,7 +226,7 @@ def stopped(net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.Monk
     return tmp_path / "heatmap"
 
 
-def test_every_second_crop_holds_what_one_hand_reaches_mostly_the_one_with_the_stick() -> None:
+def test_most_crops_hold_what_one_hand_reaches_mostly_the_one_with_the_stick() -> None:
     """As the program looks closer at the hand that holds it."""
     keypoints = someone()
     keypoints[GRIP], keypoints[TIP] = keypoints[9], keypoints[9] + (0, -75, 0)
@@ -237,7 +237,7 @@ def test_every_second_crop_holds_what_one_hand_reaches_mostly_the_one_with_the_s
         left, right = np.abs(body[[9, 10], 0] - 0.5)
         looks.append("both" if np.isclose(left, right) else "left" if left < right else "right")
         inside += bool(target[4:6].all())
-    assert 80 < looks.count("both") < 120 and 60 < looks.count("left") < 100 and 10 < looks.count("right") < 35
+    assert 50 < looks.count("both") < 110 and 60 < looks.count("left") < 110 and 20 < looks.count("right") < 60
     assert inside >= 200 - looks.count("right")
 
 

@@ -20,7 +20,7 @@ from torch_geometric.data.storage import GlobalStorage
 from tqdm import tqdm
 
 from engine.errors import UserError
-from stages.graph import EDGE_FEATURES, NODE_FEATURES, build_graph, hand_crop
+from stages.graph import CROP_SIZE_PX, EDGE_FEATURES, NODE_FEATURES, build_graph, hand_crop
 from stages.skeleton import COCO19, Layout
 from training.data.table import Table
 
@@ -81,5 +81,5 @@ def _crop(table: Table, i: int, left: bool) -> torch.Tensor:
     picture = table.read_picture(i)
     crop = None if picture is None else hand_crop(picture, table.keypoints[i], "left" if left else "right")
     if crop is None:
-        return torch.zeros((0, 3, 128, 128), dtype=torch.uint8)
+        return torch.zeros((0, 3, CROP_SIZE_PX, CROP_SIZE_PX), dtype=torch.uint8)
     return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))[None]

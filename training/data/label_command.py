@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import UserError
+from engine.numbers import at_least
 from stages.angles import VIEWS, view_of
 from stages.classes import load_classes
 from stages.skeleton import NODE_COUNT, TIP
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="table to write: .csv, or .json for COCO keypoints")
     parser.add_argument("--classes", type=Path, help="your own class file (default: models/classes.toml)")
     add_detector_arguments(parser)
-    parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--processes", type=at_least(1), default=1, help="processes (default 1)")
 
 
 def run(args: argparse.Namespace) -> int:

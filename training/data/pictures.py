@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+from stages.sources.images import SUFFIXES
 
 # What phones and programs put before the underscore says nothing about who is in the picture.
 _NOBODY = frozenset({

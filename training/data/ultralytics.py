@@ -124,7 +124,7 @@ def _read_picture(data: _DataSet, picture: Path, classes: list[str]) -> tuple[st
         raise UserError(f"picture {picture} cannot be read; replace it or take it out of {data.file}")
     label, group = class_and_group(os.path.relpath(picture, data.root), classes)
     keypoints = np.zeros((NODE_COUNT, 3), np.float32)
-    number, points = _largest(_label_file(picture), data)
+    number, points = _largest(label_file(picture), data)
     if points is not None:
         keypoints[NODES[data.shape[0]]] = points
         keypoints[:, :2] *= size
@@ -134,7 +134,7 @@ def _read_picture(data: _DataSet, picture: Path, classes: list[str]) -> tuple[st
     return label, group, size, keypoints
 
 
-def _label_file(picture: Path) -> Path:
+def label_file(picture: Path) -> Path:
     """ultralytics' rule: the last folder `images` becomes `labels`, the suffix .txt."""
     head, found, tail = picture.as_posix().rpartition("/images/")
     return Path(f"{head}/labels/{tail}" if found else picture).with_suffix(".txt")

@@ -194,7 +194,8 @@ def swap_sticks(
     """Keypoints (B, 19, 3) and labels (B,) in which a share of the poses hold the shaft of another pose: `neutral`."""
     partner = rng.permutation(len(labels))
     chosen = (rng.random(len(labels)) < share) & (labels != labels[partner])
-    chosen &= (labels != neutral) & (keypoints[:, [GRIP, TIP], 2] > 0).all(1) & (keypoints[partner][:, TIP, 2] > 0)
+    whole = (keypoints[:, [GRIP, TIP], 2] > 0).all(1)
+    chosen &= (labels != neutral) & whole & whole[partner]
     unit = torso_length(keypoints)
     shaft = (keypoints[:, TIP, :2] - keypoints[:, GRIP, :2]) / np.maximum(unit, 1e-6)[:, None]
     out = keypoints.copy()

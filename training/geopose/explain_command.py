@@ -18,7 +18,7 @@ from engine.numbers import at_least
 from stages.cards import load_model_classes
 from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
-from stages.graph import hand_crop, mirror_keypoints
+from stages.graph import CROP_SIZE_PX, hand_crop, mirror_keypoints
 from training.geopose.data import PoseTable
 from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_picture, explain_table, tip_warning
 from training.geopose.fit import load_trained, predict
@@ -107,6 +107,6 @@ def one_sample(image: np.ndarray, keypoints: np.ndarray, left_handed: bool) -> P
     empty = np.array([""])
     return PoseTable(
         np.nan_to_num(canonical[None]), np.zeros(1, np.int64), empty, empty,
-        np.zeros((1, 128, 128, 3), np.uint8) if crop is None else crop[None],
+        np.zeros((1, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8) if crop is None else crop[None],
         np.array([crop is not None], np.float32), empty, np.zeros(1, bool), np.full(1, -1),
     )  # fmt: skip

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from engine.revision import git_revision
-from stages.cards import Card, CardInput, load_model_classes, sha256_of
+from stages.cards import CARD_FILE, Card, CardInput, load_model_classes, sha256_of
 from stages.classes import CLASSES_FILE, ClassFile, PoseClass
 from stages.classify import INPUTS
-from stages.graph import build_graph
+from stages.graph import CROP_SIZE_PX, build_graph
 from stages.runtime import RUNTIMES, load_network
 from training.geopose.data import PoseTable
 from training.onnx_file import strip_traces
@@ -86,7 +86,7 @@ def random_inputs(count: int, rng: np.random.Generator) -> list[np.ndarray]:
     keypoints = rng.uniform(0, 1, (count, 19, 3)).astype(np.float32)
     keypoints[..., 2] *= rng.random((count, 19)) < 0.9
     present = (rng.random(count) < 0.7).astype(np.float32)
-    crop = rng.integers(0, 256, (count, 128, 128, 3), np.uint8)
+    crop = rng.integers(0, 256, (count, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
     return [*build_graph(keypoints), crop, present]
 
 
@@ -153,7 +153,7 @@ def write_card(
     has_pictures: bool = True,
     file: str = "model.onnx",
 ) -> None:
-    """Write `card.toml` beside the model's `file`, and `classes.toml` where the classes are not the shipped ones; what
+    """Write the card beside the model's `file`, and `classes.toml` where the classes are not the shipped ones; what
     else lies there, an IR's weights and those to begin with, is told by its own hash in `made_with`.
 
     `trained` is the checkpoint, of which the network, the settings and the data's hash are told; a network that sees no
@@ -187,7 +187,7 @@ def write_card(
         notes=notes,
         made_with=made_with,
     )
-    (folder / "card.toml").write_text(toml_text(card))
+    (folder / CARD_FILE).write_text(toml_text(card))
     # The shipped list stands in one place; a list that is already here is left as its author wrote it.
     if load_model_classes(folder) != classes:
         (folder / CLASSES_FILE).write_text("\n".join(map(_class_text, classes.classes)), encoding="utf-8")

@@ -19,6 +19,7 @@ from torch import nn
 from engine.errors import UserError
 from engine.numbers import at_least
 from stages.classes import load_classes
+from training.files import whole_model
 from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.checkpoint import report_facts
@@ -84,10 +85,6 @@ def run(args: argparse.Namespace) -> int:
     figures = judge(model, parts.test, classes, temperature, threshold)
     keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
     log.info("test people: %s", measure.told(figures))
-    file = (args.output or args.run / "model") / "model.onnx"
-    export.export_onnx(model, file)
-    shutil.copyfile(best, file.parent / WEIGHTS_FILE)
-    figures["parity_200"] = parity(model, file, parts.test)
     if args.transfer:
         table = load_table(args.transfer, classes.names, hand=args.transfer_hand)
         real = figures_of(model, table.mirrored(table.wrong_hand), classes, temperature, threshold)
@@ -101,9 +98,13 @@ def run(args: argparse.Namespace) -> int:
     notes = args.notes or notes_text(rows, args.seen, groups, bool(args.transfer), certain)
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
                    data=data, has_pictures=model.hand is not None)  # fmt: skip
-    # First of all what is shipped: nothing that fails later can spoil it.
-    metrics = _rounded(measure.for_card(figures))
-    card(file.parent, metrics=metrics, notes=notes)
+    file = (args.output or args.run / "model") / "model.onnx"
+    with whole_model(file.parent) as part:
+        export.export_onnx(model, part / file.name)
+        shutil.copyfile(best, part / WEIGHTS_FILE)
+        figures["parity_200"] = parity(model, part / file.name, parts.test)
+        metrics = _rounded(measure.for_card(figures))
+        card(part, metrics=metrics, notes=notes)
     log.info("wrote %s", file.parent)
     refusal = ""
     if args.int8:
@@ -113,8 +114,10 @@ def run(args: argparse.Namespace) -> int:
         if not refusal:
             card(args.run / "int8", metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
     if args.ir:
-        _ir(model, file, args.ir, parts.test)
-        card(args.ir, metrics=metrics, notes=notes, file="model.xml")
+        with whole_model(args.ir) as part:
+            _ir(model, file, part, parts.test)
+            card(part, metrics=metrics, notes=notes, file="model.xml")
+        log.info("wrote %s", args.ir)
     explain_table(
         model, evenly_sampled(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature
     )
@@ -161,7 +164,7 @@ def _ir(model: nn.Module, file: Path, folder: Path, test: PoseTable) -> None:
     xml = export.export_ir(file, folder)
     inputs = export.random_inputs(200, np.random.default_rng(1)), export.table_inputs(test, 200)
     gaps = [export.parity_of_ir(model, xml, part) for part in inputs]
-    log.info("largest difference of a logit from torch's, IR: random inputs %.1e, seen %.1e; wrote %s", *gaps, folder)
+    log.info("largest difference of a logit from torch's, IR: random inputs %.1e, seen %.1e", *gaps)
 
 
 def _report(run: Path, figures: dict[str, Any], trained: dict[str, Any]) -> None:

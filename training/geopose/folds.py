@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def without_neutral(table: PoseTable, classes: ClassFile) -> tuple[PoseTable, Cl
     return replace(table, labels=place[table.labels]), poses
 
 
-def splits(table: PoseTable, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def splits(table: PoseTable, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Indices to train on and to test on, by group, classes in like shares; raises UserError for too few groups."""
     if len(np.unique(table.people)) < count:
         raise UserError(f"{len(np.unique(table.people))} people or recordings cannot be split in {count} folds; "
@@ -86,8 +85,7 @@ def splits(table: PoseTable, count: int, seed: int) -> Iterator[tuple[np.ndarray
     with warnings.catch_warnings():
         # A class with fewer members than folds is missing in some: small tables have such.
         warnings.filterwarnings("ignore", message="The least populated class")
-        parts = list(folds.split(table.labels, table.labels, table.people))
-    yield from parts
+        return list(folds.split(table.labels, table.labels, table.people))
 
 
 def cross_validate(
@@ -172,5 +170,5 @@ def _inner(table: PoseTable, train: np.ndarray, seed: int) -> tuple[PoseTable, P
     if (count := min(INNER_FOLDS, len(np.unique(part.people)))) < 2:
         raise UserError("two people or recordings are too few for folds: one is tested, one trained on, and nobody is "
                         "left to stop and calibrate by; picture more people")  # fmt: skip
-    kept, inner = next(splits(part, count, seed))
+    kept, inner = splits(part, count, seed)[0]
     return part.select(kept), part.select(inner)

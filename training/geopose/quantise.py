@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ import msgspec
 import numpy as np
 import onnx
 
-from engine.clock import NS_PER_MS, now_ns
-from engine.errors import UserError
 from stages.classify import INPUTS, class_probabilities
-from stages.runtime import RUNTIMES, Network, load_network
+from stages.runtime import RUNTIMES, load_network
 from training.geopose.data import PoseTable
 from training.geopose.export import table_inputs
 from training.geopose.measure import interval_text, person_interval
+from training.geopose.served import network_logits
+from training.int8 import write_int8
+from training.timing import times_ms
 
 CALIBRATION_SAMPLES = 300
 TIMED_RUNS = 60
@@ -55,27 +56,10 @@ def quantise(model_file: Path, inputs: Sequence[np.ndarray], out: Path) -> None:
 
     Raises UserError when NNCF is not installed.
     """
-    try:
-        import nncf
-        from nncf.quantization.advanced_parameters import QuantizationParameters
-    except ModuleNotFoundError:
-        raise UserError("--int8 needs nncf, which is not installed; run `pip install '.[train]'`") from None
-    nncf.set_log_level(logging.ERROR)
-    model = onnx.load(model_file)
+    network = onnx.load(model_file)
     samples = [{name: a[i : i + 1] for name, a in zip(INPUTS, inputs, strict=True)} for i in range(len(inputs[0]))]
-    has_convolutions = any(node.op_type == "Conv" for node in model.graph.node)
-    quantised = nncf.quantize(
-        model,
-        nncf.Dataset(samples),
-        subset_size=len(samples),
-        ignored_scope=nncf.IgnoredScope(types=list(_GRAPH_OPERATORS if has_convolutions else ()), validate=False),
-        # ONNX Runtime knows one scale for all channels of an activation; NNCF would give depthwise layers one each.
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            activations_quantization_params=QuantizationParameters(per_channel=False)
-        ),
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(quantised, out)
+    has_convolutions = any(node.op_type == "Conv" for node in network.graph.node)
+    write_int8(network, samples, out, _GRAPH_OPERATORS if has_convolutions else ())
 
 
 def compare_precisions(
@@ -87,7 +71,8 @@ def compare_precisions(
         for precision, file in files.items()
         for runtime in RUNTIMES
     }
-    times = _time(networks, [array[:1] for array in table_inputs(test, 1)])
+    sample = [array[:1] for array in table_inputs(test, 1)]
+    times = times_ms({key: partial(network, *sample) for key, network in networks.items()}, TIMED_RUNS)
     first: np.ndarray | None = None
     rows = []
     for (precision, runtime), network in networks.items():
@@ -100,16 +85,10 @@ def compare_precisions(
         rows.append(PrecisionRow(
             precision, runtime, float(right.mean()), person_interval(right, test.people), float(accepted.mean()),
             float(right[accepted].mean()) if accepted.any() else 0.0, float((answer == first.argmax(1)).mean()),
-            files[precision].stat().st_size / 1e6, *times[precision, runtime], float(gaps.mean()), float(gaps.max()),
+            files[precision].stat().st_size / 1e6, min(times[precision, runtime]),
+            float(np.median(times[precision, runtime])), float(gaps.mean()), float(gaps.max()),
         ))  # fmt: skip
     return rows
-
-
-def network_logits(network: Network, table: PoseTable, batch: int = 50) -> np.ndarray:
-    """float (N, classes) over a table."""
-    inputs = table_inputs(table, len(table))
-    starts = range(0, len(table), batch)
-    return np.concatenate([network(*(array[i : i + batch] for array in inputs))[0] for i in starts])
 
 
 def by_precision(rows: Sequence[PrecisionRow]) -> dict[str, dict[str, Any]]:
@@ -134,17 +113,3 @@ def table_text(rows: Sequence[PrecisionRow]) -> str:
         cost = f"{gaps}  {r.megabytes:4.1f}  {r.best_ms:7.2f}  {r.median_ms:9.2f}"
         lines.append(f"{r.precision:<9}  {r.runtime:<11}  {top1}  {answers}  {cost}")
     return "\n".join(lines)
-
-
-def _time(
-    networks: Mapping[tuple[str, str], Network], inputs: Sequence[np.ndarray]
-) -> dict[tuple[str, str], tuple[float, float]]:
-    """Least and median milliseconds of one sample; by turns, so that a busy moment hits all alike."""
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in networks}
-    for turn in range(TIMED_RUNS + 5):
-        for key, network in networks.items():
-            started = now_ns()
-            network(*inputs)
-            if turn >= 5:
-                times[key].append((now_ns() - started) / NS_PER_MS)
-    return {key: (min(values), float(np.median(values))) for key, values in times.items()}

@@ -8,11 +8,10 @@ import numpy as np
 
 from stages.cards import load_card
 from stages.classes import ClassFile
-from stages.classify import INPUTS, check_card, class_probabilities
-from stages.graph import CROP_SIZE_PX
-from stages.runtime import Backend, load_network
-from training.geopose.batches import graphs_with_crops
+from stages.classify import check_card, class_probabilities
+from stages.runtime import Backend, Network, load_network
 from training.geopose.data import PoseTable
+from training.geopose.export import table_inputs
 
 _BATCH = 64
 
@@ -31,11 +30,10 @@ class ServedModel:
 
     def probabilities(self, table: PoseTable) -> np.ndarray:
         """float (N, classes), calibrated."""
-        logits = []
-        for batch in graphs_with_crops(table, _BATCH):
-            crops = np.zeros((len(batch.labels), CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-            crops[batch.crop_present > 0] = batch.crop
-            arrays = {"nodes": batch.nodes, "edges": batch.edges, "mask": batch.mask, "crop": crops,
-                      "crop_present": batch.crop_present}  # fmt: skip
-            logits.append(self._network(*(arrays[name] for name in INPUTS))[0])
-        return class_probabilities(np.concatenate(logits), self.temperature)
+        return class_probabilities(network_logits(self._network, table), self.temperature)
+
+
+def network_logits(network: Network, table: PoseTable) -> np.ndarray:
+    """float (N, classes) over a table."""
+    places = (np.arange(start, min(start + _BATCH, len(table))) for start in range(0, len(table), _BATCH))
+    return np.concatenate([network(*table_inputs(table.select(part), len(part)))[0] for part in places])

@@ -17,8 +17,9 @@ import cv2
 
 from engine.clock import now_ns
 from engine.errors import UserError
-from engine.numbers import share
+from engine.numbers import at_least, share
 from stages.cards import load_card
+from training.files import whole_model
 from training.stick import agree, evaluate
 from training.stick.cache import extend_cache
 from training.stick.card_text import Begun, data_text, keep_begun, name_of, read_begun
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, help=epochs)
     parser.add_argument("--samples", type=int, help="pictures an epoch (yolo: pictures written; fused: renders used)")
     parser.add_argument("--size", type=int, choices=(320, 480), help=f"side of the input (fused; default {fused.size})")
-    parser.add_argument("--seed", type=int, default=heatmap.seed)
+    parser.add_argument("--seed", type=at_least(0), default=heatmap.seed)
     parser.add_argument("--threads", type=int, default=heatmap.threads)
     parser.add_argument(
         "--init",
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=share,
         help="presence from which a stick counts, 0 to 1 (default: chosen by the val pictures; --judge: the card's)",
     )  # fmt: skip
-    parser.add_argument("--limit", type=int, default=0, help="judge at most so many pictures of a split or clip")
+    parser.add_argument("--limit", type=at_least(0), default=0, help="judge at most so many of a split or clip")
     others = parser.add_argument_group("instead of training")
     others.add_argument("--int8", action="store_true", help="quantise --model and judge it by its keypoints")
     judged = "judge --model by all of --table, whom it has never met, and by sticks drawn into --clips (those held out "
@@ -125,11 +126,14 @@ def run_crops(args: argparse.Namespace, output: Path) -> int:
             keep_begun(work, Begun(name_of(init) if init else "", data_text(args.table, clips)))
         train(args, work, init)
     minutes += (now_ns() - started_ns) / 60e9
-    file = export(args.kind, work, output)
-    threshold, metrics = judge(file, args.table, args.clips, work, args.limit, args.threshold)
-    if not args.evaluate_only:
-        metrics["training_minutes"] = round(minutes, 1)
-    write_card(output, KINDS[args.kind].begun_as(read_begun(work)), threshold, metrics)
+    with whole_model(output) as part:
+        kind = KINDS[args.kind].begun_as(read_begun(work))
+        export(args.kind, work, part)
+        write_card(part, kind, 0.5, {})  # only to be judged
+        threshold, metrics = judge(part, args.table, args.clips, work, args.limit, args.threshold)
+        if not args.evaluate_only:
+            metrics["training_minutes"] = round(minutes, 1)
+        write_card(part, kind, threshold, metrics)
     log.info("model written to %s", output)
     return 0
 
@@ -155,10 +159,10 @@ def run_judge(args: argparse.Namespace, model: str) -> int:
     """Print a stick detector's figures on every picture of a table, and on sticks drawn into clips."""
     if args.table is None and args.clips is None:
         raise UserError("--judge needs --table, pictures of people whom the model has never met, or --clips")
-    card, file = load_card(model)
+    card = load_card(model)[0]
     if card.architecture != KINDS["heatmap"].architecture:
         raise UserError(f"--judge knows stick detectors with heatmaps, and {model} is of {card.architecture}")
-    stick, threshold = evaluate.StickModel(file), card.threshold or 0.0
+    stick, threshold = evaluate.StickModel(model), card.threshold or 0.0
     if args.threshold is not None:
         threshold = args.threshold
     figures: dict[str, Any] = {"model": model, "threshold": threshold}
@@ -223,7 +227,7 @@ def fill_cache(table: Path | None, clips: list[Path], cache: Path) -> None:
 
 def video_files(folder: Path) -> list[Path]:
     """The videos of a folder. Raises UserError when there is none."""
-    found = sorted(p for p in folder.glob("*") if p.suffix in (".mp4", ".mkv", ".avi", ".mov"))
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".mp4", ".mkv", ".avi", ".mov"))
     if not found:
         raise UserError(f"folder {folder} holds no video (mp4, mkv, avi, mov)")
     return found
@@ -244,22 +248,20 @@ def train(args: argparse.Namespace, work: Path, init: Path | None) -> None:
     fit(cache, work, FitSettings(**given), args.resume, init)
 
 
-def export(kind: str, work: Path, output: Path) -> Path:
+def export(kind: str, work: Path, output: Path) -> None:
     """Write `model.onnx` of the last weights, and these beside it."""
     weights = work / ("yolo/weights/last.pt" if kind == "yolo" else WEIGHTS_FILE)
     served = load_yolo(weights) if kind == "yolo" else Served(load_weights(weights)).eval()
     export_onnx(served, output / "model.onnx", KINDS[kind].form)
-    if weights.resolve() != (output / WEIGHTS_FILE).resolve():
-        shutil.copyfile(weights, output / WEIGHTS_FILE)
-    return output / "model.onnx"
+    shutil.copyfile(weights, output / WEIGHTS_FILE)
 
 
 def judge(
-    file: Path, table: Path | None, clips: Path | None, work: Path, limit: int = 0, given: float | None = None
+    model_folder: Path, table: Path | None, clips: Path | None, work: Path, limit: int = 0, given: float | None = None
 ) -> tuple[float, dict[str, Any]]:
     """Threshold (`given`, or chosen on the val people) and figures (on the test people and all clips); sheets go to
     `work`."""
-    model = evaluate.StickModel(file)
+    model = evaluate.StickModel(str(model_folder))
     threshold, metrics = 0.5 if given is None else given, dict[str, Any]()
     if table is not None:
         if given is None:
@@ -274,7 +276,7 @@ def judge(
         metrics["false_rate_on_clips_without_stick"] = evaluate.false_rates(presence, threshold)
         metrics |= drawn_figures(model, [c for c in video_files(clips) if c.stem in HELD_OUT], threshold, limit)
     metrics["aims"] = evaluate.aims(metrics.get("test", {}), metrics.get("false_rate_on_clips_without_stick", {}))
-    metrics |= evaluate.times(file)
+    metrics |= evaluate.times(model_folder / "model.onnx")
     for name, value in metrics.items():
         log.info("%s: %s", name, value)
     return threshold, metrics

@@ -76,8 +76,8 @@ class Samples:
 @dataclass(frozen=True)
 class Batch:
     """images: uint8 (B, SIZE_PX, SIZE_PX, 3) RGB; bodies: float32 (B, 17, 3) x, y in 0..1 of the crop and confidence;
-    targets: float32 (B, 7) grip x, y, tip x, y in 0..1 of the crop, weight of grip, weight of tip, presence of both ends
-    (1, 0 or -1: not counted)."""
+    targets: float32 (B, 7) grip x, y, tip x, y in 0..1 of the crop, weight of grip, weight of tip, presence of both
+    ends (1, 0 or -1: not counted)."""
 
     images: np.ndarray
     bodies: np.ndarray
@@ -150,8 +150,7 @@ class Sample(NamedTuple):
 
 
 def make_sample(samples: Samples, index: int, rng: np.random.Generator, augment: bool, hands: bool = False) -> Sample:
-    """One training picture with its body and target; with `hands`, the crop of every second holds what one hand
-    reaches."""
+    """One training picture with its body and target; with `hands`, most crops hold what one hand reaches."""
     image, keypoints, body = np.array(samples.images[index]), samples.keypoints[index].copy(), samples.bodies[index]
     stick = None
     if samples.drawable and rng.random() < 0.55:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from engine.clock import NS_PER_MS, now_ns
 from stages.detect import EVERY_LOOK
-from stages.packets import Hand
-from stages.runtime import RUNTIMES, Backend, Network, load_network
+from stages.detectors import Runtime, open_model
+from stages.detectors.stick import StickHeatmap
+from stages.runtime import RUNTIMES, Network, load_network
+from stages.sessions import trial_inputs
 from stages.skeleton import GRIP, TIP
-from stages.stick_crop import from_crop, stick_crop, stick_inputs
+from stages.stick_crop import stick_crop
 from training.stick.clips import (
     HELD_OUT,
     Follower,
@@ -32,6 +34,7 @@ from training.stick.clips import (
 )
 from training.stick.composite import add_stick
 from training.stick.data import MIN_VISIBLE_TORSO, Row, is_somebody_else, read_picture, read_table, visible_length
+from training.timing import times_ms
 
 log = logging.getLogger(__name__)
 
@@ -65,24 +68,19 @@ class Outcome:
 
 
 class StickModel:
-    """A heatmap ONNX file behind `(picture, keypoints) -> Answer`."""
+    """A stick detector that looks at crops behind `(picture, keypoints) -> Answer`; a model folder or its name."""
 
-    def __init__(self, file: Path, backend: Backend = "onnxruntime", threads: int = 2) -> None:
-        self.network: Network = load_network(file, backend, threads)
-        self.size_px = self.network.inputs[0].shape[1]
+    def __init__(self, model: str, threads: int = 2) -> None:
+        self._detector = StickHeatmap(model, *open_model(model, Runtime("onnxruntime", threads), ["stick"]))
 
     def __call__(self, image_bgr: np.ndarray, keypoints: np.ndarray) -> Answer:
         """The surest of the looks that the program takes at somebody new; image: uint8 (H, W, 3); keypoints: (17, 3) in
         its pixels."""
-        return max((self._look(image_bgr, keypoints, hand) for hand in EVERY_LOOK), key=lambda answer: answer.presence)
-
-    def _look(self, image_bgr: np.ndarray, keypoints: np.ndarray, hand: Hand | None) -> Answer:
-        crop = stick_crop(keypoints, image_bgr.shape[1], image_bgr.shape[0], hand)
-        inputs = stick_inputs(image_bgr, keypoints, crop, self.size_px)
-        points, presence = self.network(*inputs[: len(self.network.inputs)])
-        placed = points[0].copy()
-        placed[:, :2] = from_crop(points[0, :, :2], crop)
-        return Answer(placed, float(presence[0]))
+        height, width = image_bgr.shape[:2]
+        crops = dict.fromkeys(stick_crop(keypoints, width, height, hand) for hand in EVERY_LOOK)
+        looks = (self._detector.look(image_bgr, keypoints, crop) for crop in crops)
+        surest = max(looks, key=lambda candidate: candidate.score)
+        return Answer(surest.points, surest.score)
 
 
 @dataclass(frozen=True)
@@ -245,21 +243,10 @@ def drawn_outcomes(
 
 def milliseconds(networks: Mapping[str, Network], runs: int = 100) -> dict[str, dict[str, float]]:
     """Median and least time of one answer in ms; by turns, so that a busy moment hits all alike."""
-    rng = np.random.default_rng(0)
-    inputs = {
-        name: [rng.integers(0, 255, [size or 1 for size in spec.shape]).astype(spec.dtype) for spec in network.inputs]
-        for name, network in networks.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    for turn in range(runs + 10):
-        for name, network in networks.items():
-            started = now_ns()
-            network(*inputs[name])
-            if turn >= 10:
-                times[name].append((now_ns() - started) / NS_PER_MS)
+    ways = {name: partial(network, *trial_inputs(network.inputs)) for name, network in networks.items()}
     return {
         name: {"median_ms": round(float(np.median(values)), 2), "least_ms": round(min(values), 2)}
-        for name, values in times.items()
+        for name, values in times_ms(ways, runs).items()
     }
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.revision import git_revision
-from stages.cards import Card, CardInput, sha256_of
+from stages.cards import CARD_FILE, Card, CardInput, sha256_of
 from stages.skeleton import BODY_COUNT
 from training.onnx_file import strip_traces
 from training.stick.card_text import UNTOLD, Begun
@@ -161,7 +161,7 @@ def export_onnx(served: nn.Module, path: Path, form: Form) -> None:
 
 
 def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, Any]) -> None:
-    """Write `card.toml` beside `model.onnx`."""
+    """Write the card beside `model.onnx`."""
     form, weights = kind.form, folder / WEIGHTS_FILE
     made_with = {name: version(name) for name in ("torch", "onnx", "onnxruntime")} | {"revision": git_revision()}
     card = Card(
@@ -179,7 +179,7 @@ def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, An
         notes=kind.notes,
         made_with=made_with | ({"pt_sha256": sha256_of(weights)} if weights.is_file() else {}),
     )
-    (folder / "card.toml").write_text(toml_text(card))
+    (folder / CARD_FILE).write_text(toml_text(card))
 
 
 def toml_text(card: Card) -> str:

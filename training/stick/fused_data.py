@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, GRIP, MIRROR, NODE_COUNT, TIP
+from training.data.ultralytics import label_file
 from training.stick.clips import HELD_OUT, body_detector, frames_with_person, step_for
 from training.stick.composite import add_distractors, add_stick
 from training.stick.data import read_table
@@ -46,12 +47,6 @@ def write_lists(table: Path, folder: Path, pictures: int = 0, seed: int = 0) -> 
     for split, paths in found.items():
         (folder / f"{split}.txt").write_text("\n".join(paths) + "\n")
     return len(found["train"])
-
-
-def label_file(picture: Path) -> Path:
-    """Where ultralytics looks for a picture's label: `labels/` instead of the last `images/`."""
-    head, _, tail = picture.as_posix().rpartition("/images/")
-    return Path(f"{head}/labels/{tail}").with_suffix(".txt")
 
 
 def write_clips(clips: Sequence[Path], folder: Path, pictures: int, seed: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from stages.detectors import Runtime, open_model
 from stages.detectors.yolo import Yolo
 from stages.skeleton import BODY_COUNT, GRIP, TIP
+from training.files import whole_model
 from training.stick import agree, evaluate
 from training.stick.data import read_picture
 from training.stick.evaluate import Answer, Outcome, Seen
@@ -74,13 +75,14 @@ def finish(
     """
     weights = work / "narrow" / "weights" / "last.pt"
     kind = kind_of(read_settings(work))
-    export_onnx(load_fused(weights), output / "model.onnx", kind.form)
-    shutil.copyfile(weights, output / WEIGHTS_FILE)
-    write_card(output, kind, PERSON_THRESHOLD, {})
-    stick, metrics = judge(output, work, table, clips, limit, threads)
-    export_onnx(load_fused(weights, stick), output / "model.onnx", kind.form)
-    kind = kind._replace(notes=_NOTES.format(stick=stick))
-    write_card(output, kind, PERSON_THRESHOLD, metrics)
+    with whole_model(output) as part:
+        export_onnx(load_fused(weights), part / "model.onnx", kind.form)
+        shutil.copyfile(weights, part / WEIGHTS_FILE)
+        write_card(part, kind, PERSON_THRESHOLD, {})
+        stick, metrics = judge(part, work, table, clips, limit, threads)
+        export_onnx(load_fused(weights, stick), part / "model.onnx", kind.form)
+        kind = kind._replace(notes=_NOTES.format(stick=stick))
+        write_card(part, kind, PERSON_THRESHOLD, metrics)
     return metrics
 
 

@@ -18,10 +18,12 @@ import onnx
 from onnx import numpy_helper
 
 from engine.errors import UserError
-from stages.cards import Card, load_card, sha256_of
+from stages.cards import CARD_FILE, Card, load_card, sha256_of
 from stages.detect import EVERY_LOOK, make_body_detector, make_stick_detector
 from stages.detectors import BodyCandidate, Runtime, StickCandidate
 from stages.runtime import RUNTIMES, Network, load_network
+from training.files import whole_model
+from training.int8 import write_int8
 from training.stick import agree, evaluate
 from training.stick.clips import HELD_OUT, frames_with_person, served_detector, step_for
 from training.stick.data import read_picture
@@ -74,14 +76,15 @@ def quantise_detector(
     recorder.asked.clear()  # of the trial run when it was opened
     for image, keypoints in calibration_pictures(table, clips, limit or CALIBRATION_PICTURES):
         look(image, keypoints)
-    quantise(file, recorder.asked[: 3 * (limit or CALIBRATION_PICTURES)], output / "model.onnx")
-    write_int8_card(card, output, {})
-    seen = evaluate.seen_rows(table, "test", limit)
-    if not seen:
-        raise UserError(f"{table} has no test picture with a person to judge by; give one with a split `test`")
-    rows = compare({"FP32": model, "INT8": str(output)}, seen, threads)
-    metrics = {f"{row.precision}_{row.runtime}": row.figures | _cost(row) for row in rows}
-    write_int8_card(card, output, {"fp32_and_int8": metrics})
+    with whole_model(output) as part:
+        quantise(file, recorder.asked[: 3 * (limit or CALIBRATION_PICTURES)], part / "model.onnx")
+        write_int8_card(card, part, {})
+        seen = evaluate.seen_rows(table, "test", limit)
+        if not seen:
+            raise UserError(f"{table} has no test picture with a person to judge by; give one with a split `test`")
+        rows = compare({"FP32": model, "INT8": str(part)}, seen, threads)
+        metrics = {f"{row.precision}_{row.runtime}": row.figures | _cost(row) for row in rows}
+        write_int8_card(card, part, {"fp32_and_int8": metrics})
     return rows
 
 
@@ -121,29 +124,11 @@ def quantise(file: Path, asked: Sequence[list[np.ndarray]], out: Path) -> None:
     """Write the INT8 form of an ONNX file, calibrated on inputs; raises UserError without NNCF or inputs."""
     if not asked:
         raise UserError("no picture to calibrate on; give a --table with a split `val`, or --clips with people")
-    try:
-        import nncf
-        from nncf.quantization.advanced_parameters import QuantizationParameters
-    except ModuleNotFoundError:
-        raise UserError("--int8 needs nncf, which is not installed; run `pip install '.[train]'`") from None
-    nncf.set_log_level(logging.ERROR)
     network = onnx.load(file)
     names = [item.name for item in network.graph.input]
-    quantised = nncf.quantize(
-        network,
-        nncf.Dataset([dict(zip(names, arrays, strict=True)) for arrays in asked]),
-        subset_size=len(asked),
-        ignored_scope=nncf.IgnoredScope(
-            types=sorted({node.op_type for node in network.graph.node} - {"Conv"}),
-            names=decoding_convolutions(network), validate=False,
-        ),
-        # ONNX Runtime knows one scale for all channels of an activation; NNCF would give depthwise layers one each.
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            activations_quantization_params=QuantizationParameters(per_channel=False)
-        ),
-    )  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(quantised, out)
+    samples = [dict(zip(names, arrays, strict=True)) for arrays in asked]
+    float_types = sorted({node.op_type for node in network.graph.node} - {"Conv"})
+    write_int8(network, samples, out, float_types, decoding_convolutions(network))
 
 
 def decoding_convolutions(network: Any) -> list[str]:
@@ -224,7 +209,7 @@ def write_int8_card(card: Card, output: Path, metrics: dict[str, Any]) -> None:
         notes=f"{card.notes} Convolutions in INT8 (NNCF after training), all else in FP32.".strip(),
         made_with=card.made_with | {"nncf": version("nncf")},
     )
-    (output / "card.toml").write_text(toml_text(changed))
+    (output / CARD_FILE).write_text(toml_text(changed))
 
 
 def _cost(row: Row) -> dict[str, float]:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.numbers import at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, help="folder of the data set, or the file of the demo clip or the skeletons"
     )
     parser.add_argument("--data", type=Path, help="compare: data set; without it, poses are planned and not drawn")
-    parser.add_argument("--people", type=int, default=100, help="synthetic people (default 100)")
-    parser.add_argument("--per-person", type=int, default=9, help="pictures of each (default 9)")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same pictures (default 1)")
+    parser.add_argument("--people", type=at_least(1), default=100, help="synthetic people (default 100)")
+    parser.add_argument("--per-person", type=at_least(1), default=9, help="pictures of each (default 9)")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="the same seed draws the same pictures (default 1)")
     parser.add_argument(
         "--spread", type=float, default=1.0,
         help="how far poses stray from the mean of their class: 1 as in photographs (default), 0.5 in good form",
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=picture_size, metavar="WIDTHxHEIGHT",
         help="of every picture (default 640x640 or 640x480); 1280x720 is what arnis-stream asks of a camera",
     )  # fmt: skip
-    parser.add_argument("--processes", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--processes", type=at_least(1), default=2, help="processes (default 2)")
     parser.add_argument(
         "--backgrounds",
         type=Path,
@@ -71,8 +72,6 @@ def run(args: argparse.Namespace) -> int:
 
         write_demo(args.out, truth=args.truth)
         return 0
-    if args.people < 1 or args.per_person < 1 or args.processes < 1:
-        raise UserError("--people, --per-person and --processes must be at least 1")
     if not 0 <= args.spread <= 2:
         raise UserError("--spread must be between 0 and 2")
     from training.synth.scene import photo_files

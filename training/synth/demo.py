@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from stages.classes import load_classes
+from training.data.cells import KEYPOINT_COLUMNS
 from training.synth import pose, scene
 from training.synth.body import Wish, pose_body
 from training.synth.camera import Camera, orbit
@@ -206,6 +207,6 @@ def write_demo(out: Path, truth: Path | None = None) -> None:
     if truth is not None:
         with truth.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["frame", *(f"kp{k}_{a}" for k in range(sk.NODE_COUNT) for a in ("x", "y", "conf"))])
+            writer.writerow(["frame", *KEYPOINT_COLUMNS])
             for number, row in enumerate(rows):
                 writer.writerow([number, *(f"{v:.2f}" for v in row.ravel())])

@@ -13,16 +13,16 @@ from scipy.optimize import least_squares
 
 from engine.errors import UserError
 from stages import skeleton as sk
+from stages.angles import VIEWS
 from training.synth import solve
-from training.synth.camera import Camera, orbit
+from training.synth.camera import orbit
 
 log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
-VIEWS = ("front", "left", "right")
 NOMINAL_YAW_DEG = {"front": 0.0, "left": 90.0, "right": -90.0}
 # How the photographs behind the statistics were taken on average: found by the fit, see `fit_all`.
-NOMINAL_DISTANCE_M = {"front": 2.8, "left": 2.8, "right": 2.8}
+NOMINAL_DISTANCE_M = 2.8
 NOMINAL_HEIGHT_M = 1.4
 STICK_M = 0.615  # grip to tip of the average stick
 HERE = Path(__file__).parent
@@ -79,13 +79,7 @@ def wanted_mean(statistics: dict[str, Any]) -> tuple[Array, Array]:
     return points, weight
 
 
-def _camera(view: str, yaw_deg: float, distance_m: float, height_m: float) -> Camera:
-    return orbit(yaw_deg, distance_m, height_m)
-
-
-def fit_class(
-    views: dict[str, dict[str, Any]], *, distance_m: dict[str, float], height_m: float
-) -> tuple[Array, dict[str, float], float]:
+def fit_class(views: dict[str, dict[str, Any]]) -> tuple[Array, dict[str, float], float]:
     """Skeleton (19, 3) in metres on the floor z = 0, camera yaw per view in degrees, and the cost left."""
     prior = _STANDING + np.array([0, 0, 0.866])
     problem = solve.Problem(average_lengths(), prior, np.full(sk.NODE_COUNT, 0.8))
@@ -98,7 +92,7 @@ def fit_class(
 
     def unpack(p: Array) -> Array:
         yaws = p[57:]
-        problem.cameras = [_camera(v, y, distance_m[v], height_m) for v, y in zip(VIEWS, yaws, strict=True)]
+        problem.cameras = [orbit(yaw, NOMINAL_DISTANCE_M, NOMINAL_HEIGHT_M) for yaw in yaws]
         return np.asarray(p[:57].reshape(19, 3))
 
     def fun(p: Array) -> Array:
@@ -126,7 +120,7 @@ def fit_all() -> dict[str, dict[str, Any]]:
     """All classes with the nominal cameras; takes about a minute."""
     out: dict[str, dict[str, Any]] = {}
     for name, views in load_statistics().items():
-        points, yaws, cost = fit_class(views, distance_m=NOMINAL_DISTANCE_M, height_m=NOMINAL_HEIGHT_M)
+        points, yaws, cost = fit_class(views)
         out[name] = {"points_m": np.round(points, 4).tolist(), "yaw_deg": yaws, "cost": round(cost, 2)}
     return out
 

@@ -23,7 +23,7 @@ from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages import skeleton as sk
 from stages.classes import ClassFile, load_classes
-from training.data.cells import whole_lines
+from training.data.cells import KEYPOINT_COLUMNS, whole_lines
 from training.data.table import SPLIT_NAMES
 from training.files import whole_file
 from training.notes import read_note
@@ -38,7 +38,7 @@ PHOTOS_PER_PROCESS = 150
 _AS_BEGUN = "delete this file alone, and repeat the command as it was first given"
 TABLE_HEAD = [
     "image_path", "label", "label_name", "group", "view", "width", "height", "grip_hand", "split",
-    *(f"kp{k}_{axis}" for k in range(sk.NODE_COUNT) for axis in ("x", "y", "conf")),
+    *KEYPOINT_COLUMNS,
 ]  # fmt: skip
 # COCO's standard deviations of the 17 points; grip and tip are small and sharp.
 KEYPOINT_SIGMAS = (
@@ -252,7 +252,8 @@ def _keep_order(order: Order) -> None:
     if file.is_file() and (there := read_note(file, dict[str, Any], _AS_BEGUN)) != told:
         changed = ", ".join(f"{name} {there.get(name)}" for name in told if there.get(name) != told[name])
         raise UserError(f"{order.out} was begun with {changed}; say the same, or choose another --out")
-    file.write_text(json.dumps(told, indent=1))
+    with whole_file(file) as part:
+        part.write_text(json.dumps(told, indent=1))
 
 
 def _sort(table: Path) -> None:

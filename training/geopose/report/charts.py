@@ -170,13 +170,12 @@ def _confusion_cell(
     x: float, y: float, side: int, count: int, share: float, right: bool, alike: bool, title: str
 ) -> list[str]:
     style = "hit" if right else "miss"
-    frame = ' stroke="currentColor" class="alike"' if alike else ""
     box = f'x="{x + 1.5}" y="{y + 1.5}" width="{side - 3}" height="{side - 3}" rx="4"'
     parts = [f'<rect class="cell" {box}/>']
     if count:
         parts.append(f'<rect class="{style}" fill-opacity="{0.12 + 0.88 * share:.2f}" {box}/>')
     if alike:
-        parts.append(f'<rect fill="none"{frame} {box}/>')
+        parts.append(f'<rect fill="none" stroke="currentColor" class="alike" {box}/>')
     if count:
         tone = "on" if share > 0.5 else "off"
         parts.append(f'<text class="count {tone}" x="{x + side / 2}" y="{y + side / 2 + 4.5}" text-anchor="middle">'

@@ -46,7 +46,7 @@ def page_text(
         ("seen", "What the detectors gave it", sections.seen(report)),
         ("attention", "What it looks at", sections.attention(explained, pictures)),
         ("speed", "Size and speed", sections.speed(report)),
-        ("training", "Training", sections.training(report, history)),
+        ("training", "Training", sections.training(history)),
         ("origin", "Where it comes from", sections.origin(report)),
     ]
     shown = [part for part in parts if part[2]]

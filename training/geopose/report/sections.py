@@ -184,7 +184,7 @@ def speed(report: RunReport) -> str:
     return text
 
 
-def training(report: RunReport, history: History) -> str:
+def training(history: History) -> str:
     """Curves of the losses and of what is right on inner people."""
     curves = {name: values for name, values in history.items() if len(values) > 1}
     parts = []
