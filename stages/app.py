@@ -55,7 +55,8 @@ class SourceKind(Enum):
 
 
 def kind_of(source: str) -> SourceKind:
-    """What the text of a `--source` means; `stages.capture` opens it accordingly."""
+    """What the text of a `--source` means: by its words alone, for nothing is open yet. So an address that ends like a
+    video file counts as one, though the stream behind it may turn out not to end."""
     if source == DEMO:
         return SourceKind.DEMO
     if camera_device(source) is not None:

@@ -51,7 +51,7 @@ CLEAR_GAP = 0.25
 
 
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [detect]."""
+    """Section [detect]; `config.toml` says what each means, and its unit."""
 
     body: str = "movenet_lightning"
     stick: str = "stick_heatmap"

@@ -173,7 +173,7 @@ def hand_crop(image: np.ndarray, keypoints: np.ndarray, hand: Hand) -> np.ndarra
 
 
 class GraphSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the graph."""
+    """Section [graph]."""
 
     crop: bool = True
     """Also look at the picture of the weapon hand; without it the classifier judges the keypoints alone."""

@@ -25,7 +25,9 @@ Crop = tuple[float, float, float]
 STICK_REACH = 1.55
 """Torso lengths kept round each hand: a stick measures 0.84 to 1.46 in photos, and keypoints are noisy."""
 
-_RELIABLE = 0.2
+RELIABLE = 0.2
+"""Confidence from which a keypoint helps to place the crop. This and what follows are what the shipped stick network
+was trained with; the graph, which the classifier was trained with, has rulers of its own."""
 _SHOULDER_TO_TORSO = 1.2  # shoulders are about 0.75 torso apart: the ruler when the torso leans towards the camera
 _FOREARM = 0.55  # torso lengths from elbow to hand, when the wrist itself was not found
 _HAND_BEYOND_WRIST = 0.3  # of the forearm
@@ -41,7 +43,7 @@ def stick_crop(keypoints: np.ndarray, width: int, height: int, hand: Hand | None
     """
     points = np.asarray(keypoints, np.float64)[:, :2]
     with np.errstate(invalid="ignore"):
-        reliable = np.isfinite(points).all(1) & (np.nan_to_num(np.asarray(keypoints)[:, 2]) >= _RELIABLE)
+        reliable = np.isfinite(points).all(1) & (np.nan_to_num(np.asarray(keypoints)[:, 2]) >= RELIABLE)
     torso_px = torso_length_px(points, reliable)
     if torso_px > 0:
         low, high = _reach_box(points, reliable, torso_px, hand)

@@ -16,7 +16,7 @@ Allocate = Callable[[int, int], np.ndarray]
 
 
 class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [capture]."""
+    """Section [capture]; `config.toml` says what each means, and its unit."""
 
     realtime: bool | Literal["auto"] = "auto"
     width: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = 1280

@@ -111,6 +111,11 @@ def test_a_missing_bands_file_is_named_with_the_mend() -> None:
         opened(bands="nowhere.toml")
 
 
+def test_bands_of_ones_own_are_named_as_they_were_given() -> None:
+    with pytest.raises(UserError, match=r"^bands file my/nowhere\.toml does not exist"):
+        opened(bands="my/nowhere.toml")
+
+
 def test_a_folder_in_the_place_of_the_bands_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="feedback.bands"):
         read_bands(tmp_path)

@@ -16,6 +16,19 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, capsys: pyte
     assert str(out) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["synth", "--out", "o", "--seed", "-1"], ["bands", "--samples", "-1"], ["detector", "--limit", "-1"],
+     ["label", "pictures", "--out", "o", "--processes", "0"]],
+)  # fmt: skip
+def test_a_number_that_makes_no_sense_is_named_with_its_option(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        app.main(words)
+    assert f"argument {words[-2]}: {words[-1]!r} makes no sense" in capsys.readouterr().err
+
+
 def test_every_command_is_entered_here_where_its_mistakes_are_told() -> None:
     folder = Path(app.__file__).parent
     assert [p for p in folder.rglob("*.py") if "__main__" in p.name + p.read_text()] == [folder / "app.py"]

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stages.classes import load_classes
+from stages.cards import CARD_FILE
+from stages.classes import CLASSES_FILE, load_classes
 from stages.skeleton import NODE_COUNT
 from training import files
 from training.data.readers import write_any
 from training.data.table import Table, make_table
-from training.files import whole_file
+from training.files import whole_file, whole_model
 
 
 @contextmanager
@@ -45,6 +46,21 @@ def test_a_file_is_what_was_there_until_the_new_one_is_whole(tmp_path: Path) -> 
     with whole_file(file) as part, part.open("a") as stream:
         stream.write("new")
     assert file.read_text() == "new" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_model_is_what_was_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    for name in ("model.onnx", CARD_FILE, CLASSES_FILE):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(KeyboardInterrupt), whole_model(tmp_path) as part:
+        (part / "model.onnx").write_text("ne")
+        raise KeyboardInterrupt
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"old"}
+    with whole_model(tmp_path) as part:
+        assert (part / CLASSES_FILE).read_text() == "old", "for the new card to look at"
+        for name in ("model.onnx", CARD_FILE):
+            (part / name).write_text("new")
+    texts = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert texts == {"model.onnx": "new", CARD_FILE: "new", CLASSES_FILE: "old"}
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.json"])

@@ -230,7 +230,9 @@ def test_the_export_is_what_the_classifier_takes_and_equals_torch(
     assert app.main([*words, "--notes", "Mind the wall."]) == 0
     report = json.loads((run / "report.json").read_text())
     assert report["stick"]["tip_off_by_a_tenth"] == 0 and 0 < report["stick"]["sticks"] < POSES_MADE / 2
-    # Without --output nothing shipped is overwritten.
+    assert app.main([*words, "--transfer", str(tmp_path / "gone.csv")]) == 2
+    assert sorted(path.name for path in (run / "model").iterdir()) == ["card.toml", "model.onnx", "weights.pt"]
+    # Without --output nothing shipped is overwritten; a mistake, such as the last one, leaves the model as it was.
     card, file = load_card(run / "model")
     assert card.notes == "Mind the wall." and "80 pictures of 20 people" in card.data
     check_card(card, CLASSES, "model")

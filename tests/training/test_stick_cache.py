@@ -165,14 +165,28 @@ def test_crops_of_an_earlier_size_are_refused(tmp_path: Path) -> None:
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command without what takes its time."""
 
-    def export(kind: str, work: Path, output: Path) -> Path:
-        output.mkdir(exist_ok=True)
+    def export(kind: str, work: Path, output: Path) -> None:
         (output / "model.onnx").write_bytes(b"graph")
-        return output / "model.onnx"
 
     monkeypatch.setattr(command, "export", export)
     monkeypatch.setattr(command, "judge", lambda *_: (0.5, {}))
     monkeypatch.setattr(command, "train", lambda *_: None)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_model_stays_as_it_was_while_the_next_one_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_table(people(tmp_path), tmp_path / "renders.csv", NAMES)
+    words = ["detector", "--work", str(tmp_path), "--table", str(tmp_path / "renders.csv")]
+    assert app.main(words) == 0
+    before = load_card(str(tmp_path / "stick_heatmap"))[0]
+
+    def judge(*_: object) -> None:
+        raise UserError("the disk was taken out")
+
+    monkeypatch.setattr(command, "judge", judge)
+    monkeypatch.setattr(command, "export", lambda kind, work, output: (output / "model.onnx").write_bytes(b"another"))
+    assert app.main([*words, "--evaluate-only"]) == 2
+    assert load_card(str(tmp_path / "stick_heatmap"))[0] == before
 
 
 @pytest.mark.usefixtures("untrained")

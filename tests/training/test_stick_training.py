@@ -20,7 +20,7 @@ from stages.cards import Card, CardInput, load_card, sha256_of
 from stages.skeleton import GRIP, TIP
 from training import app
 from training.backbone import FROZEN_BLOCKS
-from training.stick import evaluate, fit
+from training.stick import command, evaluate, fit
 from training.stick.augment import Warp, noisy_body, random_warp
 from training.stick.cache import load_samples, save_samples
 from training.stick.composite import add_distractors, add_stick
@@ -404,3 +404,9 @@ def test_the_command_says_what_it_needs_to_learn_from(capsys: pytest.CaptureFixt
 def test_the_command_names_a_folder_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["detector", "--clips", str(tmp_path), "--work", str(tmp_path / "work")]) == 2
     assert "holds no video" in capsys.readouterr().err
+
+
+def test_videos_are_known_by_their_suffix_however_a_camera_writes_it(tmp_path: Path) -> None:
+    for name in ("GOPR0001.MP4", "a.mov", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in command.video_files(tmp_path)] == ["GOPR0001.MP4", "a.mov"]

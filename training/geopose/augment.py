@@ -11,9 +11,20 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, PRESENT_CONFIDENCE, torso_length
-from stages.skeleton import GRIP, LEFT_ELBOW, NODE_COUNT, TIP
+from stages.skeleton import (
+    GRIP,
+    LEFT_ANKLE,
+    LEFT_ELBOW,
+    LEFT_HIP,
+    LEFT_KNEE,
+    NODE_COUNT,
+    RIGHT_ANKLE,
+    RIGHT_HIP,
+    RIGHT_KNEE,
+    TIP,
+)
 
-_LEGS = ((11, 12), (13, 14), (15, 16))
+_LEGS = ((LEFT_HIP, RIGHT_HIP), (LEFT_KNEE, RIGHT_KNEE), (LEFT_ANKLE, RIGHT_ANKLE))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import UserError
-from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, build_graph, torso_length
-from stages.skeleton import GRIP, TIP
+from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES, build_graph, torso_length
+from stages.skeleton import GRIP, LEFT_HIP, RIGHT_HIP, TIP
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints, changed_faults
 from training.geopose.data import NO_CROPS, PoseTable
 from training.geopose.pose_statistics import PoseStatistics
@@ -21,6 +21,8 @@ MILD_FAULTS = KeypointFaults(
     stick_stretch=0.04,
 )  # fmt: skip
 _RIGID = EDGE_FEATURES.index("rigid")
+_BONE = [NODE_FEATURES.index("bone_x"), NODE_FEATURES.index("bone_y")]
+_HIPS = [LEFT_HIP, RIGHT_HIP]
 
 
 @dataclass(frozen=True)
@@ -228,8 +230,8 @@ def mix_within_views(
 def _centred(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (B, 19, 2) in torsos from the middle of what is there of the hips, and the torsos (B, 1, 1)."""
     unit = np.maximum(torso_length(keypoints), 1e-6)[:, None, None]
-    weights = (keypoints[:, 11:13, 2:] > 0).astype(np.float32)
-    hips = (keypoints[:, 11:13, :2] * weights).sum(1, keepdims=True) / np.maximum(weights.sum(1, keepdims=True), 1)
+    weights = (keypoints[:, _HIPS, 2:] > 0).astype(np.float32)
+    hips = (keypoints[:, _HIPS, :2] * weights).sum(1, keepdims=True) / np.maximum(weights.sum(1, keepdims=True), 1)
     return (keypoints[..., :2] - hips) / unit, unit
 
 
@@ -239,7 +241,7 @@ def _batch(
     """The graph of `keypoints`, which may be faulty, and the shaft as `table` knows it."""
     nodes, edges, mask = build_graph(keypoints)
     true_nodes, _, true_mask = build_graph(table.keypoints)
-    shaft = np.concatenate([true_nodes[:, TIP, 4:6], true_mask[:, GRIP:].prod(1, keepdims=True)], 1)
+    shaft = np.concatenate([true_nodes[:, TIP, _BONE], true_mask[:, GRIP:].prod(1, keepdims=True)], 1)
     return Batch(
         nodes, edges, mask, crop, table.crop_present, table.labels, shaft.astype(np.float32), other_labels, share
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from stages.skeleton import EDGES, GRIP, NODE_COUNT, STICK_EDGE, TIP
+from stages.skeleton import BODY_EDGES, EDGES, GRIP, NODE_COUNT, STICK_EDGE, TIP
 from stages.view import BACKGROUND, arrange
 
 PANEL_PX = (420, 520)
@@ -74,7 +74,7 @@ def draw_weights(
         a, b = EDGES[number]
         if not (present[a] and present[b]):
             continue
-        is_bone = number < 16 or EDGES[number] == STICK_EDGE
+        is_bone = number < len(BODY_EDGES) or EDGES[number] == STICK_EDGE
         if is_bone:
             cv2.line(canvas, _pixel(points[a]), _pixel(points[b]), _BONE, round(unit), cv2.LINE_AA)
         if edges is not None:

@@ -24,7 +24,7 @@ from stages.skeleton import (
     RIGHT_SHOULDER,
     RIGHT_WRIST,
 )
-from stages.stick_crop import torso_length_px
+from stages.stick_crop import RELIABLE, torso_length_px
 
 _SUBPIXEL_BITS = 4
 
@@ -39,7 +39,7 @@ class DrawnStick:
 
 def torso_px(keypoints: np.ndarray) -> float:
     """Torso length of (17 or more, 3) keypoints, 0 when unknown."""
-    reliable = np.isfinite(keypoints[:, :2]).all(1) & (keypoints[:, 2] >= 0.2)
+    reliable = np.isfinite(keypoints[:, :2]).all(1) & (keypoints[:, 2] >= RELIABLE)
     return torso_length_px(keypoints[:, :2].astype(np.float64), reliable)
 
 
