@@ -170,6 +170,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(command, "export", export)
     monkeypatch.setattr(command, "judge", lambda *_: (0.5, {}))
+    monkeypatch.setattr(command.evaluate, "StickModel", lambda folder: None)
     monkeypatch.setattr(command, "train", lambda *_: None)
 
 

@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from engine.clock import now_ns
 from engine.errors import UserError
 from engine.numbers import at_least, share
@@ -28,8 +26,8 @@ from training.stick.data import read_table
 from training.stick.export import KINDS, export_onnx, load_weights, write_card
 from training.stick.fit import FitSettings, fit, minutes_before, refuse_unfinished
 from training.stick.fused import FusedSettings, fit_fused
+from training.stick.judge import drawn_figures, judge
 from training.stick.network import Served
-from training.stick.sheet import picture_sheet
 from training.stick.yolo import YoloSettings, fit_yolo, load_yolo
 from training.stick.yolo import refuse_unfinished as refuse_unfinished_yolo
 from training.weights import WEIGHTS_FILE, weights_file
@@ -126,16 +124,29 @@ def run_crops(args: argparse.Namespace, output: Path) -> int:
             keep_begun(work, Begun(name_of(init) if init else "", data_text(args.table, clips)))
         train(args, work, init)
     minutes += (now_ns() - started_ns) / 60e9
-    with whole_model(output) as part:
-        kind = KINDS[args.kind].begun_as(read_begun(work))
-        export(args.kind, work, part)
-        write_card(part, kind, 0.5, {})  # only to be judged
-        threshold, metrics = judge(part, args.table, args.clips, work, args.limit, args.threshold)
-        if not args.evaluate_only:
-            metrics["training_minutes"] = round(minutes, 1)
-        write_card(part, kind, threshold, metrics)
+    metrics = {} if args.evaluate_only else {"training_minutes": round(minutes, 1)}
+    finish_crops(args, work, output, metrics)
     log.info("model written to %s", output)
     return 0
+
+
+def finish_crops(args: argparse.Namespace, work: Path, output: Path, more: dict[str, float]) -> None:
+    """Export the weights of `work`, judge them and write the model folder `output`; `more` figures go into its card."""
+
+    def seen(split: str) -> list[evaluate.Seen]:
+        return evaluate.seen_rows(args.table, split, args.limit) if args.table else []
+
+    kind = KINDS[args.kind].begun_as(read_begun(work))
+    with whole_model(output) as part:
+        export(args.kind, work, part)
+        write_card(part, kind, 0.5, {})  # only to be judged
+        threshold, metrics = judge(
+            evaluate.StickModel(str(part)), part / "model.onnx",
+            seen("val") if args.threshold is None else [], seen("test"),
+            video_files(args.clips) if args.clips else [], work / "test_sheet.jpg", args.limit, args.threshold,
+        )  # fmt: skip
+        log_figures(metrics)
+        write_card(part, kind, threshold, metrics | more)
 
 
 def run_fused(args: argparse.Namespace, output: Path) -> int:
@@ -148,11 +159,14 @@ def run_fused(args: argparse.Namespace, output: Path) -> int:
         given |= {"threads": args.threads}
         settings = FusedSettings(**{name: value for name, value in given.items() if value is not None})
         fit_fused(args.table, clips, work, settings, args.resume, weights_file(args.init) if args.init else None)
-    metrics = finish(work, output, args.table, clips, args.limit, args.threads)
-    for name, value in metrics.items():
-        log.info("%s: %s", name, value)
+    log_figures(finish(work, output, args.table, clips, args.limit, args.threads))
     log.info("model written to %s", output)
     return 0
+
+
+def log_figures(metrics: dict[str, Any]) -> None:
+    for name, value in metrics.items():
+        log.info("%s: %s", name, value)
 
 
 def run_judge(args: argparse.Namespace, model: str) -> int:
@@ -183,15 +197,6 @@ def run_judge(args: argparse.Namespace, model: str) -> int:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(text + "\n")
     return 0
-
-
-def drawn_figures(model: evaluate.StickModel, clips: list[Path], threshold: float, limit: int) -> dict[str, Any]:
-    """Figures of sticks drawn into real clips, of all and by clip; none where no hand is seen."""
-    outcomes = evaluate.drawn_outcomes(model, clips, limit or evaluate.DRAWN_PER_CLIP)
-    if not outcomes:
-        return {}
-    by_clip = evaluate.by_view(outcomes, threshold)
-    return {"drawn_into_clips": evaluate.summarise(outcomes, threshold), "drawn_by_clip": by_clip}
 
 
 def run_int8(args: argparse.Namespace, model: str) -> int:
@@ -254,29 +259,3 @@ def export(kind: str, work: Path, output: Path) -> None:
     served = load_yolo(weights) if kind == "yolo" else Served(load_weights(weights)).eval()
     export_onnx(served, output / "model.onnx", KINDS[kind].form)
     shutil.copyfile(weights, output / WEIGHTS_FILE)
-
-
-def judge(
-    model_folder: Path, table: Path | None, clips: Path | None, work: Path, limit: int = 0, given: float | None = None
-) -> tuple[float, dict[str, Any]]:
-    """Threshold (`given`, or chosen on the val people) and figures (on the test people and all clips); sheets go to
-    `work`."""
-    model = evaluate.StickModel(str(model_folder))
-    threshold, metrics = 0.5 if given is None else given, dict[str, Any]()
-    if table is not None:
-        if given is None:
-            threshold = evaluate.choose_threshold(evaluate.outcomes(model, evaluate.seen_rows(table, "val", limit)))
-        outcomes = evaluate.outcomes(model, evaluate.seen_rows(table, "test", limit))
-        if outcomes:
-            metrics["test"] = evaluate.summarise(outcomes, threshold)
-            metrics["test_by_view"] = evaluate.by_view(outcomes, threshold)
-            cv2.imwrite(str(work / "test_sheet.jpg"), picture_sheet(outcomes, threshold))
-    if clips is not None:
-        presence = evaluate.clip_presence(model, video_files(clips))
-        metrics["false_rate_on_clips_without_stick"] = evaluate.false_rates(presence, threshold)
-        metrics |= drawn_figures(model, [c for c in video_files(clips) if c.stem in HELD_OUT], threshold, limit)
-    metrics["aims"] = evaluate.aims(metrics.get("test", {}), metrics.get("false_rate_on_clips_without_stick", {}))
-    metrics |= evaluate.times(model_folder / "model.onnx")
-    for name, value in metrics.items():
-        log.info("%s: %s", name, value)
-    return threshold, metrics

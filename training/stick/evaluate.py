@@ -6,11 +6,10 @@ The crop comes from the body detector's keypoints, as when serving, not from the
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -52,6 +51,10 @@ class Answer:
 
     points: np.ndarray
     presence: float
+
+
+Model = Callable[[np.ndarray, np.ndarray], Answer]
+"""A stick detector: picture uint8 (H, W, 3) BGR and keypoints (17, 3) in its pixels to its answer."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def seen_rows(table: Path, split: str = "", limit: int = 0) -> list[Seen]:
     return seen
 
 
-def outcomes(model: Any, seen: Sequence[Seen]) -> list[Outcome]:
+def outcomes(model: Model, seen: Sequence[Seen]) -> list[Outcome]:
     """Answers of `(picture, keypoints) -> Answer` beside the truth."""
     return [
         judge_answer(s.row, model(read_picture(s.row.path), s.keypoints))
@@ -189,7 +192,7 @@ def by_view(outcomes: Sequence[Outcome], threshold: float) -> dict[str, dict[str
     return {v: summarise([o for o in outcomes if o.row.view == v], threshold) for v in views}
 
 
-def clip_presence(model: Any, clips: Sequence[Path]) -> dict[str, np.ndarray]:
+def clip_presence(model: Model, clips: Sequence[Path]) -> dict[str, np.ndarray]:
     """Presence in every frame with a person, by clip; -1 where nobody is found."""
     finder = served_detector()
     answers = {}
@@ -217,7 +220,7 @@ def false_rates(presence: dict[str, np.ndarray], threshold: float) -> dict[str, 
 
 
 def drawn_outcomes(
-    model: Any, clips: Sequence[Path], frames_per_clip: int = DRAWN_PER_CLIP, seed: int = 0
+    model: Model, clips: Sequence[Path], frames_per_clip: int = DRAWN_PER_CLIP, seed: int = 0
 ) -> list[Outcome]:
     """Answers to sticks that are drawn into frames of real clips, beside where they were drawn; the clip is the view.
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from stages.detectors import Runtime, open_model
@@ -17,10 +16,10 @@ from stages.skeleton import BODY_COUNT, GRIP, TIP
 from training.files import whole_model
 from training.stick import agree, evaluate
 from training.stick.data import read_picture
-from training.stick.evaluate import Answer, Outcome, Seen
+from training.stick.evaluate import Answer, Seen
 from training.stick.export import Kind, export_onnx, whole_pictures, write_card
 from training.stick.fused import FusedSettings, load_fused, read_settings
-from training.stick.sheet import picture_sheet
+from training.stick.judge import judge
 from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,14 @@ def finish(
         export_onnx(load_fused(weights), part / "model.onnx", kind.form)
         shutil.copyfile(weights, part / WEIGHTS_FILE)
         write_card(part, kind, PERSON_THRESHOLD, {})
-        stick, metrics = judge(part, work, table, clips, limit, threads)
+        model = FusedModel(part, threads)
+        val, test = (evaluate.seen_rows(table, split, limit) if table else [] for split in ("val", "test"))
+        stick, metrics = judge(model, part / "model.onnx", val, test, clips, work / "test_sheet.jpg", limit)
+        if test:
+            metrics["test_body"] = body_figures(model, test)
+        if clips:
+            distances = agree.measure(str(part), clips, threads=threads)
+            metrics["agreement_with_thunder"] = agree.figures(np.concatenate(list(distances.values())))
         export_onnx(load_fused(weights, stick), part / "model.onnx", kind.form)
         kind = kind._replace(notes=_NOTES.format(stick=stick))
         write_card(part, kind, PERSON_THRESHOLD, metrics)
@@ -94,27 +100,3 @@ def kind_of(settings: FusedSettings) -> Kind:
     source = f"training/stick: ultralytics {name}, person and stick as one instance of 19 keypoints, {begun}"
     form = whole_pictures(settings.size)
     return Kind("fused", architecture, "AGPL-3.0-or-later", source, _NOTES.format(stick=0), form, settings.data)
-
-
-def judge(
-    folder: Path, work: Path, table: Path | None, clips: Sequence[Path], limit: int, threads: int
-) -> tuple[float, dict[str, Any]]:
-    """Threshold of the stick and figures; a sheet of test pictures goes to `work`."""
-    model = FusedModel(folder, threads)
-    threshold, metrics = 0.5, dict[str, Any]()
-    if table is not None:
-        threshold = evaluate.choose_threshold(evaluate.outcomes(model, evaluate.seen_rows(table, "val", limit)))
-        seen = evaluate.seen_rows(table, "test", limit)
-        outcomes: list[Outcome] = evaluate.outcomes(model, seen)
-        if outcomes:
-            metrics["test"] = evaluate.summarise(outcomes, threshold)
-            metrics["test_by_view"] = evaluate.by_view(outcomes, threshold)
-            metrics["test_body"] = body_figures(model, seen)
-            cv2.imwrite(str(work / "test_sheet.jpg"), picture_sheet(outcomes, threshold))
-    if clips:
-        presence = evaluate.clip_presence(model, clips)
-        metrics["false_rate_on_clips_without_stick"] = evaluate.false_rates(presence, threshold)
-        distances = agree.measure(str(folder), clips, threads=threads)
-        metrics["agreement_with_thunder"] = agree.figures(np.concatenate(list(distances.values())))
-    metrics["aims"] = evaluate.aims(metrics.get("test", {}), metrics.get("false_rate_on_clips_without_stick", {}))
-    return threshold, metrics | evaluate.times(folder / "model.onnx")
