@@ -31,7 +31,7 @@ _LONGEST_SHARE = 2.0
 """Of the way between two looks that is gone on: of 60 frames a second, two follow the first two looks at a movement."""
 
 
-def carry_on(seen: _Seen, before: _Seen | None, pts: float) -> tuple[Person | None, Stick | None]:
+def extrapolate(seen: _Seen, before: _Seen | None, pts: float) -> tuple[Person | None, Stick | None]:
     """Body and stick of the last look, moved on to time `pts` at their speed between the last two looks.
 
     As they are where the looks were too far apart or showed different people, hands or points.
@@ -123,7 +123,7 @@ class StandIn:
             return
         packet.person, packet.stick, packet.reason = seen.person, seen.stick, seen.reason
         if packet.gate is not None and packet.gate.reason == MOVING:
-            packet.person, packet.stick = carry_on(seen, self._before.get(packet.stream), packet.pts)
+            packet.person, packet.stick = extrapolate(seen, self._before.get(packet.stream), packet.pts)
         if packet.person is not None:
             packet.person = msgspec.structs.replace(packet.person, age_frames=packet.sequence - seen.sequence)
         packet.feedback = seen.feedback

@@ -24,7 +24,7 @@ from training.geopose.data import keypoint_table
 from training.geopose.fit import data_hash, fit, load_trained, read_checkpoint
 from training.geopose.folds import GROUPED, UNGROUPED
 from training.geopose.parts import load_parts
-from training.geopose.people import hashed, people_facts, refuse_met, told_groups
+from training.geopose.people import groups_with_warning, hashed, people_facts, refuse_met
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 
@@ -193,11 +193,11 @@ def test_weights_that_have_met_the_tested_people_are_told_of(
 
 def test_weights_that_have_met_nobody_here_leave_the_test_as_it_is(run_folder: Path) -> None:
     strangers, best = np.array(["zoe", "yan"]), str(run_folder / "best.pt")
-    assert told_groups(GROUPED, best, strangers) == GROUPED
-    assert told_groups(GROUPED, "geopose", strangers) == GROUPED
-    assert "have met 1 of 2, such as s1p0003" in told_groups(GROUPED, "geopose", np.array(["zoe", "s1p0003"]))
-    assert "do not say" in told_groups(GROUPED, "nowhere/none", strangers)
-    assert told_groups(UNGROUPED, best, np.array(PEOPLE)) == UNGROUPED
+    assert groups_with_warning(GROUPED, best, strangers) == GROUPED
+    assert groups_with_warning(GROUPED, "geopose", strangers) == GROUPED
+    assert "have met 1 of 2, such as s1p0003" in groups_with_warning(GROUPED, "geopose", np.array(["zoe", "s1p0003"]))
+    assert "do not say" in groups_with_warning(GROUPED, "nowhere/none", strangers)
+    assert groups_with_warning(UNGROUPED, best, np.array(PEOPLE)) == UNGROUPED
 
 
 def test_weights_that_began_with_others_that_do_not_say_do_not_say_either(
@@ -209,7 +209,7 @@ def test_weights_that_began_with_others_that_do_not_say_do_not_say_either(
         facts = people_facts(Mixture(parts.train), parts.validation, start)
         assert facts["begun_untold"] == untold
         torch.save(state | facts, tmp_path / "best.pt")
-        told = told_groups(GROUPED, str(tmp_path / "best.pt"), np.array(["zoe"]))
+        told = groups_with_warning(GROUPED, str(tmp_path / "best.pt"), np.array(["zoe"]))
         assert ("do not say" in told) == untold
 
 

@@ -118,15 +118,15 @@ def test_a_batch_of_mixed_samples_has_two_labels_each() -> None:
 
 
 def test_faults_can_be_left_out_one_by_one_or_all() -> None:
-    mixture = Mixture(None).as_told(FitSettings(without=("jitter",)))
+    mixture = Mixture(None).with_faults_of(FitSettings(without=("jitter",)))
     assert mixture.faults.jitter == mixture.mild_faults.jitter == 0 < mixture.mild_faults.stretch
-    none = Mixture(None).as_told(FitSettings(faults="none")).mild_faults
+    none = Mixture(None).with_faults_of(FitSettings(faults="none")).mild_faults
     assert not any(getattr(none, field.name) for field in fields(KeypointFaults))
     with pytest.raises(UserError, match="no keypoint fault 'jiter'"):
-        Mixture(None).as_told(FitSettings(without=("jiter",)))
-    told = Mixture(None).as_told(FitSettings(strengths=("node_dropout:0.1",), crop_faults=False))
+        Mixture(None).with_faults_of(FitSettings(without=("jiter",)))
+    told = Mixture(None).with_faults_of(FitSettings(strengths=("node_dropout:0.1",), crop_faults=False))
     both = FitSettings(strengths=("jitter:0.1",), without=("jitter",))
-    assert Mixture(None).as_told(both).faults.jitter == 0
+    assert Mixture(None).with_faults_of(both).faults.jitter == 0
     assert told.faults.node_dropout == told.mild_faults.node_dropout == 0.1 and not told.crop_faults
     for nonsense in ("node_dropout", "jitter:-1", "jitter:nan"):
         with pytest.raises(UserError, match="node_dropout:0.1"):

@@ -30,7 +30,7 @@ class NetworkModel:
         """One that has not learnt yet."""
         return NeuralClassifier(self, classes)
 
-    def told(self, settings: FitSettings) -> FitSettings:
+    def with_overrides(self, settings: FitSettings) -> FitSettings:
         """The settings as this variant has them."""
         return replace(settings, **self.settings)
 

@@ -23,7 +23,7 @@ from training.geopose.data import PoseTable, pose_table, read_source, with_hand
 from training.geopose.fit_command import add_settings_arguments, refuse_start, settings_of
 from training.geopose.folds import with_groups, without_neutral
 from training.geopose.parts import add_data_arguments
-from training.geopose.people import told_groups
+from training.geopose.people import groups_with_warning
 from training.see import read_detectors
 from training.seen_folder import DETECTORS_FILE
 
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     for model, asked in told:
         refuse_start(model, asked)
     for start in sorted({asked.start for _, asked in told} - {""}):
-        groups = told_groups(groups, start, table.people)
+        groups = groups_with_warning(groups, start, table.people)
     outcomes = run_variants(variants, table_for, poses, settings, args.folds, groups, args.run)
     log.info("written to %s:\n%s", args.run, write_comparison(outcomes, table.people, groups, args.run))
     return 0

@@ -92,7 +92,7 @@ class Mixture:
         count = sum(len(table) for table in (self.table, self.exact) if table is not None)
         return max(1, round((count + (self.drawn if self.statistics else 0)) / size))
 
-    def as_told(self, settings: FitSettings) -> Mixture:
+    def with_faults_of(self, settings: FitSettings) -> Mixture:
         """With the faults that the settings ask for; raises UserError for a fault that there is not."""
         told = changed_faults(settings.without, settings.strengths)
         kinds = {

@@ -15,7 +15,7 @@ from training.geopose import measure
 from training.geopose.data import PoseTable, pose_table, read_source, with_hand
 from training.geopose.folds import GROUPED
 from training.geopose.parts import add_hand_argument, add_truth_argument
-from training.geopose.people import told_groups
+from training.geopose.people import groups_with_warning
 from training.geopose.served import ServedModel
 from training.geopose.validity import keypoint_figures
 
@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"model": str(args.model), "data": str(args.data), **figures}, indent=1))
-    log.info("%s", measure.told(figures))
+    log.info("%s", measure.summary_line(figures))
     if "hand_known" in figures:
-        log.info("with the hand known: %s", measure.told(figures["hand_known"]))
+        log.info("with the hand known: %s", measure.summary_line(figures["hand_known"]))
     return 0
 
 
@@ -65,7 +65,7 @@ def evaluate(
         figures["hand_known"] = measure.summary(_figures(model, table.mirrored(table.wrong_hand), classes))
     named = (table.people != "").all()
     figures |= {
-        "groups": told_groups(GROUPED, str(model.folder), table.people) if named else NAMELESS,
+        "groups": groups_with_warning(GROUPED, str(model.folder), table.people) if named else NAMELESS,
         "hand_mistaken": float(table.wrong_hand.mean()),
         "temperature": model.temperature, "threshold": model.threshold, "runtime": model.runtime,
         "with_crop": float(table.crop_present.mean()),

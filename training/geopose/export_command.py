@@ -35,7 +35,7 @@ from training.geopose.parts import (
     keypoint_figures_of,
     load_parts,
 )
-from training.geopose.people import refuse_met, told_groups
+from training.geopose.people import groups_with_warning, refuse_met
 from training.geopose.quantise import (
     CALIBRATION_SAMPLES,
     LOGIT_BOUND,
@@ -84,15 +84,15 @@ def run(args: argparse.Namespace) -> int:
     temperature, (threshold, certain) = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
     keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
-    log.info("test people: %s", measure.told(figures))
+    log.info("test people: %s", measure.summary_line(figures))
     if args.transfer:
         table = load_table(args.transfer, classes.names, hand=args.transfer_hand)
         real = figures_of(model, table.mirrored(table.wrong_hand), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
-        log.info("real keypoints: %s", measure.told(real))
+        log.info("real keypoints: %s", measure.summary_line(real))
     rows = read_source(args.seen, classes.names)[0]
     data = args.data_text or data_text(rows, trained.get("mixture", {}))
-    groups = told_groups(parts.groups, str(best), parts.test.people)
+    groups = groups_with_warning(parts.groups, str(best), parts.test.people)
     if groups == GROUPED:
         groups = trained.get("groups", groups)  # `fit` knows of the weights that it began with
     notes = args.notes or notes_text(rows, args.seen, groups, bool(args.transfer), certain)

@@ -48,8 +48,8 @@ def fit(
     from training.geopose.loop import Task, train
 
     declared = network_model(model)
-    settings = declared.told(with_start(settings))
-    mixture = mixture.as_told(settings)
+    settings = declared.with_overrides(with_start(settings))
+    mixture = mixture.with_faults_of(settings)
     begun = read_checkpoint(weights_file(settings.start)) if settings.start else {}
     facts = {
         "network": model, "classes": list(classes.names), "classes_sha256": classes.digest(),

@@ -31,7 +31,7 @@ from training.geopose.parts import (
     load_parts,
     load_source,
 )
-from training.geopose.people import told_groups
+from training.geopose.people import groups_with_warning
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     report = (_measure_by_folds if args.folds else _train_one)(args, classes, mixture)
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "report.json").write_text(json.dumps({"model": args.model, **report}, indent=1))
-    log.info("%.1f minutes; %s", (now_ns() - started) / NS_PER_S / 60, measure.told(report))
+    log.info("%.1f minutes; %s", (now_ns() - started) / NS_PER_S / 60, measure.summary_line(report))
     return 0
 
 
@@ -128,7 +128,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     network_model(args.model)
     settings = settings_of(args)
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
-    groups = told_groups(parts.groups, settings.start, parts.test.people) if settings.start else parts.groups
+    groups = groups_with_warning(parts.groups, settings.start, parts.test.people) if settings.start else parts.groups
     # Before the training: a truth that cannot be read would cost it.
     keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
@@ -153,7 +153,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
     settings = settings_of(args)
     refuse_start(args.model, settings)
     table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
-    groups = told_groups(groups, settings.start, table.people) if settings.start else groups
+    groups = groups_with_warning(groups, settings.start, table.people) if settings.start else groups
     every = classes
     if args.graph_only:
         table = table.without_crops()

@@ -202,7 +202,7 @@ def summary(figures: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in (figures | poses).items() if isinstance(value, (int, float))}
 
 
-def told(figures: dict[str, Any]) -> str:
+def summary_line(figures: dict[str, Any]) -> str:
     """The main figures in the words of `training/README.md`."""
     interval = figures.get("top1_interval_by_person", ())
     said = [

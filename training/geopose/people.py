@@ -65,7 +65,7 @@ def refuse_met(state: Mapping[str, Any], file: Path, tested: np.ndarray, calibra
         )
 
 
-def told_groups(groups: str, weights: str, tested: np.ndarray) -> str:
+def groups_with_warning(groups: str, weights: str, tested: np.ndarray) -> str:
     """`groups`, what a test is by, with a warning where certain weights have met the tested people or don't say so.
 
     `weights` are those that are tested, or with which a training begins: a shipped model's name, a folder or a file.
