@@ -233,7 +233,7 @@ def test_weights_to_begin_with_are_those_of_the_card_or_refused(tmp_path: Path) 
 
 def test_a_declaration_overrides_what_is_asked_for() -> None:
     model = NetworkModel("x", build, {"geometry_weight": 0.0})
-    assert model.told(FitSettings()).geometry_weight == 0
+    assert model.with_overrides(FitSettings()).geometry_weight == 0
 
 
 def test_a_report_counts_right() -> None:
