@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,14 @@ class Stick:
     tape_m: float
     tip_band_m: float
     wear: float = 0.0  # 0 new to 1 scuffed all over
+
+
+class _Uploaded(NamedTuple):
+    """What lies in the graphics memory for one picture."""
+
+    buffers: list[Any]
+    bodies: list[Any]
+    flats: list[Any]
 
 
 class Renderer:
@@ -107,64 +115,73 @@ class Renderer:
         self, posed: Posed, stick: Stick | None, camera: Camera, light: Light, room: Array | None
     ) -> tuple[NDArray[np.uint8], Array]:
         """RGBA (h, w, 4), alpha 0 where nothing is, and depth in metres of body and stick (h, w), inf elsewhere."""
-        gl, c = self.gl, self.context
         many, single, depth_texture, depth_buffer = self._targets(camera.width, camera.height)
+        things = self._upload(posed, stick)
+        self.context.enable(self.gl.DEPTH_TEST)
+        projection, view = camera.projection_matrix(), camera.view_matrix()
+        shadow_matrix = _shadow_matrix(light.direction)
+        self._depths(self.shadow, shadow_matrix, things.flats)
+        self._depths(depth_buffer, projection @ view, things.flats)
+        depth = np.frombuffer(depth_texture.read(), "f4").reshape(camera.height, camera.width)[::-1]
+        many.use()
+        many.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
+        self._light({"P": projection, "V": view, "LV": shadow_matrix}, light)
+        self.body["eye"].value = tuple(map(float, camera.eye))
+        self._outfit_uniforms(stick)
+        self.shadow_map.use(0)
+        self.photo.use(1)
+        self.context.enable(self.gl.CULL_FACE)
+        for array in things.bodies:
+            array.render()
+        self.context.disable(self.gl.CULL_FACE)
+        if room is not None:
+            self._draw_room(room)
+        self.context.copy_framebuffer(single, many)
+        picture = np.frombuffer(single.read(components=4), np.uint8).reshape(camera.height, camera.width, 4)[::-1]
+        for thing in (*things.bodies, *things.flats, *things.buffers):
+            thing.release()
+        return picture, _metres(depth, projection)
+
+    def _upload(self, posed: Posed, stick: Stick | None) -> _Uploaded:
+        """Body and stick, once with all that colours need and once bare for depths."""
+        c = self.context
         vertices = posed.vertices + normals(posed.vertices) * self.garment.offset_m[:, None]
         moving = np.concatenate([vertices, normals(vertices)], axis=1).astype("f4")
         buffers = [c.buffer(moving.tobytes())]
         layout = [(buffers[0], "3f 3f", "p", "n"), (self.static, "3f 4f 4f 1f", "rest", "region", "head", "grain")]
-        arrays = [c.vertex_array(self.body, layout, self.faces)]
+        bodies = [c.vertex_array(self.body, layout, self.faces)]
         flats = [c.vertex_array(self.flat, [(buffers[0], "3f 12x", "p")], self.faces)]
         if stick is not None:
             data = stick_mesh(posed, stick)
             buffers.append(c.buffer(data.astype("f4").tobytes()))
             names = ("p", "n", "rest", "region", "head", "grain")
-            arrays.append(c.vertex_array(self.body, [(buffers[-1], "3f 3f 3f 4f 4f 1f", *names)]))
+            bodies.append(c.vertex_array(self.body, [(buffers[-1], "3f 3f 3f 4f 4f 1f", *names)]))
             flats.append(c.vertex_array(self.flat, [(buffers[-1], "3f 60x", "p")]))
-        c.enable(gl.DEPTH_TEST)
-        projection, view = camera.projection_matrix(), camera.view_matrix()
-        shadow_matrix = _shadow_matrix(light.direction)
-        self.shadow.use()
-        self.shadow.clear(depth=1.0)
-        _write(self.flat, "M", shadow_matrix)
-        for a in flats:
-            a.render()
-        depth_buffer.use()
-        depth_buffer.clear(depth=1.0)
-        _write(self.flat, "M", projection @ view)
-        for a in flats:
-            a.render()
-        depth = _metres(
-            np.frombuffer(depth_texture.read(), "f4").reshape(camera.height, camera.width)[::-1], projection
-        )
-        many.use()
-        many.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
+        return _Uploaded(buffers, bodies, flats)
+
+    def _depths(self, target: Any, matrix: Array, flats: list[Any]) -> None:
+        target.use()
+        target.clear(depth=1.0)
+        _write(self.flat, "M", matrix)
+        for array in flats:
+            array.render()
+
+    def _light(self, matrices: dict[str, Array], light: Light) -> None:
         for program in (self.body, self.room):
-            for name, matrix in (("P", projection), ("V", view), ("LV", shadow_matrix)):
+            for name, matrix in matrices.items():
                 _write(program, name, matrix)
             for name, value in (("L", light.direction), ("Lc", light.colour), ("F", light.fill_direction),
                                 ("Fc", light.fill_colour), ("sky", light.sky), ("gnd", light.ground)):  # fmt: skip
                 program[name].value = tuple(map(float, value))
             program["sm"].value = 0
-        self.body["eye"].value = tuple(map(float, camera.eye))
-        self._outfit_uniforms(stick)
-        self.shadow_map.use(0)
-        self.photo.use(1)
-        c.enable(gl.CULL_FACE)
-        for a in arrays:
-            a.render()
-        c.disable(gl.CULL_FACE)
-        if room is not None:
-            self.room["photo"].value = 1
-            buffers.append(c.buffer(room.astype("f4").tobytes()))
-            layout = [(buffers[-1], "3f 3f 2f 3f 3f 1f", "p", "n", "uv", "c1", "c2", "pat")]
-            arrays.append(c.vertex_array(self.room, layout))
-            arrays[-1].render()
-        c.copy_framebuffer(single, many)
-        picture = np.frombuffer(single.read(components=4), np.uint8).reshape(camera.height, camera.width, 4)[::-1]
-        for thing in (*arrays, *flats, *buffers):
-            thing.release()
-        return picture, depth
+
+    def _draw_room(self, room: Array) -> None:
+        self.room["photo"].value = 1
+        buffer = self.context.buffer(room.astype("f4").tobytes())
+        array = self.context.vertex_array(self.room, [(buffer, "3f 3f 2f 3f 3f 1f", "p", "n", "uv", "c1", "c2", "pat")])
+        array.render()
+        array.release()
+        buffer.release()
 
     def _outfit_uniforms(self, stick: Stick | None) -> None:
         o, p = self.outfit, self.body
