@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from engine.errors import UserError
@@ -51,12 +52,14 @@ def picture_size(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say; 0 on success."""
     if args.action == "compare":
-        from training.synth.compare import print_plan_comparison, write_comparison
+        from training.synth.compare import compare, format_rows, planned_samples, write_comparison
 
         if args.data is None:
-            print_plan_comparison(args.people, args.per_person, args.seed)
+            # Planned pictures are as good as a data set for the keypoints, in a fraction of the time.
+            text = format_rows(compare(planned_samples(args.people, args.per_person, args.seed)))
         else:
-            write_comparison(args.data)
+            text = write_comparison(args.data)
+        sys.stdout.write(text + "\n")
         return 0
     if args.out is None:
         raise UserError(f"{args.action} needs --out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ END_ON_TORSO = 0.35
 
 @dataclass(frozen=True)
 class Row:
-    """One class and view: differences in torso units and degrees."""
+    """One class and view: differences in torso units and degrees, NaN where no stick tells them."""
 
     label: str
     view: str
@@ -31,15 +31,19 @@ class Row:
     body_mean: float
     body_worst: float
     worst_point: str
-    grip: float
-    angle_deg: float
     spread_ratio: float
-    length: float
-    concentration: float  # mean resultant length of the stick's angle, 1 = all alike
+    missed: float
+    """Share of pictures without a stick: those that a detector missed, in a table that `see` wrote."""
+    wanted_missed: float
+    """Share that a detector missed in the photographs of the statistics."""
     wanted_concentration: float
-    end_on: float  # share of sticks shorter than END_ON_TORSO
-    missed: float  # share of pictures without a stick: those that a detector missed, in a table that `see` wrote
-    wanted_missed: float  # share that a detector missed in the photographs of the statistics
+    concentration: float = np.nan
+    """Mean resultant length of the stick's angle; 1: all alike."""
+    grip: float = np.nan
+    angle_deg: float = np.nan
+    length: float = np.nan
+    end_on: float = np.nan
+    """Share of sticks shorter than END_ON_TORSO."""
 
 
 def read_table(path: Path) -> list[tuple[str, str, Array]]:
@@ -71,48 +75,39 @@ def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
     for label, view, points in samples:
         if view in VIEWS:
             groups.setdefault((label, view), []).append(to_torso_units(points[:, :2]))
-    rows = []
-    for (label, view), members in sorted(groups.items()):
-        s = statistics()[label][view]
-        points = np.array(members)
-        error = np.linalg.norm(np.nanmean(points[:, : sk.BODY_COUNT], axis=0) - np.array(s["body_mean"]), axis=1)
-        spread = float(np.mean(np.nanstd(points[:, : sk.BODY_COUNT], axis=0)) / np.mean(s["body_std"]))
-        grip = angle = length = gathered = end_on = float("nan")
-        stick = points[:, sk.TIP] - points[:, sk.GRIP]
-        stick = stick[np.isfinite(stick).all(1)]
-        missed = 1 - len(stick) / len(points)
-        if "grip_mean" in s and len(stick):
-            grip = float(np.linalg.norm(np.nanmean(points[:, sk.GRIP], axis=0) - s["grip_mean"]))
-            sizes = np.linalg.norm(stick, axis=1, keepdims=True)
-            end_on = float(np.mean(sizes < END_ON_TORSO))
-            shown = sizes[:, 0] >= END_ON_TORSO  # as a detector does, which misses the others
-            if shown.any():
-                unit = (stick / sizes)[shown]
-                mean_angle = np.degrees(np.arctan2(-unit[:, 1].mean(), unit[:, 0].mean()))
-                angle = float((mean_angle - s["stick_angle_deg"] + 180) % 360 - 180)
-                gathered = float(np.hypot(*unit.mean(0)))
-                length = float(np.median(sizes[shown]) - s["stick_length_quantiles"][2])
-        worst = int(error.argmax())
-        rows.append(
-            Row(
-                label,
-                view,
-                len(points),
-                float(error.mean()),
-                float(error[worst]),
-                sk.KEYPOINT_NAMES[worst],
-                grip,
-                angle,
-                spread,
-                length,
-                gathered,
-                float(s.get("stick_angle_concentration", np.nan)),
-                end_on,
-                missed,
-                1 - float(s["stick_found"]),
-            )
-        )
-    return rows
+    return [_row(label, view, np.array(members)) for (label, view), members in sorted(groups.items())]
+
+
+def _row(label: str, view: str, points: Array) -> Row:
+    """Of points (N, 19, 2) in torso units."""
+    s = statistics()[label][view]
+    body = points[:, : sk.BODY_COUNT]
+    error = np.linalg.norm(np.nanmean(body, axis=0) - np.array(s["body_mean"]), axis=1)
+    worst = int(error.argmax())
+    stick = points[:, sk.TIP] - points[:, sk.GRIP]
+    stick = stick[np.isfinite(stick).all(1)]
+    row = Row(
+        label=label, view=view, pictures=len(points),
+        body_mean=float(error.mean()), body_worst=float(error[worst]), worst_point=sk.KEYPOINT_NAMES[worst],
+        spread_ratio=float(np.mean(np.nanstd(body, axis=0)) / np.mean(s["body_std"])),
+        wanted_concentration=float(s.get("stick_angle_concentration", np.nan)),
+        missed=1 - len(stick) / len(points), wanted_missed=1 - float(s["stick_found"]),
+    )  # fmt: skip
+    if "grip_mean" not in s or not len(stick):
+        return row
+    sizes = np.linalg.norm(stick, axis=1)
+    grip = float(np.linalg.norm(np.nanmean(points[:, sk.GRIP], axis=0) - s["grip_mean"]))
+    row = replace(row, grip=grip, end_on=float(np.mean(sizes < END_ON_TORSO)))
+    shown = sizes >= END_ON_TORSO  # as a detector does, which misses the others
+    if not shown.any():
+        return row
+    unit = stick[shown] / sizes[shown, None]
+    mean_angle = np.degrees(np.arctan2(-unit[:, 1].mean(), unit[:, 0].mean()))
+    return replace(
+        row, angle_deg=float((mean_angle - s["stick_angle_deg"] + 180) % 360 - 180),
+        concentration=float(np.hypot(*unit.mean(0))),
+        length=float(np.median(sizes[shown]) - s["stick_length_quantiles"][2]),
+    )  # fmt: skip
 
 
 def format_rows(rows: list[Row]) -> str:
@@ -131,15 +126,8 @@ def format_rows(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_comparison(data: Path) -> Path:
-    """Write `comparison.txt` beside the table of a data set and return its path."""
-    path = data / "comparison.txt"
+def write_comparison(data: Path) -> str:
+    """Write `comparison.txt` beside the table of a data set and return what it says."""
     text = format_rows(compare(read_table(data)))
-    path.write_text(text + "\n")
-    print(text)
-    return path
-
-
-def print_plan_comparison(people: int, per_person: int, seed: int) -> None:
-    """Compare pictures that are only planned: as good as a data set for the keypoints, in a fraction of the time."""
-    print(format_rows(compare(planned_samples(people, per_person, seed))))
+    (data / "comparison.txt").write_text(text + "\n")
+    return text
