@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from engine.stage import Context
+from stages.angles import torso_lean_deg
 from stages.packets import MISSING_END, ArnisPacket, GateDecision, Hand, Person, Stick
 
 GREY_SIZE = (96, 54)
@@ -50,6 +51,9 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     side view little: on renders 21 % lie between 0.4 and 0.5 with hardly larger errors (0.06 against 0.05 torso)."""
     min_stick: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.3
     """Confidence of grip and tip below which the stick counts as not seen."""
+    max_lean_deg: Annotated[float, msgspec.Meta(ge=0.0, le=180.0)] = 45.0
+    """Spine's angle to the vertical above which nobody is classified: the camera lies on its side, or they do. In 1,852
+    photographs of the poses it is at most 21 but for five that were turned."""
     need_stick: bool = True
     """Classify only people who hold a stick."""
     stick_memory_s: Annotated[float, msgspec.Meta(ge=0.0, le=60.0)] = 3.0
@@ -94,14 +98,23 @@ def motion_between(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def confidence_reason(
-    keypoints: np.ndarray, stick: Stick | None, *, min_body: float, min_stick: float, need_stick: bool
+    keypoints: np.ndarray,
+    stick: Stick | None,
+    *,
+    min_body: float,
+    min_stick: float,
+    need_stick: bool,
+    max_lean_deg: float = 180.0,
 ) -> str | None:
-    """Why a person is not worth classifying (`body_unsure`, `no_stick`, `grip_unsure`, `tip_unsure`), or None.
+    """Why a person is not worth classifying (`body_unsure`, `not_upright`, `no_stick`, `grip_unsure`, `tip_unsure`), or
+    None.
 
     `keypoints` is (17, 3) with the confidence last; a missing keypoint counts as confidence 0.
     """
     if float(np.nan_to_num(keypoints[:, 2]).mean()) < min_body:
         return "body_unsure"
+    if torso_lean_deg(keypoints) > max_lean_deg:
+        return "not_upright"
     if not need_stick:
         return None
     if stick is None:
@@ -235,6 +248,7 @@ class ConfidenceGate:
             min_body=settings.min_body,
             min_stick=settings.min_stick,
             need_stick=settings.need_stick and hand is None,
+            max_lean_deg=settings.max_lean_deg,
         )
         gate.classify = gate.reason is None
         if packet.stick is None and hand is not None:

@@ -117,6 +117,10 @@ def draw_stick(canvas: np.ndarray, stick: Stick, min_confidence: float) -> None:
     cv2.circle(canvas, grip, 2 * thick - 1, STICK, cv2.FILLED, cv2.LINE_AA)
 
 
+_REASONS = {"not_upright": "not upright: turn the camera"}
+"""Where the words of the reason don't say what to do."""
+
+
 def pose_text(packet: ArnisPacket, neutral: str = "neutral") -> str:
     """What is said of the pose, in the window and in the terminal."""
     if packet.status == "source_lost":
@@ -128,13 +132,10 @@ def pose_text(packet: ArnisPacket, neutral: str = "neutral") -> str:
     pose = packet.pose
     if pose is None:
         reason = packet.reason or (packet.gate.reason if packet.gate else None)
-        return f"unsure ({reason.replace('_', ' ')})" if reason else "unsure"
-    text = f"{pose.label.replace('_', ' ')} {100 * pose.confidence:.0f} %"
+        return f"unsure ({_REASONS.get(reason, reason.replace('_', ' '))})" if reason else "unsure"
     if not pose.accepted and pose.label != neutral:
-        text = f"unsure: {text}"
-    if is_remembered(packet):
-        text += f" (held {pose.age_frames})"
-    return text
+        return "unsure"  # a guess that was refused is nobody's business
+    return f"{pose.label.replace('_', ' ')} {100 * pose.confidence:.0f} %"
 
 
 def is_remembered(packet: ArnisPacket) -> bool:
@@ -240,7 +241,7 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
         colour = GREEN if pose.accepted else AMBER
     left, top = round(0.5 * em), round(2.4 * em)
     width, height = _draw_text(canvas, pose_text(packet, neutral), (left, top), 1.25 * em, colour)
-    if pose is not None and packet.status != "no_person":
+    if pose is not None and packet.status != "no_person" and colour != AMBER:
         right = left + max(1, round(width * min(1.0, pose.confidence)))
         # A result that stands in is shown hollow: it is remembered, not seen.
         thick = 1 if is_remembered(packet) else cv2.FILLED
@@ -250,9 +251,10 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
 def _draw_cues(canvas: np.ndarray, cues: list[Cue], em: float) -> None:
     bottom = canvas.shape[0] - round(0.6 * em)
     for cue in reversed(cues):
-        _, height = _text_box(cue.sentence, _fitting(canvas, cue.sentence, em))
+        size = 1.25 * em
+        _, height = _text_box(cue.sentence, _fitting(canvas, cue.sentence, size))
         bottom -= height + round(0.25 * em)
-        _draw_text(canvas, cue.sentence, (round(0.5 * em), bottom), em, AMBER)
+        _draw_text(canvas, cue.sentence, (round(0.5 * em), bottom), size, AMBER)
 
 
 def _mark_joint(canvas: np.ndarray, person: Person, cue: Cue, min_confidence: float) -> None:

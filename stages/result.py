@@ -87,8 +87,8 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     `no_person`, `dropped`, `source_lost`, `end`."""
     reason: str | None
     """Of a frame that was not looked at anew: `still`, `moving`, `nothing_seen_yet`; of one that was, not classified:
-    `no_person`, `body_unsure`, `no_stick`, `grip_unsure`, `tip_unsure`; none where the classifier was in doubt.
-    Of `dropped`: `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `refused:<stage>`,
+    `no_person`, `body_unsure`, `not_upright`, `no_stick`, `grip_unsure`, `tip_unsure`; none where the classifier was in
+    doubt. Of `dropped`: `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `refused:<stage>`,
     `error:<stage>`. Of `source_lost`: in words."""
     person: PersonResult | None
     stick: StickResult | None

@@ -146,7 +146,7 @@ class LiveLine:
 
     def tell(self, stream: str, pose: str, cue: str, figures: str) -> None:
         """The newest of a stream; written at most five times a second."""
-        text = "  ".join(part for part in (pose, figures, cue) if part)
+        text = "  ".join(part for part in (pose, cue, figures) if part)
         self._parts[stream] = f"[{stream}] {text}" if self._with_stream else text
         line = "" if self._rewrites else stream  # a terminal has one line for all, a file one after the other
         since_ns = now_ns() - self._written_ns.get(line, 0)

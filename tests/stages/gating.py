@@ -79,6 +79,7 @@ class Rig:
 
 def person(confidence: float = 0.9, track: int = 1) -> Person:
     keypoints = np.full((17, 3), 100, np.float32)
+    keypoints[11:, 1] = 150  # hips and legs are below
     keypoints[:, 2] = confidence
     return Person(track=track, box=(50.0, 50.0, 150.0, 150.0), score=0.9, keypoints=keypoints)
 

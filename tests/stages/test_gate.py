@@ -167,6 +167,20 @@ def test_too_little_confidence_stops_the_classifier(body: float, grip: float, ti
     assert gate is not None and gate.classify == (reason is None) and gate.reason == reason
 
 
+@pytest.mark.parametrize(("turned", "reason"), [(0, None), (1, "not_upright"), (2, "not_upright"), (3, "not_upright")])
+def test_who_lies_across_the_picture_is_not_classified(turned: int, reason: str | None) -> None:
+    rig = Rig()
+    packet = rig.packet()
+    packet.person, packet.stick = person(0.9), stick()
+    for _ in range(turned):  # by a quarter
+        packet.person.keypoints[:, :2] = packet.person.keypoints[:, 1::-1] * (-1, 1)
+    assert rig.confidence.process(packet).gate.reason == reason
+    packet = rig.packet()
+    packet.person, packet.stick = person(0.9), stick()
+    packet.person.keypoints[[11, 12]] = np.nan, np.nan, 0
+    assert rig.confidence.process(packet).gate.reason is None, "without hips nothing tells"
+
+
 @pytest.mark.parametrize(
     ("settings", "reason", "after"),
     [

@@ -133,11 +133,17 @@ def test_a_frame_between_two_looks_at_a_movement_reads_like_the_look() -> None:
     assert pose_text(unsure) == "unsure (no stick)"
 
 
-def test_a_held_result_says_how_old_it_is() -> None:
+def test_a_held_result_reads_like_the_look_and_a_refused_guess_is_not_told() -> None:
     pose = packet().pose
     assert pose is not None
     held = packet(status="held", pose=msgspec.structs.replace(pose, age_frames=3))
-    assert pose_text(held) == "left eye thrust 91 % (held 3)"
+    assert pose_text(held) == "left eye thrust 91 %"
+    assert pose_text(packet(status="unsure", pose=msgspec.structs.replace(pose, accepted=False))) == "unsure"
+
+
+def test_who_lies_across_the_picture_is_told_to_turn_the_camera() -> None:
+    gate = GateDecision(classify=False, reason="not_upright")
+    assert pose_text(packet(status="unsure", pose=None, gate=gate)) == "unsure (not upright: turn the camera)"
 
 
 def test_what_is_not_seen_is_said_with_its_reason() -> None:
