@@ -151,12 +151,16 @@ class SupervisorLine:
         return None
 
     def ask_for_ring(self, frame_bytes: int) -> str:
-        """Name of a new ring for frames of that size; callable from any thread. Raises TimeoutError."""
+        """Name of a new ring for frames of that size; callable from any thread. Raises UserError where that takes too
+        long."""
         self.send(NeedRing(frame_bytes))
         try:
             return self._grants.get(timeout=_GRANT_TIMEOUT_S)
         except queue.Empty:
-            raise TimeoutError("the supervisor made no room for frames") from None
+            raise UserError(
+                f"frames of {frame_bytes / 1e6:.0f} MB are too large: no shared memory was made for them within "
+                f"{_GRANT_TIMEOUT_S:.0f} s; make the pictures smaller, or engine.slots"
+            ) from None
 
     def _listen(self) -> None:
         parent = multiprocessing.parent_process()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
@@ -65,6 +67,8 @@ class WorkerHandle:
         self._process = _spawn.Process(
             target=process.main, args=(msgspec.msgpack.encode(spec), theirs), name=spec.name, daemon=True
         )
+        if os.name == "posix":
+            resource_tracker.ensure_running()  # else it starts with the process, and lets signals through when it has
         with signals_blocked():
             self._process.start()
         theirs.close()  # the worker has its own copy; with ours open we would not see it close

@@ -66,7 +66,7 @@ class FrameRing:
     def __init__(self, memory: _Segment, slots: int) -> None:
         self._memory: _Segment | None = memory
         self.name = memory.name
-        self.stream = memory.name.split("-")[2]
+        self.stream = memory.name.split("-")[-2]
         header_bytes = _header_bytes(slots)
         buffer = memory.buf
         assert buffer is not None, "the segment is closed"

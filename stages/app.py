@@ -33,7 +33,7 @@ from stages.detect import DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
 from stages.publish import ResultsSettings, program_version
-from stages.record import RecordSettings, finish_recordings
+from stages.record import RecordSettings, finish_recordings, raw_path
 from stages.sources import CaptureSettings
 from stages.sources.camera import camera_device
 from stages.view import has_display
@@ -267,17 +267,21 @@ def setting_meanings(text: str) -> dict[str, str]:
 
 def conclude(config: Config, summary: RunSummary, streams: Sequence[str], stats_file: Path | None) -> int:
     """Finish recordings, write the statistics, print the account; returns the exit code."""
-    record = config.sections.get("record")
+    record, left = config.sections.get("record"), dict[str, str]()
     if isinstance(record, RecordSettings) and record.path:
-        finish_recordings(record, streams, max(summary.stats["restarts"].values(), default=0))
+        left = finish_recordings(record, streams, max(summary.stats["restarts"].values(), default=0))
+        recorded = summary.stats["stages"].get("record", {})
+        for name in list(recorded):
+            if (raw := str(raw_path(Path(name)))) in left:
+                recorded[raw] = recorded.pop(name)
     if stats_file is not None:
         stats_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary.stats), indent=2) + b"\n")
     results = config.sections.get("results")
     to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
     _print(summary_text(summary.stats), sys.stderr if to_stdout else sys.stdout)
-    if summary.error is not None:
-        sys.stderr.write(f"{PROGRAM}: {summary.error}\n")
-    return summary.exit_code
+    for mistake in filter(None, (summary.error, *left.values())):
+        sys.stderr.write(f"{PROGRAM}: {mistake}\n")
+    return summary.exit_code or int(bool(left))
 
 
 def summary_text(stats: dict[str, Any]) -> str:

@@ -47,8 +47,8 @@ BandTable = dict[str, dict[str, dict[str, Band]]]
 class FeedbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section `[feedback]`."""
 
-    bands: str = "bands.toml"
-    """File of the bands: a path, or the name of a shipped one."""
+    bands: str = ""
+    """File of the bands; empty: the shipped one."""
     max_cues: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
     """At most so many cues at a time, worst first; 0 = no feedback."""
     min_severity: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.25
@@ -223,10 +223,8 @@ class Feedback:
     def open(self, context: Context) -> None:
         if not self._settings.max_cues:
             return
-        path = Path(self._settings.bands)
-        shipped = models_folder() / path.name
-        bands = read_bands(shipped if path.name == str(path) and not path.exists() and shipped.exists() else path)
-        self._bands = fitting_bands(bands, classes_of(context), path)
+        path = Path(self._settings.bands or models_folder() / "bands.toml")
+        self._bands = fitting_bands(read_bands(path), classes_of(context), path)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         person, pose = packet.person, packet.pose

@@ -246,8 +246,12 @@ class Record:
             return None
 
 
-def finish_recordings(settings: RecordSettings, streams: Sequence[str], restarts: int) -> None:
-    """Turn what was recorded for MP4 files into them; again harmless where that has happened, or nothing is there."""
+def finish_recordings(settings: RecordSettings, streams: Sequence[str], restarts: int) -> dict[str, str]:
+    """Turn what was recorded for MP4 files into them; again harmless where that has happened, or nothing is there.
+
+    Returns why not, by the file in which such a recording is left.
+    """
+    failed = {}
     for stream in streams:
         for part in range(restarts + 1):
             path = recording_path(Path(settings.path), stream, streams, part)
@@ -257,9 +261,10 @@ def finish_recordings(settings: RecordSettings, streams: Sequence[str], restarts
             try:
                 remux(raw, path)
             except (av.FFmpegError, OSError) as error:
-                log.error("cannot make %s: %s; the recording is in %s", path, error, raw)
+                failed[str(raw)] = f"cannot make {path}: {error.strerror}; the recording is in {raw}"
                 continue
             raw.unlink()
+    return failed
 
 
 def check_recording(path: Path) -> None:

@@ -178,6 +178,30 @@ def test_a_recording_has_the_times_of_its_source(tmp_path: Path, light: Path, cl
     assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
 
 
+def test_an_mp4_that_cannot_be_made_is_named_with_what_is_there_instead(
+    tmp_path: Path, light: Path, clip: Path
+) -> None:
+    (tmp_path / "out.part").mkdir()  # in the way, as a full disk would be
+    done = run("--config", light, "--source", clip, "--record", tmp_path / "out.mp4")
+    left = tmp_path / "out.recording.mkv"
+    assert done.returncode == 1 and f"recorded: {left} 30 frames" in done.stdout
+    assert done.stderr.count("cannot make") == 1 and f"the recording is in {left}" in done.stderr
+    with av.open(str(left)) as container:
+        assert len(list(container.decode(video=0))) == 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at what Linux' runtimes write")
+def test_nothing_of_a_run_is_kept_at_home_but_its_own_cache(tmp_path: Path) -> None:
+    """The runtimes would keep a number there by which they report how they are used; `CI` keeps one from it too."""
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+    kept = {name: value for name, value in ENVIRONMENT.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    words = command("--source", "demo", "--max-frames", 20, "--publish", "off")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=kept | home)
+    assert done.returncode == 0, done.stderr
+    written = [file.relative_to(tmp_path).parts for file in tmp_path.rglob("*") if file.is_file()]
+    assert written and {parts[:2] for parts in written} == {(".cache", "arnis-stream")}
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_played_folder_may_rest_longer_on_a_picture_than_a_camera_may_be_silent(
     tmp_path: Path, light: Path, workers: int
@@ -257,6 +281,18 @@ def test_a_signal_ends_everything_in_order(tmp_path: Path, light: Path, number: 
     assert frames_of(results) == list(range(len(frames_of(results))))
     with av.open(str(record)) as container:
         assert len(list(container.decode(video=0))) > 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends Ctrl-C to a group as a terminal does")
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.1, 0.2])
+def test_ctrl_c_while_the_workers_start_is_quiet(after_s: float, light: Path, clip: Path) -> None:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    with subprocess.Popen(command("--config", light, "--source", clip), text=True, env=ENVIRONMENT, **pipes) as program:
+        wait_for(lambda: psutil.Process(program.pid).children())
+        time.sleep(after_s)
+        os.killpg(program.pid, signal.SIGINT)
+        _, err = program.communicate(timeout=30)
+    assert (program.returncode, err) == (0, "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")

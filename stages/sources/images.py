@@ -40,6 +40,8 @@ class ImageFolder:
     def open(self, skip: int) -> SourceInfo:
         paths = [path for path in self._folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
         if not paths:
+            if below := next((path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES), None):
+                raise UserError(f"folder {self._folder} has pictures in subfolders only; give one, as {below.parent}")
             kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
             raise UserError(f"folder {self._folder} holds no pictures; put files of these kinds into it: {kinds}")
         self._remaining = iter(sorted(paths, key=natural_key))

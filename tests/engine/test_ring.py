@@ -162,3 +162,19 @@ def test_references_from_elsewhere_are_refused(ring: FrameRing) -> None:
         with pytest.raises(FrameOverrun), reader.read(ref):
             pytest.fail("a wrong reference was followed")
     reader.close()
+
+
+def test_a_larger_ring_takes_the_place_of_its_own_streams_ring_alone() -> None:
+    rings = [FrameRing.create(stream, SLOTS, 48) for stream in ("0", "1", "0")]
+    refs = []
+    for number, ring in enumerate(rings):
+        ring.begin(4, 4, busy=())[:] = number
+        refs.append(ring.commit(number))
+    reader = RingReader(SLOTS)
+    for number, ref in enumerate(refs):
+        with reader.read(ref) as picture:
+            assert (picture == number).all()
+    assert sorted(reader._rings) == sorted([rings[1].name, rings[2].name])
+    reader.close()
+    for ring in rings:
+        ring.close(unlink=True)

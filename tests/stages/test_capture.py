@@ -224,6 +224,12 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     assert f"folder {tmp_path} holds no pictures" in error_of(tmp_path)
 
 
+def test_a_folder_of_folders_of_pictures_names_one(tmp_path: Path) -> None:
+    (tmp_path / "crown_thrust").mkdir()
+    (tmp_path / "crown_thrust" / "a.JPG").touch()
+    assert f"has pictures in subfolders only; give one, as {tmp_path / 'crown_thrust'}" in error_of(tmp_path)
+
+
 def test_a_folder_of_damaged_pictures_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     assert "no picture that can be read" in error_of(tmp_path)

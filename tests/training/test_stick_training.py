@@ -94,13 +94,11 @@ def test_points_and_pixels_are_warped_alike(mirrored: bool) -> None:
     assert np.allclose([columns.mean() + 0.5, rows.mean() + 0.5], expected, atol=1.0)
 
 
-@pytest.mark.parametrize(("beyond", "presence"), [(0.01, -1), (0.1, 0)])
-def test_a_stick_of_which_the_crop_cuts_off_an_end_is_absent_unless_by_a_hair(beyond: float, presence: int) -> None:
-    keypoints, side_px = someone(), CACHE_PX / CACHE_MARGIN
-    keypoints[GRIP] = CACHE_PX / 2, CACHE_PX / 2, 1
-    keypoints[TIP] = CACHE_PX / 2 + (0.5 + beyond) * side_px, CACHE_PX / 2, 1
-    target = target_of(keypoints, Warp.plain(CACHE_PX, side_px))
-    assert (target[4], target[5], target[6]) == (1, 0, presence)
+def test_an_end_outside_the_crop_is_not_learned_and_presence_not_counted() -> None:
+    keypoints = someone()
+    keypoints[GRIP], keypoints[TIP] = (CACHE_PX / 2, CACHE_PX / 2, 1), (CACHE_PX - 1, CACHE_PX / 2, 1)
+    target = target_of(keypoints, Warp.plain(CACHE_PX, CACHE_PX / CACHE_MARGIN))
+    assert (target[4], target[5], target[6]) == (1, 0, -1)
 
 
 def test_a_stick_that_points_at_the_lens_is_learned_but_its_presence_is_not() -> None:
@@ -226,7 +224,7 @@ def stopped(net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.Monk
     return tmp_path / "heatmap"
 
 
-def test_most_crops_hold_what_one_hand_reaches_mostly_the_one_with_the_stick() -> None:
+def test_every_second_crop_holds_what_one_hand_reaches_mostly_the_one_with_the_stick() -> None:
     """As the program looks closer at the hand that holds it."""
     keypoints = someone()
     keypoints[GRIP], keypoints[TIP] = keypoints[9], keypoints[9] + (0, -75, 0)
@@ -237,7 +235,7 @@ def test_most_crops_hold_what_one_hand_reaches_mostly_the_one_with_the_stick() -
         left, right = np.abs(body[[9, 10], 0] - 0.5)
         looks.append("both" if np.isclose(left, right) else "left" if left < right else "right")
         inside += bool(target[4:6].all())
-    assert 50 < looks.count("both") < 110 and 60 < looks.count("left") < 110 and 20 < looks.count("right") < 60
+    assert 80 < looks.count("both") < 120 and 60 < looks.count("left") < 100 and 10 < looks.count("right") < 35
     assert inside >= 200 - looks.count("right")
 
 

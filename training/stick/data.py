@@ -34,12 +34,10 @@ _STRANGE_TORSOS = 0.4
 _REPEAT_EMPTY = 3  # renders without a stick are few, and without a counterweight every render seems to hold one
 _REPEAT_HARD = 2
 
-_WHOLE_SHARE = 0.4
+_WHOLE_SHARE = 0.5
 """Of the pictures, that are seen as a whole; the others as the closer look at one hand sees them."""
-_OTHER_HAND_SHARE = 0.3
+_OTHER_HAND_SHARE = 0.2
 """Of the closer looks at somebody with a stick, that are at the hand without."""
-_CUT_OFF = 0.05
-"""Sides of the crop by which an end lies outside, from which the stick counts as cut off: absent for this look."""
 
 
 Find = Callable[[np.ndarray, str], np.ndarray | None]
@@ -76,8 +74,8 @@ class Samples:
 @dataclass(frozen=True)
 class Batch:
     """images: uint8 (B, SIZE_PX, SIZE_PX, 3) RGB; bodies: float32 (B, 17, 3) x, y in 0..1 of the crop and confidence;
-    targets: float32 (B, 7) grip x, y, tip x, y in 0..1 of the crop, weight of grip, weight of tip, presence of both
-    ends (1, 0 or -1: not counted)."""
+    targets: float32 (B, 7) grip x, y, tip x, y in 0..1 of the crop, weight of grip, weight of tip, presence (1, 0 or
+    -1: not counted)."""
 
     images: np.ndarray
     bodies: np.ndarray
@@ -150,7 +148,8 @@ class Sample(NamedTuple):
 
 
 def make_sample(samples: Samples, index: int, rng: np.random.Generator, augment: bool, hands: bool = False) -> Sample:
-    """One training picture with its body and target; with `hands`, most crops hold what one hand reaches."""
+    """One training picture with its body and target; with `hands`, the crop of every second holds what one hand
+    reaches."""
     image, keypoints, body = np.array(samples.images[index]), samples.keypoints[index].copy(), samples.bodies[index]
     stick = None
     if samples.drawable and rng.random() < 0.55:
@@ -196,8 +195,6 @@ def target_of(keypoints: np.ndarray, warp: Warp) -> np.ndarray:
     inside = ((ends > 0.005) & (ends < 0.995)).all(1)
     target[:4] = np.nan_to_num(ends, nan=-1.0).ravel()
     target[4:6] = inside
-    if (np.abs(ends - 0.5) > 0.5 + _CUT_OFF).any():
-        return target  # presence is that of both ends: another look shows them
     target[6] = 1.0 if inside.all() and visible_length(keypoints) >= MIN_VISIBLE_TORSO else -1.0
     return target
 
