@@ -29,12 +29,16 @@ from engine.numbers import positive
 from engine.run import run_pipeline
 from engine.summary import RunSummary
 from stages.capture import DEMO
+from stages.cards import load_model_classes
+from stages.classes import load_classes
+from stages.classify import Classify, ClassifySettings
 from stages.detect import DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
 from stages.publish import ResultsSettings, program_version
 from stages.record import RecordSettings, finish_recordings, raw_path
-from stages.sources import CaptureSettings
+from stages.report import write_report
+from stages.sources import CaptureSettings, redact_url
 from stages.sources.camera import camera_device
 from stages.view import has_display
 
@@ -125,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
         max_frames=options.max_frames,
         log_level="INFO" if options.verbose else "WARNING",
     )
-    return conclude(config, summary, stream_names(options.source), options.stats)
+    return conclude(config, summary, options.source, options.stats)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -143,6 +147,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--view", choices=["auto", "window", "none"], help="where to show the picture")
     add("--record", metavar="FILE", help="record the shown picture (.mkv, .mp4)")
     add("--results", metavar="FILE", help='one line of JSON for each frame ("-": standard output)')
+    add("--report", metavar="FILE", help="a page that tells the session: holds, times, what to correct (.html)")
     add("--publish", metavar="URL", help=f'publish results on a socket ("off": never; live: {DEFAULT_URL})')
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--realtime", action="store_true", help="play files at their own speed, as a camera would")
@@ -167,6 +172,7 @@ def flags_of(options: argparse.Namespace) -> dict[str, Any]:
         "overlay.view": options.view,
         "record.path": options.record,
         "results.path": options.results,
+        "results.report": options.report,
         "publish.url": options.publish,
         "engine.profile": options.profile,
         "capture.realtime": True if options.realtime else False if options.fast else None,
@@ -197,6 +203,8 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
     replace("publish", "url", DEFAULT_URL if live or SourceKind.DEMO in kinds else "off")
     if isinstance(results, ResultsSettings) and results.path == "-":
         changes.setdefault("overlay", {})["live_line"] = "stderr"
+    if isinstance(results, ResultsSettings) and results.report and not results.path:
+        changes.setdefault("results", {})["path"] = str(Path(results.report).with_suffix(".jsonl"))
     sections = {
         name: msgspec.structs.replace(section, **changes.get(name, {})) for name, section in config.sections.items()
     }
@@ -265,11 +273,11 @@ def setting_meanings(text: str) -> dict[str, str]:
     return found
 
 
-def conclude(config: Config, summary: RunSummary, streams: Sequence[str], stats_file: Path | None) -> int:
-    """Finish recordings, write the statistics, print the account; returns the exit code."""
+def conclude(config: Config, summary: RunSummary, sources: Sequence[str], stats_file: Path | None) -> int:
+    """Finish recordings, write report and statistics, print the account; returns the exit code."""
     record, left = config.sections.get("record"), dict[str, str]()
     if isinstance(record, RecordSettings) and record.path:
-        left = finish_recordings(record, streams, max(summary.stats["restarts"].values(), default=0))
+        left = finish_recordings(record, stream_names(sources), max(summary.stats["restarts"].values(), default=0))
         recorded = summary.stats["stages"].get("record", {})
         for name in list(recorded):
             if (raw := str(raw_path(Path(name)))) in left:
@@ -277,11 +285,21 @@ def conclude(config: Config, summary: RunSummary, streams: Sequence[str], stats_
     if stats_file is not None:
         stats_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary.stats), indent=2) + b"\n")
     results = config.sections.get("results")
+    if isinstance(results, ResultsSettings) and results.report and Path(results.path).is_file():
+        named = [redact_url(source) for source in sources]
+        write_report(Path(results.path), Path(results.report), named, neutral_of(config))
     to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
     _print(summary_text(summary.stats), sys.stderr if to_stdout else sys.stdout)
     for mistake in filter(None, (summary.error, *left.values())):
         sys.stderr.write(f"{PROGRAM}: {mistake}\n")
     return summary.exit_code or int(bool(left))
+
+
+def neutral_of(config: Config) -> str:
+    """Name of the class that is no pose."""
+    classify = config.sections.get(Classify.name)
+    classes = load_model_classes(classify.model) if isinstance(classify, ClassifySettings) else load_classes()
+    return classes.neutral
 
 
 def summary_text(stats: dict[str, Any]) -> str:

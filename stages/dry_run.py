@@ -37,6 +37,16 @@ def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | Non
                 check_writable(Path(path), "results.path")
                 files.append(("results.path", Path(path)))
                 found.append(f"results: {path}")
+                if section.report:
+                    check_writable(Path(section.report), "results.report")
+                    files.append(("results.report", Path(section.report)))
+                    found.append(f"report: {section.report}")
+                    if Path(path).exists() and not Path(path).is_file():
+                        raise UserError(
+                            f"results.report is made of a file of results, and {path} is none; give another"
+                        )
+            case ResultsSettings(report=report) if report:
+                raise UserError("results.report is made of a file of results; give --results a file, or leave it out")
             case RecordSettings(path=path) if path:
                 for stream in streams:
                     recording = recording_path(Path(path), stream, streams)

@@ -40,6 +40,8 @@ class ResultsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     path: str = ""
     """File that gets one line of JSON per frame; `-`: the standard output; empty: none."""
+    report: str = ""
+    """Page that is made of them at the end; without a `path` they stand beside it, as `.jsonl`. Empty: none."""
 
 
 class Results:

@@ -143,7 +143,8 @@ def test_every_frame_of_a_file_becomes_one_valid_line(tmp_path: Path, light: Pat
 def test_the_demo_is_recognised_by_the_whole_program(tmp_path: Path) -> None:
     results, record = tmp_path / "out.jsonl", tmp_path / "out.mkv"
     arguments = ["--fast", "--max-frames", 300, "--publish", "off", "--view", "none"]
-    done = run("--source", "demo", *arguments, "--results", results, "--record", record)
+    page = tmp_path / "session.html"
+    done = run("--source", "demo", *arguments, "--results", results, "--record", record, "--report", page)
     assert done.returncode == 0, done.stderr
     lines = lines_of(results)
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
@@ -156,6 +157,7 @@ def test_the_demo_is_recognised_by_the_whole_program(tmp_path: Path) -> None:
              if [label for label, _ in counts.most_common(1)] == [hold["label"]]]  # fmt: skip
     assert len(right) >= len(holds) / 2, (named, holds)
     assert "poses: " in done.stdout
+    assert all(f"<td>{hold['label'].replace('_', ' ')}</td>" in page.read_text() for hold in right)
     with av.open(str(record)) as container:
         assert len(list(container.decode(video=0))) == 300
 
@@ -443,6 +445,7 @@ def test_publishing_to_the_world_without_keys_is_refused(light: Path, clip: Path
         ("--record", "missing/out.mkv", ("record.path", "no folder")),
         ("--record", "out.avi", ("record.path", ".mkv or .mp4")),
         ("--stats", "missing/stats.json", ("--stats", "no folder")),
+        ("--report", "missing/page.html", ("results.path", "no folder")),
     ],
 )
 def test_an_output_that_cannot_be_written_is_named(
@@ -451,7 +454,13 @@ def test_an_output_that_cannot_be_written_is_named(
     check_sentence(run("--config", light, "--source", clip, flag, tmp_path / name), *words)
 
 
-@pytest.mark.parametrize("flag", ["--results", "--record", "--stats"])
+def test_a_report_without_a_file_of_results_is_refused(tmp_path: Path, light: Path, clip: Path) -> None:
+    words = ["--config", light, "--source", clip, "--report", tmp_path / "page.html", "--results"]
+    check_sentence(run(*words, "-"), "results.report", "give --results a file")
+    check_sentence(run(*words, os.devnull), "results.report", os.devnull)
+
+
+@pytest.mark.parametrize("flag", ["--results", "--record", "--stats", "--report"])
 def test_a_source_is_never_overwritten(tmp_path: Path, light: Path, clip: Path, flag: str) -> None:
     source = Path(shutil.copy(clip, tmp_path / "lesson.mkv"))
     check_sentence(run("--config", light, "--source", source, flag, source), "lesson.mkv", "the source")

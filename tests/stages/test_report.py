@@ -1,0 +1,78 @@
+"""The page for the coach: holds as somebody would count them, with what was told, and why nothing was named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import UserError
+from stages.report import holds_of, read_lines, write_report
+
+
+def frames(label: str | None, start_s: float, end_s: float, *cues: str, **changes: Any) -> Iterator[dict[str, Any]]:
+    """Results of 10 frames a second in which a pose is accepted, or nothing is named."""
+    for number in range(round(10 * start_s), round(10 * end_s) + 1):
+        pose = {"label": label, "confidence": 0.9, "accepted": True} if label else None
+        line = {"stream": "0", "pts": number / 10, "status": "ok" if label else "unsure", "reason": None}
+        yield line | {"pose": pose, "feedback": [{"sentence": cue} for cue in cues], "more": 1} | changes
+
+
+def written(file: Path, *parts: Iterator[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(line) + "\n" for part in parts for line in part))
+    return file
+
+
+def holds(file: Path) -> list[tuple[str, float, float]]:
+    return [(hold.label, hold.start_s, hold.end_s) for hold in holds_of(list(read_lines(file)), "neutral")]
+
+
+def test_a_hold_survives_a_doubt_and_ends_with_another_pose_or_rest(tmp_path: Path) -> None:
+    file = written(
+        tmp_path / "a.jsonl",
+        frames("crown_thrust", 0, 1), frames(None, 1.1, 1.4), frames("crown_thrust", 1.5, 2.5),
+        frames("left_eye_thrust", 2.6, 2.9),  # too short
+        frames("right_eye_thrust", 3, 4), frames("neutral", 4.1, 4.2), frames("right_eye_thrust", 4.3, 5),
+        frames("right_eye_thrust", 9, 10),
+    )  # fmt: skip
+    named = "right_eye_thrust"
+    assert holds(file) == [("crown_thrust", 0, 2.5), (named, 3, 4), (named, 4.3, 5), (named, 9, 10)]
+
+
+def test_refused_guesses_and_other_streams_are_kept_apart(tmp_path: Path) -> None:
+    one, two = frames("crown_thrust", 0, 1), frames("left_eye_thrust", 0, 1, stream="1")
+    mixed = (line for pair in zip(one, two, strict=True) for line in pair)
+    refused = {"pose": {"label": "crown_thrust", "confidence": 0.3, "accepted": False}}
+    file = written(tmp_path / "a.jsonl", mixed, frames(None, 1.1, 3, **refused))
+    assert holds(file) == [("crown_thrust", 0, 1), ("left_eye_thrust", 0, 1)]
+
+
+def test_pictures_stand_alone(tmp_path: Path) -> None:
+    parts = [frames("crown_thrust", 5 * i, 5 * i, picture=f"{name}.jpg") for i, name in enumerate("ab")]
+    file, page = written(tmp_path / "a.jsonl", *parts), tmp_path / "a.html"
+    write_report(file, page, ["photos"], "neutral")
+    assert "<td>a.jpg</td>" in page.read_text() and "<td>b.jpg</td>" in page.read_text()
+
+
+def test_the_page_tells_what_to_correct_and_why_nothing_was_named(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    written(
+        file,
+        frames("crown_thrust", 0, 1, "Raise your <left> hand."), frames("crown_thrust", 2, 3),
+        frames(None, 3.1, 4, reason="no_stick"), frames(None, 4.1, 5, status="no_person"),
+        frames(None, 5.1, 9.2, status="dropped", reason="replaced"),
+    )  # fmt: skip
+    write_report(file, page, ["gym <1>.mp4"], "neutral")
+    text = page.read_text(encoding="utf-8")
+    assert "gym &lt;1&gt;.mp4: 2 holds of 1 poses in 0:09." in text
+    assert "Raise your &lt;left&gt; hand. (1 of 2)" in text and "<td>0:02</td><td>crown thrust</td><td>1.0</td>" in text
+    assert "<td>24 %</td><td>no stick was seen: " in text and "<td>24 %</td><td>nobody was seen</td>" in text
+
+
+def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"stream": "0", "pts": 0.0, "status": "ok"}\n{"stream"\n')
+    with pytest.raises(UserError, match=r"line 2 of .*a\.jsonl is no result"):
+        list(read_lines(tmp_path / "a.jsonl"))
