@@ -75,7 +75,9 @@ def load_card(model: str | Path) -> tuple[Card, Path]:
     folder = model_folder(model)
     path = folder / CARD_FILE
     if not path.is_file():
-        raise UserError(f"model {model}: no card.toml in {folder}; give a shipped model's name or a folder with a card")
+        raise UserError(
+            f"model {model}: no card.toml in {folder.absolute()}; give a shipped model's name or a folder with a card"
+        )
     try:
         card = msgspec.toml.decode(path.read_bytes(), type=Card)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -35,7 +35,7 @@ class PoseClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ClassFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All classes, in any order; `neutral` is the one whose kind says so, and there need not be one."""
 
-    classes: Annotated[tuple[PoseClass, ...], msgspec.Meta(min_length=2)] = msgspec.field(name="class")
+    classes: tuple[PoseClass, ...] = msgspec.field(name="class")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,6 +79,8 @@ def load_classes(path: Path | None = None) -> ClassFile:
         raise UserError(f"class file {path} does not exist; give the path of a classes.toml") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"class file {path} is not valid: {error}") from None
+    if len(classes.names) < 2:
+        raise UserError(f"class file {path} must name two classes or more, to tell them apart")
     if len(set(classes.names)) != len(classes.names):
         raise UserError(f"class file {path} names a class twice; names must differ")
     if len(classes.names) - len(classes.poses) > 1:

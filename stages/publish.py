@@ -122,8 +122,8 @@ class Results:
             ) from error
 
     def describe(self) -> dict[str, str]:
-        """Seconds for which each pose was held."""
-        return {label: f"{held_s:.1f} s" for label, held_s in self._tally.seconds().items()}
+        """For how long each pose was held, or in how many pictures it is."""
+        return self._tally.told()
 
 
 class Publish:

@@ -1,6 +1,8 @@
-"""How long each pose was held: what a person wants to know at the end of a session."""
+"""For how long each pose was held, or in how many pictures it is: what a person wants to know of a session."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from stages.packets import ArnisPacket
 
@@ -9,10 +11,11 @@ LONGEST_STEP_S = 1.0
 
 
 class PoseTally:
-    """Adds up the time of accepted poses over the packets of all streams."""
+    """Adds up the time of accepted poses over the packets of all streams, and counts pictures that stand alone."""
 
     def __init__(self) -> None:
         self._held_s: dict[str, float] = {}
+        self._pictures: Counter[str] = Counter()
         self._last_pts: dict[str, float] = {}
 
     def count(self, packet: ArnisPacket) -> None:
@@ -23,7 +26,15 @@ class PoseTally:
         self._last_pts[packet.stream] = packet.pts
         if packet.status in ("ok", "held") and packet.pose is not None and packet.pose.accepted:
             label = packet.pose.label
+            if packet.picture is not None:
+                self._pictures[label] += 1
+                return
             self._held_s[label] = self._held_s.get(label, 0.0) + min(max(0.0, step_s), LONGEST_STEP_S)
+
+    def told(self) -> dict[str, str]:
+        """By pose, with the unit: the longest first, then pictures."""
+        counts = {label: f"{n} picture{'s' if n > 1 else ''}" for label, n in self._pictures.most_common()}
+        return {label: f"{held_s:.1f} s" for label, held_s in self.seconds().items()} | counts
 
     def seconds(self) -> dict[str, float]:
         """Seconds by pose, the longest first."""

@@ -34,6 +34,15 @@ def test_the_time_of_dropped_frames_is_not_lost() -> None:
     assert tally.seconds() == {"crown_thrust": 1.0}
 
 
+def test_pictures_are_counted() -> None:
+    tally = PoseTally()
+    for pts, label in enumerate(("crown_thrust", "left_knee_block", "crown_thrust")):
+        shown = packet(5.0 * pts, label)
+        shown.picture = f"{pts}.jpg"
+        tally.count(shown)
+    assert tally.told() == {"crown_thrust": "2 pictures", "left_knee_block": "1 picture"}
+
+
 def test_streams_are_timed_apart() -> None:
     tally = PoseTally()
     for pts in (0.0, 0.2):

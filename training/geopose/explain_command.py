@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _explain_picture(model: nn.Module, file: Path, classes: ClassFile, out: Path, temperature: float) -> None:
-    image = cv2.imread(os.fspath(file))
+    image = cv2.imread(os.fspath(file)) if file.is_file() else None
     if image is None:
         raise UserError(f"picture {file} does not exist or cannot be read; give a JPEG or PNG file")
     keypoints, hand = detected_keypoints(Detectors(closer="auto"))(image, file.name, True)
