@@ -56,7 +56,7 @@ def test_the_digest_tells_files_apart_for_which_a_model_is_another(write: Write)
     [
         ((("a", "x"), ("a", "y")), "names a class twice"),
         ((("a", "neutral"), ("b", "neutral")), "two classes of the kind neutral"),
-        ((("a", "x"),), "is not valid"),
+        ((("a", "x"),), "must name two classes or more"),
         ((("Left Block", "x"), ("b", "y")), "is not valid"),
         ((), "is not valid"),
     ],
