@@ -20,6 +20,7 @@ import msgspec
 from engine.errors import UserError
 
 _GRANT_TIMEOUT_S = 10.0
+_LARGE_FRAME_BYTES = 200_000_000
 
 
 class NeedRing(msgspec.Struct, tag=True, frozen=True):
@@ -151,12 +152,14 @@ class SupervisorLine:
         return None
 
     def ask_for_ring(self, frame_bytes: int) -> str:
-        """Name of a new ring for frames of that size; callable from any thread. Raises UserError where that takes too
-        long."""
+        """Name of a new ring for frames of that size; callable from any thread. Raises UserError where frames are so
+        large that it takes too long, TimeoutError where that has another cause."""
         self.send(NeedRing(frame_bytes))
         try:
             return self._grants.get(timeout=_GRANT_TIMEOUT_S)
         except queue.Empty:
+            if frame_bytes < _LARGE_FRAME_BYTES:
+                raise TimeoutError("the supervisor made no room for frames") from None
             raise UserError(
                 f"frames of {frame_bytes / 1e6:.0f} MB are too large: no shared memory was made for them within "
                 f"{_GRANT_TIMEOUT_S:.0f} s; make the pictures smaller, or engine.slots"

@@ -38,7 +38,8 @@ _SHM_FOLDER = Path("/dev/shm")
 
 def own_names(kind: str) -> str:
     """How names of shared things begin that end with a process id. In containers that share a folder, the same id may
-    be another's: on Linux they differ by what numbers the processes."""
+    be another's: on Linux they differ by what numbers the processes. What a container leaves there that was killed as
+    a whole nobody can tell from what another one uses, so it stays."""
     numbering = Path("/proc/self/ns/pid")
     return f"{kind}-{numbering.stat().st_ino:x}" if numbering.exists() else kind
 

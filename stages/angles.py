@@ -84,7 +84,7 @@ _IN_A_LEVEL, _IN_A_LEAN, _IN_A_REACH = 1.2, 0.7, 1.8
 
 def noise_of(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) -> dict[str, np.ndarray]:
     """By how much each quantity of `measure` varies, as a standard deviation in its unit, when keypoints are off by
-    `POINT_NOISE`; NaN where it is not seen.
+    `POINT_NOISE`, of a joint those at its sides against it; of a quantity that is not seen it means nothing.
 
     The angle between limbs that look `a` and `b` torsos long varies by POINT_NOISE sqrt(1 / a^2 + 1 / b^2) radians
     (propagation of errors to first order): one that points at the camera is short in the picture and tells little.
@@ -97,7 +97,8 @@ def noise_of(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) 
         joints = np.degrees(POINT_NOISE * np.hypot(a, b))
         wrist = np.degrees(POINT_NOISE * unit / _distance(points, sk.RIGHT_WRIST, sk.RIGHT_ELBOW))
     noise = {name: joints[..., i] for i, name in enumerate(JOINTS)}
-    noise["wrist_deg"], noise["stick_deg"] = wrist, np.full_like(unit, _STICK_NOISE_DEG)
+    noise["wrist_deg"] = np.hypot(wrist, _STICK_NOISE_DEG)
+    noise["stick_deg"] = np.full_like(unit, _STICK_NOISE_DEG)
     noise["torso_lean_deg"] = np.full_like(unit, np.degrees(_IN_A_LEAN * POINT_NOISE))
     for name in ("right_hand_height", "left_hand_height", "tip_height", "stance_width"):
         noise[name] = np.full_like(unit, _IN_A_LEVEL * POINT_NOISE)

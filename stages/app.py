@@ -29,9 +29,6 @@ from engine.numbers import positive
 from engine.run import run_pipeline
 from engine.summary import RunSummary
 from stages.capture import DEMO
-from stages.cards import load_model_classes
-from stages.classes import load_classes
-from stages.classify import Classify, ClassifySettings
 from stages.detect import DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
@@ -285,21 +282,27 @@ def conclude(config: Config, summary: RunSummary, sources: Sequence[str], stats_
     if stats_file is not None:
         stats_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary.stats), indent=2) + b"\n")
     results = config.sections.get("results")
-    if isinstance(results, ResultsSettings) and results.report and Path(results.path).is_file():
-        named = [redact_url(source) for source in sources]
-        write_report(Path(results.path), Path(results.report), named, neutral_of(config))
     to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
     _print(summary_text(summary.stats), sys.stderr if to_stdout else sys.stdout)
-    for mistake in filter(None, (summary.error, *left.values())):
+    mistakes = list(left.values())
+    # Without a result the file may be an earlier run's.
+    if isinstance(results, ResultsSettings) and results.report and summary.stats["results_out"]:
+        mistakes += report_mistakes(config, results, sources)
+    for mistake in filter(None, (summary.error, *mistakes)):
         sys.stderr.write(f"{PROGRAM}: {mistake}\n")
-    return summary.exit_code or int(bool(left))
+    return summary.exit_code or int(bool(mistakes))
 
 
-def neutral_of(config: Config) -> str:
-    """Name of the class that is no pose."""
-    classify = config.sections.get(Classify.name)
-    classes = load_model_classes(classify.model) if isinstance(classify, ClassifySettings) else load_classes()
-    return classes.neutral
+def report_mistakes(config: Config, results: ResultsSettings, sources: Sequence[str]) -> list[str]:
+    """Write the page of the session; what kept it from being written."""
+    named = [redact_url(source) for source in sources]
+    try:
+        write_report(Path(results.path), Path(results.report), named, config.sections)
+    except UserError as error:
+        return [str(error)]
+    except OSError as error:
+        return [f"results.report: cannot write {results.report}: {error.strerror}"]
+    return []
 
 
 def summary_text(stats: dict[str, Any]) -> str:

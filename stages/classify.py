@@ -6,8 +6,8 @@ they are those of the label itself, so an accepted answer never contradicts itse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -140,9 +140,9 @@ class Classify:
         """Nothing to release: the network goes with the process."""
 
 
-def classes_of(context: Context) -> ClassFile:
-    """The classes that this program tells apart, for the other stages; raises UserError as `load_model_classes`."""
-    settings = msgspec.convert(context.sections.get(Classify.name, {}), ClassifySettings)
+def classes_of(sections: Mapping[str, Any]) -> ClassFile:
+    """The classes that a program with these settings tells apart; raises UserError as `load_model_classes`."""
+    settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
     return load_model_classes(settings.model)
 
 

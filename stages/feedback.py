@@ -11,7 +11,7 @@ what is not seen for some time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -58,7 +58,7 @@ class FeedbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     stand alone, as in a folder, are judged at once."""
     min_confidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
     """Keypoints below this confidence are not judged, nor elbows and wrists that are not surer by 0.1: networks are
-    often sure of these while they are wrong."""
+    often sure of these while they are wrong. The closer look gives keypoints that it doubts 0.45."""
 
 
 class _Advice(NamedTuple):
@@ -100,6 +100,8 @@ of unseen people 22 of 98 cues were untrue without (the true keypoints lay in th
 what is asked of elbows and wrists; of 92 true faults 37 were told, and 26 are."""
 _ARMS = [sk.LEFT_ELBOW, sk.RIGHT_ELBOW, sk.LEFT_WRIST, sk.RIGHT_WRIST]
 _ARM_DOUBT = 0.1
+PAUSE_S = 1.5
+"""Longer without a look, and what was seen before says nothing."""
 
 _LEVELS = (
     (0.6, "above your head"), (0.2, "to eye level"), (-0.12, "to shoulder level"), (-0.4, "to chest level"),
@@ -151,48 +153,61 @@ def severity(value: float, band: Band) -> float:
     return (value - (band.low if value < band.low else band.high)) / half
 
 
-def find_cues(
-    values: dict[str, float],
-    bands: dict[str, Band],
+def find_faults(
+    values: Mapping[str, float],
+    bands: Mapping[str, Band],
     hand: Hand,
     *,
     min_severity: float,
-    shown: frozenset[str] = frozenset(),
+    told: Container[str] = (),
     noise: Mapping[str, float] = {},
-) -> list[Cue]:
-    """Cues, worst first, one per part of the body, for the canonical `values` (NaN: not seen) of a pose, of which some
-    have a `noise`, the standard deviation with which they were measured.
+) -> dict[str, Cue]:
+    """A cue for each quantity that is clearly beyond its band, by its canonical name, for the canonical `values` (NaN:
+    not seen) of a pose, of which some have a `noise`, the standard deviation with which they were measured.
 
-    A quantity in `shown` (canonical names) was cued before and stays until it is back inside its band. `hand` is the
+    A quantity in `told` (canonical names) was cued before and stays until it is back inside its band. `hand` is the
     weapon hand: a left-hander hears of the left elbow where the canonical skeleton has the right one.
     """
-    worst: dict[str, Cue] = {}
+    faults = {}
     for name, band in bands.items():
         value = values.get(name, float("nan"))
         away, beyond = severity(value, band), max(band.low - value, value - band.high)
         clearly = abs(away) > min_severity and beyond > _CLEARLY * noise.get(name, 0.0)
-        if not (clearly or name in shown and abs(away) > 0.0):
-            continue
-        own = mirrored_name(name) if hand == "left" else name
-        part, sentence = advise(own, values[name], band)
-        cue = Cue(
-            quantity=own, measured=round(values[name], 2), wanted=(band.low, band.high),
-            severity=round(abs(away), 2), sentence=sentence,
-        )  # fmt: skip
-        if part not in worst or cue.severity > worst[part].severity:
-            worst[part] = cue
-    return sorted(worst.values(), key=lambda cue: -cue.severity)
+        if clearly or name in told and abs(away) > 0.0:
+            own = mirrored_name(name) if hand == "left" else name
+            faults[name] = Cue(
+                quantity=own, measured=round(value, 2), wanted=(band.low, band.high), severity=round(abs(away), 2),
+                sentence=advise(own, value, band),
+            )  # fmt: skip
+    return faults
 
 
-def advise(quantity: str, value: float, band: Band) -> tuple[str, str]:
-    """Part of the body and sentence for a quantity, in the performer's own sides, that lies outside its band."""
+def worst_by_part(cues: Iterable[Cue]) -> list[Cue]:
+    """One cue for each part of the body, worst first."""
+    worst: dict[str, Cue] = {}
+    for cue in sorted(cues, key=lambda cue: -cue.severity):
+        worst.setdefault(part_of(cue.quantity), cue)
+    return list(worst.values())
+
+
+def part_of(quantity: str) -> str:
+    """Part of the body that a quantity, in the performer's own sides, tells of."""
+    return advice_for(quantity).part.format(side=quantity.partition("_")[0])
+
+
+def advice_for(quantity: str) -> _Advice:
+    """What is said of a quantity of either side."""
     side, _, rest = quantity.partition("_")
-    advice = _ADVICE[rest if side in ("left", "right") else quantity]
-    too_low = value < band.low
+    return _ADVICE[rest if side in ("left", "right") else quantity]
+
+
+def advise(quantity: str, value: float, band: Band) -> str:
+    """Sentence for a quantity, in the performer's own sides, that lies outside its band."""
+    advice = advice_for(quantity)
     level = level_name((band.low + band.high) / 2)
     level = "a little" if level == level_name(value) else level
-    sentence = advice.too_low if too_low else advice.too_high
-    return advice.part.format(side=side), sentence.format(side=side, level=level)
+    sentence = advice.too_low if value < band.low else advice.too_high
+    return sentence.format(side=quantity.partition("_")[0], level=level)
 
 
 def level_name(height: float) -> str:
@@ -205,6 +220,7 @@ class _Faults(NamedTuple):
 
     track: int
     label: str
+    seen_at_s: float
     since_s: dict[str, float]
     """By canonical names, from when on without a break."""
 
@@ -224,12 +240,15 @@ class Feedback:
         if not self._settings.max_cues:
             return
         path = Path(self._settings.bands or models_folder() / "bands.toml")
-        self._bands = fitting_bands(read_bands(path), classes_of(context), path)
+        self._bands = fitting_bands(read_bands(path), classes_of(context.sections), path)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         person, pose = packet.person, packet.pose
-        if packet.gate is not None and not (packet.gate.detect and packet.gate.classify):
-            return packet  # an earlier result may stand in, with its cues
+        if packet.gate is not None and not packet.gate.detect:
+            return packet  # an earlier result stands in, with its cues
+        if packet.gate is not None and not packet.gate.classify:
+            self._faults.pop(packet.stream, None)
+            return packet
         if person is None or pose is None or not pose.accepted or pose.label not in self._bands:
             self._faults.pop(packet.stream, None)
             return packet
@@ -241,30 +260,31 @@ class Feedback:
         self._faults.clear()
 
     def _cues(self, packet: ArnisPacket, person: Person, stick: Stick, label: str) -> list[Cue]:
-        """Those that have been seen long enough."""
-        before = self._faults.get(packet.stream)
-        since_s = before.since_s if before and before[:2] == (person.track, label) else {}
-        settle_s = 0.0 if packet.picture is not None else self._settings.settle_s
-        told = frozenset(name for name, start_s in since_s.items() if packet.pts - start_s >= settle_s)
-        cues = self._beyond(person, stick, label, told)
-        names = [mirrored_name(cue.quantity) if stick.hand == "left" else cue.quantity for cue in cues]
-        since_s = {name: min(since_s.get(name, packet.pts), packet.pts) for name in names}
-        self._faults[packet.stream] = _Faults(person.track, label, since_s)
-        settled = [cue for cue, name in zip(cues, names, strict=True) if packet.pts - since_s[name] >= settle_s]
-        return settled[: self._settings.max_cues]
+        """Of the faults that have been seen long enough, the worst."""
+        before, since_s, settle_s = self._faults.get(packet.stream), dict[str, float](), self._settings.settle_s
+        if before is not None and before[:2] == (person.track, label) and 0 <= packet.pts - before.seen_at_s <= PAUSE_S:
+            since_s = before.since_s
+        elif packet.picture is not None:
+            settle_s = 0.0  # it stands alone, or is the first of a film
+        told = {name for name, start_s in since_s.items() if packet.pts - start_s >= settle_s}
+        faults = self._beyond(person, stick, label, told)
+        since_s = {name: since_s.get(name, packet.pts) for name in faults}
+        self._faults[packet.stream] = _Faults(person.track, label, packet.pts, since_s)
+        settled = (cue for name, cue in faults.items() if packet.pts - since_s[name] >= settle_s)
+        return worst_by_part(settled)[: self._settings.max_cues]
 
-    def _beyond(self, person: Person, stick: Stick, label: str, told: frozenset[str]) -> list[Cue]:
-        """Cues for all that lies beyond its band now."""
+    def _beyond(self, person: Person, stick: Stick, label: str, told: Container[str]) -> dict[str, Cue]:
+        """All that lies beyond its band now, by canonical names."""
         keypoints = canonical_keypoints(person.keypoints, stick.grip, stick.tip, stick.hand)
         views = self._bands[label]
         view = int(view_of(keypoints))
         bands = views.get(VIEWS[view] if view >= 0 else ANY_VIEW) or views.get(ANY_VIEW, {})
         least, arms = self._settings.min_confidence, keypoints[_ARMS, 2]
-        keypoints[_ARMS, 2] = np.where(arms >= least + _ARM_DOUBT, arms, 0.0)
+        keypoints[_ARMS, 2] = np.where(arms >= min(1.0, least + _ARM_DOUBT), arms, 0.0)
         values, noise = (
             {name: float(value) for name, value in quantities(keypoints, least).items()}
             for quantities in (measure, noise_of)
         )
-        return find_cues(
-            values, bands, stick.hand, min_severity=self._settings.min_severity, shown=told, noise=noise
+        return find_faults(
+            values, bands, stick.hand, min_severity=self._settings.min_severity, told=told, noise=noise
         )  # fmt: skip

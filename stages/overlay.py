@@ -171,7 +171,7 @@ class Overlay:
     def open(self, context: Context) -> None:
         """Raises UserError when a window is wanted and there is no display."""
         self._frames = context.frames
-        self._neutral = classes_of(context).neutral
+        self._neutral = classes_of(context.sections).neutral
         if self._settings.view == "window":
             self._window = Window("arnis-stream", context.streams, context.request_stop)
         elif self._settings.live_line != "none":

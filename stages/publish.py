@@ -145,7 +145,7 @@ class Publish:
     def open(self, context: Context) -> None:
         """Raises UserError when the socket cannot be bound, or may not be without keys."""
         self._context = context
-        self._classes = list(classes_of(context).classes)
+        self._classes = list(classes_of(context.sections).classes)
         url = results_url(self._settings)
         if url:
             retry_s = REBIND_S if context.restarts else 0.0

@@ -6,18 +6,22 @@ It is made at the end from the lines of results, so that it tells nothing that t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from engine.errors import UserError
+from stages.cards import load_card
+from stages.classify import Classify, ClassifySettings, classes_of
+from stages.tally import LONGEST_STEP_S
 
 SHORTEST_HOLD_S = 0.5
-LONGEST_GAP_S = 0.5
-"""A pose that is not named for longer ends a hold."""
+"""Another pose that is named for less does not end a hold."""
 _ADVICE_SHOWN = 2
 
 _CAUSES = {
@@ -30,8 +34,7 @@ _CAUSES = {
     "doubt": "the pose was in doubt",
 }
 """Why nothing was named."""
-_CAVEAT = """About nine of ten poses that are named are right, on people whom the program has never met. Advice compares
-with photographs of students; where none is given there may still be something to correct."""
+_CAVEAT = "Advice compares with good examples; where none is given there may still be something to correct."
 
 
 class _Pose(msgspec.Struct):
@@ -65,7 +68,9 @@ class Line(msgspec.Struct):
         """Why nothing is named, where somebody looked."""
         if self.status == "no_person":
             return "no_person"
-        return (self.reason if self.reason in _CAUSES else "doubt") if self.status == "unsure" else None
+        if self.status != "unsure" or self.reason == "nothing_seen_yet":
+            return None
+        return self.reason if self.reason in _CAUSES else "doubt"
 
 
 class Hold(msgspec.Struct):
@@ -86,10 +91,12 @@ class Hold(msgspec.Struct):
 
 
 def read_lines(file: Path) -> Iterator[Line]:
-    """The results of a session. Raises UserError where a line is none."""
+    """The results of a session, but for a last line that was cut off. Raises UserError where another is none."""
     decoder = msgspec.json.Decoder(Line)
     with file.open("rb") as stream:
         for number, text in enumerate(stream, 1):
+            if not text.endswith(b"\n"):
+                return
             try:
                 yield decoder.decode(text)
             except msgspec.DecodeError as error:
@@ -98,44 +105,84 @@ def read_lines(file: Path) -> Iterator[Line]:
 
 def holds_of(lines: Sequence[Line], neutral: str) -> list[Hold]:
     """Holds in the order of their beginning; of pictures that stand alone, each that is named."""
-    holds: list[Hold] = []
-    last: dict[str, Hold] = {}
+    holds = []
+    for stream in dict.fromkeys(line.stream for line in lines):
+        own = [line for line in lines if line.stream == stream and line.named]
+        runs = list(_runs(own, alone=stand_alone([line for line in lines if line.stream == stream])))
+        holds += [hold for hold in _joined(runs) if hold.label != neutral]
+    return sorted(holds, key=lambda hold: hold.start_s)
+
+
+def stand_alone(lines: Sequence[Line]) -> bool:
+    """Whether these are pictures of a folder that is not played as a film."""
+    steps = (after.pts - before.pts for before, after in pairwise(lines))
+    return any(line.picture is not None for line in lines) and all(step >= LONGEST_STEP_S for step in steps)
+
+
+def _runs(lines: Sequence[Line], alone: bool) -> Iterator[Hold]:
+    """Stretches of one answer without a pause; of pictures that stand alone, each."""
+    run: Hold | None = None
     for line in lines:
-        label = line.named
-        if label is None or label == neutral or line.pose is None:
-            if label == neutral:
-                last.pop(line.stream, None)
-            continue
-        hold = last.get(line.stream)
-        goes_on = hold is not None and hold.label == label and 0 <= line.pts - hold.end_s <= LONGEST_GAP_S
-        if hold is None or not goes_on or line.picture is not None:
-            hold = last[line.stream] = Hold(line.stream, label, line.pts, line.pts, [], Counter(), line.picture)
-            holds.append(hold)
-        hold.end_s = line.pts
-        hold.confidences.append(line.pose.confidence)
-        hold.advice.update(cue.sentence for cue in line.feedback)
+        assert line.pose is not None
+        label, picture = line.pose.label, line.picture if alone else None
+        if run is None or alone or run.label != label or not 0 <= line.pts - run.end_s <= LONGEST_STEP_S:
+            if run is not None:
+                yield run
+            run = Hold(line.stream, label, line.pts, line.pts, [], Counter(), picture)
+        run.end_s = line.pts
+        run.confidences.append(line.pose.confidence)
+        run.advice.update(cue.sentence for cue in line.feedback)
+    if run is not None:
+        yield run
+
+
+def _joined(runs: Sequence[Hold]) -> list[Hold]:
+    """Runs of one pose with only short ones of others between them are one hold; what is short then is none."""
+    holds: list[Hold] = []
+    for run in runs:
+        last = holds[-1] if holds else None
+        near = last is not None and run.picture is None and 0 <= run.start_s - last.end_s <= LONGEST_STEP_S
+        if last is not None and near and run.label == last.label:
+            last.end_s = run.end_s
+            last.confidences += run.confidences
+            last.advice += run.advice
+        elif last is None or not near or run.duration_s >= SHORTEST_HOLD_S or last.duration_s < SHORTEST_HOLD_S:
+            holds.append(run)
     return [hold for hold in holds if hold.picture is not None or hold.duration_s >= SHORTEST_HOLD_S]
 
 
-def write_report(results: Path, page: Path, sources: Sequence[str], neutral: str) -> None:
-    """The page of a session, from its results. Raises UserError when they are none."""
+def write_report(results: Path, page: Path, sources: Sequence[str], sections: Mapping[str, Any]) -> None:
+    """The page of a session, from its results and the program's settings. Raises UserError when they are none."""
     lines = list(read_lines(results))
-    page.write_text(report_html(lines, holds_of(lines, neutral), sources, datetime.now()), encoding="utf-8")
+    holds = holds_of(lines, classes_of(sections).neutral)
+    text = report_html(lines, holds, sources, datetime.now(), caveat(sections))
+    page.write_text(text, encoding="utf-8")
 
 
-def report_html(lines: Sequence[Line], holds: Sequence[Hold], sources: Sequence[str], ended: datetime) -> str:
-    """One page without anything from elsewhere."""
-    seen_s = sum(_length_s([line.pts for line in lines if line.stream == name]) for name in _streams(lines))
-    pictures = {line.picture for line in lines if line.picture is not None}
-    over = f"{len(pictures)} pictures" if pictures else _clock(seen_s)
-    head = f"{len(holds)} holds of {len({hold.label for hold in holds})} poses in {over}"
+def caveat(sections: Mapping[str, Any]) -> str:
+    """How far the page can be believed: by the model's card, where its threshold is used."""
+    settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
+    right = load_card(settings.model)[0].metrics.get("accepted_accuracy")
+    said = _CAVEAT
+    if right is not None and not settings.threshold:
+        said = f"In the model's test, on people new to it, {right:.0%} of the poses it named were right. {said}"
+    return said
+
+
+def report_html(
+    lines: Sequence[Line], holds: Sequence[Hold], sources: Sequence[str], ended: datetime, said: str
+) -> str:
+    """One page without anything from elsewhere; `said` stands at its end."""
+    pictures = {(line.stream, line.picture) for line in lines if line.picture is not None}
+    over = _count(len(pictures), "picture") if pictures else _clock(_length_s([line.pts for line in lines]))
+    head = f"{_count(len(holds), 'hold')} of {_count(len({hold.label for hold in holds}), 'pose')} in {over}"
     parts = [
         f"<h1>Session of {ended:%Y-%m-%d, %H:%M}</h1>",
         f"<p>{escape(', '.join(sources))}: {head}.</p>",
         _table("Poses", ("pose", "holds", "seconds in all", "longest", "most often to correct"), _pose_rows(holds)),
         _table("In order", ("when", "pose", "seconds", "how sure", "to correct"), _hold_rows(holds, len(sources) > 1)),
-        _table("Not named", ("share of the time", "because"), _cause_rows(lines)),
-        f"<p class=soft>{_CAVEAT}</p>",
+        _table("Not named", ("share of the frames", "because"), _cause_rows(lines)),
+        f"<p class=soft>{escape(said)}</p>",
     ]
     return _PAGE.format(body="\n".join(part for part in parts if part))
 
@@ -149,7 +196,7 @@ def _pose_rows(holds: Sequence[Hold]) -> list[tuple[str, ...]]:
         advice = Counter(sentence for hold in members for sentence in hold.advice)
         told = "<br>".join(f"{escape(s)} ({n} of {len(members)})" for s, n in advice.most_common(_ADVICE_SHOWN))
         total, longest = sum(hold.duration_s for hold in members), max(hold.duration_s for hold in members)
-        alone = members[0].picture is not None
+        alone = all(hold.picture is not None for hold in members)
         times = ("", "") if alone else (f"{total:.1f}", f"{longest:.1f}")
         rows.append((_words(label), str(len(members)), *times, told))
     return rows
@@ -181,8 +228,8 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return f"<h2>{title}</h2>\n<table><tr>{titles}</tr>\n{body}</table>"
 
 
-def _streams(lines: Sequence[Line]) -> list[str]:
-    return list(dict.fromkeys(line.stream for line in lines))
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _length_s(times: Sequence[float]) -> float:

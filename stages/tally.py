@@ -11,11 +11,13 @@ LONGEST_STEP_S = 1.0
 
 
 class PoseTally:
-    """Adds up the time of accepted poses over the packets of all streams, and counts pictures that stand alone."""
+    """Adds up the time of accepted poses over the packets of all streams; of a folder that is not played as a film, it
+    counts the pictures."""
 
     def __init__(self) -> None:
         self._held_s: dict[str, float] = {}
         self._pictures: Counter[str] = Counter()
+        self._is_film = False
         self._last_pts: dict[str, float] = {}
 
     def count(self, packet: ArnisPacket) -> None:
@@ -23,18 +25,19 @@ class PoseTally:
         if packet.ended:
             return
         step_s = packet.pts - self._last_pts.get(packet.stream, packet.pts)
+        self._is_film |= packet.stream in self._last_pts and step_s < LONGEST_STEP_S
         self._last_pts[packet.stream] = packet.pts
         if packet.status in ("ok", "held") and packet.pose is not None and packet.pose.accepted:
             label = packet.pose.label
             if packet.picture is not None:
                 self._pictures[label] += 1
-                return
             self._held_s[label] = self._held_s.get(label, 0.0) + min(max(0.0, step_s), LONGEST_STEP_S)
 
     def told(self) -> dict[str, str]:
-        """By pose, with the unit: the longest first, then pictures."""
-        counts = {label: f"{n} picture{'s' if n > 1 else ''}" for label, n in self._pictures.most_common()}
-        return {label: f"{held_s:.1f} s" for label, held_s in self.seconds().items()} | counts
+        """By pose, the longest or most frequent first, with the unit."""
+        if self._pictures and not self._is_film:
+            return {label: f"{n} picture{'s' if n > 1 else ''}" for label, n in self._pictures.most_common()}
+        return {label: f"{held_s:.1f} s" for label, held_s in self.seconds().items()}
 
     def seconds(self) -> dict[str, float]:
         """Seconds by pose, the longest first."""

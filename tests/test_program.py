@@ -460,6 +460,18 @@ def test_a_report_without_a_file_of_results_is_refused(tmp_path: Path, light: Pa
     check_sentence(run(*words, os.devnull), "results.report", os.devnull)
 
 
+def test_a_run_without_results_makes_no_page_of_an_earlier_ones(tmp_path: Path, light: Path, clip: Path) -> None:
+    page, results = tmp_path / "s.html", tmp_path / "s.jsonl"
+    page.write_text("yesterday")
+    results.write_text('{"stream": "0", "pts": 0.0, "status": "no_person"}\n')
+    words = ["--config", light, "--source", clip, "--report", page]
+    assert run(*words, "--duration", 0.0001).returncode == 0
+    if len(lines_of(results)) == 1:  # not even a frame was read
+        assert page.read_text() == "yesterday"
+    assert run(*words).returncode == 0
+    assert len(lines_of(results)) > 1 and "yesterday" not in page.read_text()
+
+
 @pytest.mark.parametrize("flag", ["--results", "--record", "--stats", "--report"])
 def test_a_source_is_never_overwritten(tmp_path: Path, light: Path, clip: Path, flag: str) -> None:
     source = Path(shutil.copy(clip, tmp_path / "lesson.mkv"))

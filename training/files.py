@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.cards import CARD_FILE
 from stages.classes import CLASSES_FILE
+from training.weights import WEIGHTS_FILE
 
 
 @contextmanager
@@ -32,8 +33,9 @@ def whole_model(folder: Path) -> Iterator[Path]:
     part = folder / ".part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    if (folder / CLASSES_FILE).is_file():
-        shutil.copy2(folder / CLASSES_FILE, part)  # somebody wrote it, and the new card looks at it
+    for name in (CLASSES_FILE, WEIGHTS_FILE):  # the new card looks at them: somebody wrote the one, an IR's folder may
+        if (folder / name).is_file():  # have the other beside it
+            shutil.copy2(folder / name, part)
     try:
         yield part
         for file in sorted(part.iterdir(), key=lambda file: file.name == CARD_FILE):

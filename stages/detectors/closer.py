@@ -34,8 +34,8 @@ DISAGREE = 0.2
 """Torso lengths between the places that two networks give a keypoint of one picture, from which one is wrong."""
 
 DOUBTED = 0.45
-"""No surer is such a keypoint, which is less than feedback asks for. They are one in twenty in a hold, and of the cues
-that were clearly untrue (5 of 47) they made four; poses are named as well (0.760 of 900), and accepted as often."""
+"""No surer is such a keypoint: less than `feedback.min_confidence` is by default. They are one in twenty in a hold, and
+of the cues that were clearly untrue (5 of 47) they made four; poses are named as well (0.760 of 900) without them."""
 
 log = logging.getLogger(__name__)
 
@@ -127,5 +127,6 @@ def _merged(now: BodyCandidate, then: BodyCandidate, exact: BodyCandidate) -> Bo
     stayed &= ~np.isnan(exact.keypoints[:, 0])
     keypoints = np.where(stayed[:, None], exact.keypoints, now.keypoints)
     apart = np.linalg.norm(exact.keypoints[:, :2] - then.keypoints[:, :2], axis=1) > DISAGREE * torso
+    apart &= stayed  # what has moved since was seen by the quick network alone
     keypoints[apart, 2] = np.minimum(keypoints[apart, 2], DOUBTED)
     return msgspec.structs.replace(now, keypoints=keypoints, score=float(keypoints[:, 2].mean()))

@@ -196,7 +196,7 @@ class Write:
     def open(self, context: Context) -> None:
         self._context = context
         path = Path(self._settings.path)
-        if context.restarts and path.exists():
+        if context.resumes and path.exists():
             self._written = {(line["stream"], line["sequence"]) for line in map(json.loads, path.open())}
         self._file = path.open("a", buffering=1)
         if self._settings.pid_file:

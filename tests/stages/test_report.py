@@ -26,6 +26,9 @@ def written(file: Path, *parts: Iterator[dict[str, Any]]) -> Path:
     return file
 
 
+SHIPPED: dict[str, Any] = {}
+
+
 def holds(file: Path) -> list[tuple[str, float, float]]:
     return [(hold.label, hold.start_s, hold.end_s) for hold in holds_of(list(read_lines(file)), "neutral")]
 
@@ -35,11 +38,16 @@ def test_a_hold_survives_a_doubt_and_ends_with_another_pose_or_rest(tmp_path: Pa
         tmp_path / "a.jsonl",
         frames("crown_thrust", 0, 1), frames(None, 1.1, 1.4), frames("crown_thrust", 1.5, 2.5),
         frames("left_eye_thrust", 2.6, 2.9),  # too short
-        frames("right_eye_thrust", 3, 4), frames("neutral", 4.1, 4.2), frames("right_eye_thrust", 4.3, 5),
-        frames("right_eye_thrust", 9, 10),
+        frames("right_eye_thrust", 3, 4), frames("left_eye_thrust", 4.1, 4.2), frames("right_eye_thrust", 4.3, 5),
+        frames("neutral", 5.1, 5.8), frames("right_eye_thrust", 5.9, 7), frames("right_eye_thrust", 9, 10),
     )  # fmt: skip
     named = "right_eye_thrust"
-    assert holds(file) == [("crown_thrust", 0, 2.5), (named, 3, 4), (named, 4.3, 5), (named, 9, 10)]
+    assert holds(file) == [("crown_thrust", 0, 2.5), (named, 3, 5), (named, 5.9, 7), (named, 9, 10)]
+
+
+def test_a_slow_stream_has_holds_too(tmp_path: Path) -> None:
+    lines = [line | {"pts": 10 * line["pts"]} for line in frames("crown_thrust", 0, 0.5)]
+    assert holds(written(tmp_path / "a.jsonl", iter(lines))) == [("crown_thrust", 0, 5)]
 
 
 def test_refused_guesses_and_other_streams_are_kept_apart(tmp_path: Path) -> None:
@@ -53,26 +61,39 @@ def test_refused_guesses_and_other_streams_are_kept_apart(tmp_path: Path) -> Non
 def test_pictures_stand_alone(tmp_path: Path) -> None:
     parts = [frames("crown_thrust", 5 * i, 5 * i, picture=f"{name}.jpg") for i, name in enumerate("ab")]
     file, page = written(tmp_path / "a.jsonl", *parts), tmp_path / "a.html"
-    write_report(file, page, ["photos"], "neutral")
-    assert "<td>a.jpg</td>" in page.read_text() and "<td>b.jpg</td>" in page.read_text()
+    write_report(file, page, ["photos"], SHIPPED)
+    text = page.read_text()
+    assert "2 holds of 1 pose in 2 pictures" in text and "<td>a.jpg</td>" in text and "<td>b.jpg</td>" in text
+    film = list(frames("crown_thrust", 0, 2, picture="a.jpg"))
+    assert holds(written(file, iter(film))) == [("crown_thrust", 0, 2)], "played as a film"
+
+
+def test_the_figure_of_the_card_is_told_where_its_threshold_holds(tmp_path: Path) -> None:
+    file, page = written(tmp_path / "a.jsonl", frames("crown_thrust", 0, 1)), tmp_path / "a.html"
+    for threshold, told in ((0.0, True), (0.3, False)):
+        write_report(file, page, ["0"], {"classify": {"threshold": threshold}})
+        assert ("of the poses it named were right" in page.read_text()) == told
 
 
 def test_the_page_tells_what_to_correct_and_why_nothing_was_named(tmp_path: Path) -> None:
     file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
     written(
         file,
-        frames("crown_thrust", 0, 1, "Raise your <left> hand."), frames("crown_thrust", 2, 3),
+        frames("crown_thrust", 0, 1, "Raise your <left> hand."), frames("crown_thrust", 2.2, 3),
         frames(None, 3.1, 4, reason="no_stick"), frames(None, 4.1, 5, status="no_person"),
         frames(None, 5.1, 9.2, status="dropped", reason="replaced"),
     )  # fmt: skip
-    write_report(file, page, ["gym <1>.mp4"], "neutral")
+    write_report(file, page, ["gym <1>.mp4"], SHIPPED)
     text = page.read_text(encoding="utf-8")
-    assert "gym &lt;1&gt;.mp4: 2 holds of 1 poses in 0:09." in text
-    assert "Raise your &lt;left&gt; hand. (1 of 2)" in text and "<td>0:02</td><td>crown thrust</td><td>1.0</td>" in text
-    assert "<td>24 %</td><td>no stick was seen: " in text and "<td>24 %</td><td>nobody was seen</td>" in text
+    assert "gym &lt;1&gt;.mp4: 2 holds of 1 pose in 0:09." in text
+    assert "Raise your &lt;left&gt; hand. (1 of 2)" in text and "<td>0:02</td><td>crown thrust</td><td>0.8</td>" in text
+    assert "<td>25 %</td><td>no stick was seen: " in text and "<td>25 %</td><td>nobody was seen</td>" in text
 
 
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"stream": "0", "pts": 0.0, "status": "ok"}\n{"stream"\n')
+    line = '{"stream": "0", "pts": 0.0, "status": "ok"}\n'
+    (tmp_path / "a.jsonl").write_text(line + '{"stream"')
+    assert len(list(read_lines(tmp_path / "a.jsonl"))) == 1, "the last one was cut off"
+    (tmp_path / "a.jsonl").write_text(line + '{"stream"\n')
     with pytest.raises(UserError, match=r"line 2 of .*a\.jsonl is no result"):
         list(read_lines(tmp_path / "a.jsonl"))

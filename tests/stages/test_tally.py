@@ -41,6 +41,10 @@ def test_pictures_are_counted() -> None:
         shown.picture = f"{pts}.jpg"
         tally.count(shown)
     assert tally.told() == {"crown_thrust": "2 pictures", "left_knee_block": "1 picture"}
+    shown = packet(10.1, "crown_thrust")
+    shown.picture = "at_once.jpg"
+    tally.count(shown)
+    assert tally.told()["crown_thrust"] == "1.1 s", "played as a film"
 
 
 def test_streams_are_timed_apart() -> None:
