@@ -115,8 +115,8 @@ def holds_of(lines: Sequence[Line], neutral: str) -> list[Hold]:
 
 def stand_alone(lines: Sequence[Line]) -> bool:
     """Whether these are pictures of a folder that is not played as a film."""
-    steps = (after.pts - before.pts for before, after in pairwise(lines))
-    return any(line.picture is not None for line in lines) and all(step >= LONGEST_STEP_S for step in steps)
+    times = [line.pts for line in lines if line.picture is not None]
+    return bool(times) and all(after - before >= LONGEST_STEP_S for before, after in pairwise(times))
 
 
 def _runs(lines: Sequence[Line], alone: bool) -> Iterator[Hold]:

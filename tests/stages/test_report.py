@@ -60,7 +60,8 @@ def test_refused_guesses_and_other_streams_are_kept_apart(tmp_path: Path) -> Non
 
 def test_pictures_stand_alone(tmp_path: Path) -> None:
     parts = [frames("crown_thrust", 5 * i, 5 * i, picture=f"{name}.jpg") for i, name in enumerate("ab")]
-    file, page = written(tmp_path / "a.jsonl", *parts), tmp_path / "a.html"
+    end = frames(None, 5, 5, status="end")
+    file, page = written(tmp_path / "a.jsonl", *parts, end), tmp_path / "a.html"
     write_report(file, page, ["photos"], SHIPPED)
     text = page.read_text()
     assert "2 holds of 1 pose in 2 pictures" in text and "<td>a.jpg</td>" in text and "<td>b.jpg</td>" in text
