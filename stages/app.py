@@ -287,7 +287,10 @@ def conclude(config: Config, summary: RunSummary, sources: Sequence[str], stats_
     mistakes = list(left.values())
     # Without a result the file may be an earlier run's.
     if isinstance(results, ResultsSettings) and results.report and summary.stats["results_out"]:
-        mistakes += report_mistakes(config, results, sources)
+        failed = report_mistakes(config, results, sources)
+        mistakes += failed
+        if not failed:
+            _print(f"report: {results.report}\n", sys.stdout)
     for mistake in filter(None, (summary.error, *mistakes)):
         sys.stderr.write(f"{PROGRAM}: {mistake}\n")
     return summary.exit_code or int(bool(mistakes))

@@ -156,7 +156,7 @@ def test_the_demo_is_recognised_by_the_whole_program(tmp_path: Path) -> None:
     right = [hold for hold, counts in zip(holds, named, strict=True)
              if [label for label, _ in counts.most_common(1)] == [hold["label"]]]  # fmt: skip
     assert len(right) >= len(holds) / 2, (named, holds)
-    assert "poses: " in done.stdout
+    assert "poses: " in done.stdout and f"report: {page}" in done.stdout
     assert any(f"<td>{hold['label'].replace('_', ' ')}</td>" in page.read_text() for hold in right)
     with av.open(str(record)) as container:
         assert len(list(container.decode(video=0))) == 300
