@@ -11,6 +11,7 @@ what is not seen for some time.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
@@ -220,7 +221,6 @@ class _Faults(NamedTuple):
 
     track: int
     label: str
-    seen_at_s: float
     since_s: dict[str, float]
     """By canonical names, from when on without a break."""
 
@@ -235,6 +235,7 @@ class Feedback:
         self._settings = settings
         self._bands: BandTable = {}
         self._faults: dict[str, _Faults] = {}
+        self._looked_at_s: dict[str, float] = {}
 
     def open(self, context: Context) -> None:
         if not self._settings.max_cues:
@@ -246,6 +247,10 @@ class Feedback:
         person, pose = packet.person, packet.pose
         if packet.gate is not None and not packet.gate.detect:
             return packet  # an earlier result stands in, with its cues
+        looked_at_s = self._looked_at_s.get(packet.stream, -math.inf)
+        self._looked_at_s[packet.stream] = packet.pts
+        if not 0 <= packet.pts - looked_at_s <= PAUSE_S:
+            self._faults.pop(packet.stream, None)
         if packet.gate is not None and not packet.gate.classify:
             self._faults.pop(packet.stream, None)
             return packet
@@ -253,23 +258,23 @@ class Feedback:
             self._faults.pop(packet.stream, None)
             return packet
         stick = packet.stick or Stick(hand="right", grip=MISSING_END, tip=MISSING_END)
-        packet.feedback = self._cues(packet, person, stick, pose.label)
+        # A picture alone is judged at once; the first of a film cannot be told from it.
+        alone = packet.picture is not None and packet.pts - looked_at_s > PAUSE_S
+        packet.feedback = self._cues(packet, person, stick, pose.label, 0.0 if alone else self._settings.settle_s)
         return packet
 
     def close(self) -> None:
         self._faults.clear()
+        self._looked_at_s.clear()
 
-    def _cues(self, packet: ArnisPacket, person: Person, stick: Stick, label: str) -> list[Cue]:
-        """Of the faults that have been seen long enough, the worst."""
-        before, since_s, settle_s = self._faults.get(packet.stream), dict[str, float](), self._settings.settle_s
-        if before is not None and before[:2] == (person.track, label) and 0 <= packet.pts - before.seen_at_s <= PAUSE_S:
-            since_s = before.since_s
-        elif packet.picture is not None:
-            settle_s = 0.0  # it stands alone, or is the first of a film
+    def _cues(self, packet: ArnisPacket, person: Person, stick: Stick, label: str, settle_s: float) -> list[Cue]:
+        """Of the faults that have been seen for `settle_s`, the worst."""
+        before = self._faults.get(packet.stream)
+        since_s = before.since_s if before is not None and before[:2] == (person.track, label) else {}
         told = {name for name, start_s in since_s.items() if packet.pts - start_s >= settle_s}
         faults = self._beyond(person, stick, label, told)
         since_s = {name: since_s.get(name, packet.pts) for name in faults}
-        self._faults[packet.stream] = _Faults(person.track, label, packet.pts, since_s)
+        self._faults[packet.stream] = _Faults(person.track, label, since_s)
         settled = (cue for name, cue in faults.items() if packet.pts - since_s[name] >= settle_s)
         return worst_by_part(settled)[: self._settings.max_cues]
 

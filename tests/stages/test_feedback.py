@@ -328,3 +328,6 @@ def test_a_folder_played_as_a_film_is_judged_like_a_film(tmp_path: Path) -> None
     stage = opened(bands=str(tmp_path / "b.toml"), settle_s=0.3)
     told = [bool(judged(stage, performer(), pts=n / 10, picture=f"{n}.jpg")) for n in range(5)]
     assert told == [True, False, False, True, True], "of the first nobody knows that others follow at once"
+    judged(stage, performer(), pts=0.5, picture="a.jpg", label="neutral")
+    assert not judged(stage, performer(), pts=0.6, picture="b.jpg")
+    assert judged(stage, performer(), pts=5.6, picture="c.jpg"), "alone"
