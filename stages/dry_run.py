@@ -17,7 +17,7 @@ from engine.errors import UserError
 from engine.layout import sections_of, stream_names
 from engine.packet import FrameRef
 from engine.stage import Context, FrameOverrun
-from stages.outputs import check_apart, check_writable
+from stages.outputs import check_apart, check_writable, is_file_to_be
 from stages.overlay import OverlaySettings
 from stages.publish import ResultsSettings
 from stages.publisher import PublishSettings, frames_url, results_url
@@ -33,20 +33,19 @@ def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | Non
     streams = stream_names(sources)
     for section in config.sections.values():
         match section:
-            case ResultsSettings(path=path) if path and path != "-":
-                check_writable(Path(path), "results.path")
-                files.append(("results.path", Path(path)))
-                found.append(f"results: {path}")
-                if section.report:
-                    check_writable(Path(section.report), "results.report")
-                    files.append(("results.report", Path(section.report)))
-                    found.append(f"report: {section.report}")
-                    if Path(path).exists() and not Path(path).is_file():
-                        raise UserError(
-                            f"results.report is made of a file of results, and {path} is none; give another"
-                        )
-            case ResultsSettings(report=report) if report:
-                raise UserError("results.report is made of a file of results; give --results a file, or leave it out")
+            case ResultsSettings():
+                for what, setting, name in (
+                    ("report", "results.report", section.report), ("results", "results.path", section.path),
+                ):  # fmt: skip
+                    if name and name != "-":
+                        check_writable(Path(name), setting)
+                        files.append((setting, Path(name)))
+                        found.append(f"{what}: {name}")
+                if section.report and (section.path == "-" or not is_file_to_be(Path(section.path))):
+                    raise UserError(
+                        f"results.report is made of a file of results, and {section.path} is none; give --results a "
+                        "file, or leave it out"
+                    )
             case RecordSettings(path=path) if path:
                 for stream in streams:
                     recording = recording_path(Path(path), stream, streams)

@@ -101,7 +101,7 @@ of unseen people 22 of 98 cues were untrue without (the true keypoints lay in th
 what is asked of elbows and wrists; of 92 true faults 37 were told, and 26 are."""
 _ARMS = [sk.LEFT_ELBOW, sk.RIGHT_ELBOW, sk.LEFT_WRIST, sk.RIGHT_WRIST]
 _ARM_DOUBT = 0.1
-PAUSE_S = 1.5
+_LONGEST_GAP_S = 1.5
 """Longer without a look, and what was seen before says nothing."""
 
 _LEVELS = (
@@ -249,7 +249,7 @@ class Feedback:
             return packet  # an earlier result stands in, with its cues
         looked_at_s = self._looked_at_s.get(packet.stream, -math.inf)
         self._looked_at_s[packet.stream] = packet.pts
-        if not 0 <= packet.pts - looked_at_s <= PAUSE_S:
+        if not 0 <= packet.pts - looked_at_s <= _LONGEST_GAP_S:
             self._faults.pop(packet.stream, None)
         if packet.gate is not None and not packet.gate.classify:
             self._faults.pop(packet.stream, None)
@@ -259,7 +259,7 @@ class Feedback:
             return packet
         stick = packet.stick or Stick(hand="right", grip=MISSING_END, tip=MISSING_END)
         # A picture alone is judged at once; the first of a film cannot be told from it.
-        alone = packet.picture is not None and packet.pts - looked_at_s > PAUSE_S
+        alone = packet.picture is not None and packet.pts - looked_at_s > _LONGEST_GAP_S
         packet.feedback = self._cues(packet, person, stick, pose.label, 0.0 if alone else self._settings.settle_s)
         return packet
 

@@ -23,11 +23,16 @@ def check_writable(path: Path, setting: str) -> None:
         path.resolve().unlink()  # of a link that leads to nothing yet, not the link
 
 
+def is_file_to_be(path: Path) -> bool:
+    """Whether what is written there can be read again: it is a file, or nothing yet."""
+    return path.is_file() or not path.exists()
+
+
 def check_apart(outputs: Iterable[tuple[str, Path]], sources: Sequence[str]) -> None:
     """Raise UserError where an output, given with its setting, would overwrite a source or another output."""
     taken = {Path(source).resolve(): f"the source {source}" for source in sources if Path(source).is_file()}
     for setting, path in outputs:
-        if path.exists() and not path.is_file():
+        if not is_file_to_be(path):
             continue  # /dev/null and pipes take several
         if path.resolve() in taken:
             raise UserError(f"{setting}: {path} would overwrite {taken[path.resolve()]}; choose another name")

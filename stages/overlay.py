@@ -236,12 +236,13 @@ class Overlay:
 def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float) -> None:
     """Name and confidence at the top left, accepted green, unsure amber, all else grey; a bar for the confidence."""
     pose = packet.pose
+    is_refused = pose is not None and not pose.accepted and pose.label != neutral
     colour = GREY
     if pose is not None and packet.status in ("ok", "held", "unsure") and pose.label != neutral:
-        colour = GREEN if pose.accepted else AMBER
+        colour = AMBER if is_refused else GREEN
     left, top = round(0.5 * em), round(2.4 * em)
     width, height = _draw_text(canvas, pose_text(packet, neutral), (left, top), 1.25 * em, colour)
-    if pose is not None and packet.status != "no_person" and colour != AMBER:
+    if pose is not None and packet.status != "no_person" and not is_refused:
         right = left + max(1, round(width * min(1.0, pose.confidence)))
         # A result that stands in is shown hollow: it is remembered, not seen.
         thick = 1 if is_remembered(packet) else cv2.FILLED

@@ -165,7 +165,7 @@ def caveat(sections: Mapping[str, Any]) -> str:
     right = load_card(settings.model)[0].metrics.get("accepted_accuracy")
     said = _CAVEAT
     if right is not None and not settings.threshold:
-        said = f"In the model's test, on people new to it, {right:.0%} of the poses it named were right. {said}"
+        said = f"In the test on the model's card {right:.0%} of the named poses were right; on you nobody has tested it. {said}"
     return said
 
 
