@@ -163,10 +163,10 @@ def caveat(sections: Mapping[str, Any]) -> str:
     """How far the page can be believed: by the model's card, where its threshold is used."""
     settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
     right = load_card(settings.model)[0].metrics.get("accepted_accuracy")
-    said = _CAVEAT
-    if right is not None and not settings.threshold:
-        said = f"In the test on the model's card {right:.0%} of the named poses were right; on you nobody has tested it. {said}"
-    return said
+    if right is None or settings.threshold:
+        return _CAVEAT
+    tested = f"In the test on the model's card {right:.0%} of the named poses were right; on you nobody has tested it."
+    return f"{tested} {_CAVEAT}"
 
 
 def report_html(
