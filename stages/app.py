@@ -32,6 +32,7 @@ from stages.capture import DEMO
 from stages.detect import DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
+from stages.outputs import keep_earlier
 from stages.publish import ResultsSettings, program_version
 from stages.record import RecordSettings, finish_recordings, raw_path
 from stages.report import write_report
@@ -285,7 +286,7 @@ def conclude(config: Config, summary: RunSummary, sources: Sequence[str], stats_
     to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
     _print(summary_text(summary.stats), sys.stderr if to_stdout else sys.stdout)
     mistakes = list(left.values())
-    # Without a result the file may be an earlier run's.
+    # A page of nothing would only put an earlier one aside.
     if isinstance(results, ResultsSettings) and results.report and summary.stats["results_out"]:
         failed = report_mistakes(config, results, sources)
         mistakes += failed
@@ -300,6 +301,7 @@ def report_mistakes(config: Config, results: ResultsSettings, sources: Sequence[
     """Write the page of the session; what kept it from being written."""
     named = [redact_url(source) for source in sources]
     try:
+        keep_earlier(Path(results.report), "results.report")
         write_report(Path(results.path), Path(results.report), named, config.sections)
     except UserError as error:
         return [str(error)]

@@ -20,7 +20,7 @@ from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.stage import Context
 from stages.classify import classes_of
-from stages.outputs import check_writable
+from stages.outputs import check_writable, keep_earlier
 from stages.packets import ArnisPacket
 from stages.publisher import Publisher, PublishSettings, frames_url, results_url
 from stages.result import SCHEMA_VERSION, FeedbackMessage, Hello, cue_result, result_of
@@ -55,7 +55,6 @@ class Results:
         self._path = settings.path
         self._file = Path(settings.path)
         self._out: BinaryIO | None = None
-        self._earlier: Path | None = None
         self._last: dict[str, int] = {}
         self._tally = PoseTally()
         self._encoder = msgspec.json.Encoder()
@@ -67,14 +66,10 @@ class Results:
             self._out = sys.stdout.buffer
         elif self._path:
             check_writable(self._file, "results.path")
-            if self._file.is_file():
-                self._file = self._file.resolve()  # a link stays, with what it leads to; a pipe has no other name
-            if self._file.is_file() or not self._file.exists():
-                self._earlier = self._file.with_name(f".{self._file.name}.earlier")
             if context.resumes and self._file.is_file():
                 self._last = mend_lines(self._file)
-            elif self._earlier is not None and self._file.exists():
-                self._put_aside(self._earlier)
+            else:
+                keep_earlier(self._file, "results.path")
             # Unbuffered: each line is one write, so that a killed worker has lost none.
             self._out = self._file.open("ab", buffering=0)
 
@@ -87,9 +82,6 @@ class Results:
             self._out.write(self._encoder.encode(result_of(packet)) + b"\n")
             if self._path == "-":
                 self._out.flush()
-            elif self._earlier is not None:
-                self._earlier.unlink(missing_ok=True)
-                self._earlier = None
         except BrokenPipeError:
             # The reader (`| head`) has gone, and a run for nobody has no purpose.
             self._out = None
@@ -103,23 +95,7 @@ class Results:
     def close(self) -> None:
         if self._out is not None and self._path != "-":
             self._out.close()
-            if self._earlier is not None and self._earlier.exists():
-                self._earlier.replace(self._file)
         self._out = None
-
-    def _put_aside(self, earlier: Path) -> None:
-        """A run that fails before its first line must not cost an earlier run's."""
-        try:
-            if earlier.is_file() and not self._file.stat().st_size:
-                self._file.unlink()  # of a run that was killed before its first line: the one before it still waits
-            else:
-                self._file.replace(earlier)
-        except OSError as error:
-            self._earlier = None
-            raise UserError(
-                f"results.path: the earlier {self._path} cannot be put aside as {earlier}: {error.strerror}; "
-                "remove it or choose another place"
-            ) from error
 
     def describe(self) -> dict[str, str]:
         """For how long each pose was held, or in how many pictures it is."""

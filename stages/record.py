@@ -22,7 +22,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from engine.errors import UserError
 from engine.stage import Context, FrameOverrun
-from stages.outputs import check_writable
+from stages.outputs import check_writable, keep_earlier
 from stages.packets import ArnisPacket
 from stages.view import CANVAS_DEMAND, letterbox_into
 
@@ -186,7 +186,10 @@ class Record:
         self._context = context
         if self._settings.path:
             for stream in context.streams:
-                check_recording(recording_path(self._path, stream, context.streams, context.restarts))
+                path = recording_path(self._path, stream, context.streams, context.restarts)
+                check_recording(path)
+                for file in {path, raw_path(path)}:
+                    keep_earlier(file, "record.path")
             if self._settings.picture == "overlay":
                 CANVAS_DEMAND.add(self.name)
 

@@ -471,9 +471,12 @@ def test_a_run_without_results_makes_no_page_of_an_earlier_ones(tmp_path: Path, 
         program.send_signal(signal.SIGINT)  # while the workers start
         out, _ = program.communicate(timeout=30)
     assert "0 frames, 0 results" in out and "report:" not in out
-    assert len(lines_of(results)) == 1 and page.read_text() == "yesterday"
-    assert run(*words).returncode == 0
+    assert page.read_text() == "yesterday"
+    again = run(*words)
+    assert again.returncode == 0 and "s.html of an earlier run is now called s.earlier-1.html" in again.stderr
     assert len(lines_of(results)) > 1 and "yesterday" not in page.read_text()
+    assert (tmp_path / "s.earlier-1.html").read_text() == "yesterday"
+    assert len(lines_of(tmp_path / "s.earlier-1.jsonl")) == 1
 
 
 @pytest.mark.parametrize("flag", ["--results", "--record", "--stats", "--report"])

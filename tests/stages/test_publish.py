@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -110,18 +111,18 @@ def test_every_packet_becomes_one_line(tmp_path: Path) -> None:
     stage.close()
 
 
-def test_a_run_that_fails_before_its_first_line_leaves_an_earlier_runs_results(tmp_path: Path) -> None:
+def test_an_earlier_runs_results_are_kept_under_another_name(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
-    file.write_text("earlier\n")
-    stage = Results(ResultsSettings(path=str(file)))
-    stage.open(context())
-    stage.close()
-    assert file.read_text() == "earlier\n"
-    stage.open(context())
-    stage.process(packet(0))
-    stage.close()
-    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0]
-    assert list(tmp_path.iterdir()) == [file]
+    file.write_text("the day before\n")
+    for sequence in (3, 4):
+        stage = Results(ResultsSettings(path=str(file)))
+        stage.open(context())
+        stage.process(packet(sequence))
+        stage.close()
+    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [4]
+    assert (tmp_path / "out.earlier-1.jsonl").read_text() == "the day before\n"
+    assert json.loads((tmp_path / "out.earlier-2.jsonl").read_text())["sequence"] == 3
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -149,7 +150,7 @@ def test_a_restarted_worker_goes_on_in_the_same_file_without_doubles(tmp_path: P
     assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0, 1, 2]
 
 
-def test_results_of_an_earlier_run_outlive_workers_that_die_before_their_first_line(tmp_path: Path) -> None:
+def test_results_of_an_earlier_run_are_not_gone_on_with_by_workers_that_died_early(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     file.write_bytes(b'{"stream":"0","sequence":500}\n')
     for restarts in (0, 1):  # the first is killed while others open, so that it was never ready; so is its successor
@@ -157,14 +158,11 @@ def test_results_of_an_earlier_run_outlive_workers_that_die_before_their_first_l
         assert file.read_bytes() == b""
     last = Results(ResultsSettings(path=str(file)))
     last.open(context(restarts=2, resumes=False))
-    last.close()
-    assert json.loads(file.read_text())["sequence"] == 500, "none of them has written a line"
-    last = Results(ResultsSettings(path=str(file)))
-    last.open(context(restarts=3, resumes=False))
     last.process(packet(0))
     last.close()
-    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0], "and this one has"
-    assert list(tmp_path.iterdir()) == [file]
+    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0]
+    assert json.loads((tmp_path / "out.earlier-1.jsonl").read_text())["sequence"] == 500
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("restarts", [0, 1])
@@ -183,7 +181,7 @@ def test_a_restarted_worker_goes_on_writing_to_what_is_no_file(tmp_path: Path, r
 
 
 @pytest.mark.parametrize("earlier", ["earlier\n", None])
-def test_results_behind_a_link_replace_what_it_leads_to_and_not_the_link(tmp_path: Path, earlier: str | None) -> None:
+def test_results_behind_a_link_go_where_it_leads(tmp_path: Path, earlier: str | None) -> None:
     (tmp_path / "elsewhere").mkdir()
     file, link = tmp_path / "elsewhere" / "real.jsonl", tmp_path / "out.jsonl"
     link.symlink_to(file)
@@ -195,15 +193,22 @@ def test_results_behind_a_link_replace_what_it_leads_to_and_not_the_link(tmp_pat
     stage.close()
     assert link.is_symlink()
     assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0]
-    assert sorted(tmp_path.rglob("*")) == sorted([file.parent, file, link])
+    kept = [file.with_name("real.earlier-1.jsonl")] if earlier else []
+    assert sorted(tmp_path.rglob("*")) == sorted([file.parent, file, link, *kept])
 
 
-def test_earlier_results_that_cannot_be_put_aside_are_named_with_the_way_out(tmp_path: Path) -> None:
+def test_earlier_results_that_cannot_be_renamed_are_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "out.jsonl"
     file.write_text("earlier\n")
-    (tmp_path / ".out.jsonl.earlier").mkdir()  # as in a folder that is read-only, which does not stop root
+
+    def refuse(source: Path, target: Path) -> None:  # as in a folder that is read-only, which does not stop root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "rename", refuse)
     stage = Results(ResultsSettings(path=str(file)))
-    with pytest.raises(UserError, match=r"results\.path: the earlier .*out\.jsonl cannot be put aside.*; remove it"):
+    with pytest.raises(UserError, match=r"results\.path: the earlier .*out\.jsonl cannot be renamed.*; remove it"):
         stage.open(context())
     stage.close()
     assert file.read_text() == "earlier\n"

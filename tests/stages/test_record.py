@@ -102,6 +102,23 @@ def test_the_account_of_a_restarted_worker_names_what_dead_ones_recorded(tmp_pat
     }
 
 
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_an_earlier_lesson_is_kept_under_another_name(tmp_path: Path, name: str) -> None:
+    record(tmp_path / name, [0.0, 0.1])
+    (tmp_path / "out.recording.mkv").write_bytes(b"of a program that was killed" * (name == "out.mp4"))
+    stage = Record(RecordSettings(path=str(tmp_path / name), when_slow="wait"))
+    stage.open(context())  # and dies before its first picture
+    stage = Record(RecordSettings(path=str(tmp_path / name), when_slow="wait"))
+    stage.open(context(restarts=1))
+    stage.process(packet(0.2, picture(90)))
+    stage.close()
+    newest = tmp_path / f"out.1{Path(name).suffix}"
+    assert stage.describe() == {str(newest): "1 frames, 0 left out"}, "what is there of today"
+    assert len(read_back(newest)[0]) == 1
+    assert len(read_back(tmp_path / f"out.earlier-1{Path(name).suffix}")[0]) == 2
+    assert (tmp_path / "out.recording.earlier-1.mkv").exists() == (name == "out.mp4")
+
+
 def test_each_of_several_streams_has_its_file(tmp_path: Path) -> None:
     stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
     stage.open(context(streams=("0", "1")))
