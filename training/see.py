@@ -2,7 +2,7 @@
 
 Half of the pictures are seen as in a hold, by the network that looks closer, the others as in movement. Writes, into a
 folder, `detectors.json`, `table.csv` (as `training.data.table` describes it, with the hand as it was seen and as it is)
-and `crops/00000.npy`, ... with the hand crops of 256 rows each, black where there is none. Goes on where it stopped,
+and `crops/00000.npy`, ... with the hand crops of some rows each, black where there is none. Goes on where it stopped,
 as long as the data set says the same of the pictures that are done.
 """
 
@@ -125,13 +125,13 @@ def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, pr
     _keep_detectors(out / DETECTORS_FILE, detectors)
     table = out / "table.csv"
     refuse_another_table(table, _as_true(data) if detectors.truth else data, names, with_keypoints=detectors.truth)
-    done = done_rows(table, out / "crops", len(data))
+    done, files = done_rows(table, out / "crops")
     if done == len(data):
         log.info("%s: all of its %d pictures were looked at before", out, done)
         return
     log.info("%d pictures to look at, %d are done", len(data), done)
     rest = data.select(slice(done, None))
-    for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), done // SHARD_ROWS):
+    for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), files):
         np.save(out / "crops" / f"{number:05d}.npy", crops)
         append_table(seen, table, names)
 

@@ -6,6 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from engine.errors import UserError
 from training.data.cells import whole_lines
 from training.data.table import COLUMNS, KEYPOINT_COLUMNS, Table, written_rows
@@ -13,8 +15,8 @@ from training.files import whole_file
 
 DETECTORS_FILE = "detectors.json"
 """Beside the table: whose eyes saw it."""
-SHARD_ROWS = 256
-"""Of which one file holds the crops."""
+SHARD_ROWS = 32
+"""Whose crops go into one file: what a run that is stopped has to look at again, for each of its processes."""
 _TAKEN_OVER = ("image_path", "label_name", "group", "view", "true_hand", "split")
 
 
@@ -39,16 +41,26 @@ def refuse_another_table(file: Path, data: Table, names: Sequence[str], with_key
             )
 
 
-def done_rows(table: Path, crops: Path, wanted: int) -> int:
-    """How many rows are there in full shards, or all that are wanted; anything half written is cut off."""
-    if not table.exists():
-        return 0
-    lines, shards = whole_lines(table), sorted(crops.glob("[0-9]*.npy"))
-    done = len(lines) - 1
-    if done != wanted or len(shards) != -(-wanted // SHARD_ROWS):
-        done = max(0, min(done // SHARD_ROWS, len(shards))) * SHARD_ROWS
+def done_rows(table: Path, crops: Path) -> tuple[int, int]:
+    """How many rows are there with their crops, and in how many files these are; anything half written is cut off."""
+    lines, files = whole_lines(table) if table.exists() else [], sorted(crops.glob("[0-9]*.npy"))
+    ends = [0]
+    for file in files:
+        rows = _rows_of(file)
+        if not rows or ends[-1] + rows > len(lines) - 1:
+            break
+        ends.append(ends[-1] + rows)
+    done, whole = ends[-1], len(ends) - 1
     with whole_file(table) as part, part.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(lines[: 1 + done] if done else [])
-    for file in shards[-(-done // SHARD_ROWS) :]:
+    for file in files[whole:]:
         file.unlink()
-    return done
+    return done, whole
+
+
+def _rows_of(file: Path) -> int:
+    """Of a file of crops; 0 of one that was cut off."""
+    try:
+        return len(np.load(file, mmap_mode="r"))
+    except (ValueError, EOFError):
+        return 0

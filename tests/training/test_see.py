@@ -58,19 +58,20 @@ def test_the_truth_holds_the_hand_that_really_has_the_stick(tmp_path: Path) -> N
     assert len(load_table(out / "table.csv", load_classes().names, out / "crops")) == 2
 
 
-def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data, out = write_people(tmp_path, 4), tmp_path / "exact"
-    monkeypatch.setattr(seen_folder, "SHARD_ROWS", 2)
+def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_files_of_crops(tmp_path: Path) -> None:
+    data, out = write_people(tmp_path, 6), tmp_path / "exact"
     whole = whole_lines(data)
     (out / "crops").mkdir(parents=True)
-    for number in range(2):
-        (out / "crops" / f"{number:05d}.npy").touch()
-    text = "\r\n".join(",".join(line) for line in whole)
-    (out / "table.csv").write_text(text[:-9], newline="")
-    assert seen_folder.done_rows(out / "table.csv", out / "crops", 4) == 2
-    assert whole_lines(out / "table.csv") == whole[:3]
+    files = [out / "crops" / f"{number:05d}.npy" for number in range(4)]
+    for file, rows in zip(files, (1, 2, 2, 1), strict=True):
+        np.save(file, np.zeros((rows, 2, 2, 3), np.uint8))
+    files[3].write_bytes(files[3].read_bytes()[:-3])
+    text = "\r\n".join(",".join(line) for line in whole[:6])
+    for cut, rows, whole_files in ((0, 5, 3), (9, 3, 2)):
+        (out / "table.csv").write_text(text[: len(text) - cut] + ("" if cut else "\r\n"), newline="")
+        assert seen_folder.done_rows(out / "table.csv", out / "crops") == (rows, whole_files)
+        assert whole_lines(out / "table.csv") == whole[: 1 + rows]
+        assert sorted((out / "crops").iterdir()) == files[:whole_files]
 
 
 def rewritten(data: Path, **parts: np.ndarray) -> None:

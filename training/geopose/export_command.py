@@ -108,11 +108,12 @@ def run(args: argparse.Namespace) -> int:
     log.info("wrote %s", file.parent)
     refusal = ""
     if args.int8:
-        precisions = _int8(file, args.run / "int8", parts, temperature, threshold)
+        folder = args.run / "int8"
+        with whole_model(folder) as part:
+            precisions = _int8(file, part, parts, temperature, threshold)
+            card(part, metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
         figures["precisions"] = msgspec.to_builtins(precisions)
-        refusal = refused(args.run / "int8", precisions)
-        if not refusal:
-            card(args.run / "int8", metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
+        refusal = refused(folder, precisions)
     if args.ir:
         with whole_model(args.ir) as part:
             _ir(model, file, part, parts.test)
