@@ -21,10 +21,15 @@ class PoseClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
     """Lower-case letters, digits and underscores: it is a key in tables, results and the bands' file."""
     kind: str
+    """`thrust`, `block`, or `neutral` for what is no pose."""
     family: str
+    """The foot that leads."""
     chamber: str
+    """The height of the target."""
     side: str
+    """The opponent's side at which it aims, or `centre`."""
     text: str
+    """The pose in words, for the stick in the right hand."""
 
     @property
     def title(self) -> str:

@@ -83,7 +83,9 @@ class Pose(msgspec.Struct, kw_only=True):
     accepted: bool
     """Whether that is enough; where it is not, the label is a guess that should not be shown as an answer."""
     family: str
+    """The foot that leads in the class `label`."""
     chamber: str
+    """The height of its target."""
     probabilities: dict[str, float]
     """Of every class."""
     age_frames: int = 0

@@ -40,6 +40,7 @@ class PersonResult(msgspec.Struct, kw_only=True, frozen=True):
     box: tuple[float, float, float, float]
     """Left, top, right, bottom in pixels of the unmirrored source frame."""
     score: Share
+    """How sure the network is of the person as a whole."""
     keypoints: Annotated[list[Keypoint | None], msgspec.Meta(min_length=17, max_length=17)]
     """x, y in pixels and confidence, in COCO order; null where a keypoint was not found."""
     age_frames: int
@@ -58,6 +59,7 @@ class StickResult(msgspec.Struct, kw_only=True, frozen=True):
     angle_deg: float | None
     """Direction from grip to tip in the picture, counter-clockwise from the right: 90 points up. From -180 to 180."""
     length_px: float | None
+    """From grip to tip in the picture, so shorter where the stick points towards the camera or away."""
     method: StickMethod
     """How the tip was corrected: not (`detected`), by the rod in the picture (`evidence`), by the forearm (`forearm`),
     or left where it was for want of evidence (`kept`)."""
@@ -69,6 +71,7 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     """What is known of one frame."""
 
     schema: int = SCHEMA_VERSION
+    """Version of this form: another number, another meaning of some field."""
     stream: str
     """Place of the source on the command line, from 0."""
     sequence: int
@@ -91,37 +94,51 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     doubt. Of `dropped`: `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `refused:<stage>`,
     `error:<stage>`. Of `source_lost`: in words."""
     person: PersonResult | None
+    """Null where nobody is followed."""
     stick: StickResult | None
+    """Null where neither end is known."""
     pose: Pose | None
     """Look at `accepted` before you show it."""
     feedback: list[Cue]
+    """What to correct, worst first; none does not mean that all is right."""
 
 
 class FeedbackMessage(msgspec.Struct, kw_only=True, frozen=True):
     """Topic `feedback.<stream>`: sent when the cues change, also to none."""
 
     schema: int = SCHEMA_VERSION
+    """Version of this form: another number, another meaning of some field."""
     stream: str
+    """As in a result."""
     sequence: int
     """Counts the messages of this topic."""
     frame: int
     """`sequence` of the result that it belongs to."""
     pts: float
+    """Seconds from the start of the stream."""
     label: str | None
+    """The pose that they belong to; null where there are none."""
     cues: list[Cue]
+    """What to correct from now on, worst first."""
 
 
 class Hello(msgspec.Struct, kw_only=True, frozen=True):
     """Topic `hello`: what a subscriber needs to read the rest; sent whenever somebody subscribes to it."""
 
     schema: int = SCHEMA_VERSION
+    """Version of this form: another number, another meaning of some field."""
     sequence: int
+    """Counts the messages of this topic."""
     program: str = "arnis-stream"
+    """Who publishes."""
     version: str
+    """The program's own."""
     streams: list[str]
+    """As results name them, in the order of the sources."""
     frames: str | None
     """Address of the socket with the pictures (`frame.<stream>`); `*` stands for the host of this one."""
     classes: list[PoseClass]
+    """What a pose may be called, with its meaning."""
     keypoints: list[str]
     """Names of the 17 keypoints, then `grip` and `tip`."""
     edges: list[tuple[int, int]]

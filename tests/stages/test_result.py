@@ -46,6 +46,14 @@ def test_the_published_schema_is_that_of_the_code() -> None:
     assert SCHEMA_FILE.read_text() == schema_text(), "run: python -m stages.result"
 
 
+def test_the_schema_says_what_each_field_means() -> None:
+    definitions = json.loads(SCHEMA_FILE.read_text())["$defs"]
+    fields = {
+        f"{kind}.{name}": field for kind, table in definitions.items() for name, field in table["properties"].items()
+    }
+    assert len(fields) > 50 and [name for name, field in fields.items() if not field.get("description")] == []
+
+
 def test_the_schema_is_a_valid_one() -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA_FILE.read_text()))
 
