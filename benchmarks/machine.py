@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
+from benchmarks.networks import installed_runtimes, precisions
 from engine.revision import git_revision
-from stages.runtime import cpu_name, usable_cores
+from stages.runtime import Precision, cpu_name, usable_cores
 
 PACKAGES = ("arnis-stream", "numpy", "opencv-python-headless", "av", "pyzmq", "msgspec", "onnxruntime", "openvino")
 
@@ -22,6 +23,8 @@ class Machine(msgspec.Struct, kw_only=True):
     cores: int
     """That this process may use."""
     memory_gb: float | None
+    precisions: tuple[Precision, ...] = ("f32",)
+    """That the processor computes itself: where clouds call all theirs alike, these tell old ones from new ones."""
     system: str
     versions: dict[str, str]
     load_before: tuple[float, float, float] | None
@@ -32,9 +35,10 @@ class Machine(msgspec.Struct, kw_only=True):
 
     @property
     def slug(self) -> str:
-        """Name for files: `amd-epyc-2-cores`."""
+        """Name for files: `amd-epyc-2-cores`, `amd-epyc-bf16-2-cores`."""
         words = re.sub(r"\((r|tm)\)|\bcpu\b|@", " ", self.cpu.lower())
-        return re.sub(r"[^a-z0-9.]+", "-", f"{words} {self.cores} cores").strip("-")
+        shorter = " ".join(self.precisions[1:])
+        return re.sub(r"[^a-z0-9.]+", "-", f"{words} {shorter} {self.cores} cores").strip("-")
 
 
 def look_at_machine() -> Machine:
@@ -43,6 +47,7 @@ def look_at_machine() -> Machine:
         cpu=cpu_name(),
         cores=usable_cores(),
         memory_gb=_memory_gb(),
+        precisions=tuple(dict.fromkeys(each for backend in installed_runtimes() for each in precisions(backend))),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         versions=_versions(),
         load_before=load(),

@@ -75,7 +75,8 @@ def as_markdown(report: Report, chart: str = "") -> str:
     if report.quick:
         lines += ["A quick run: it shows that everything works, not how fast it is.", ""]
     memory = f"{machine.memory_gb} GB" if machine.memory_gb else "memory unknown"
-    lines += [f"{report.measured}; {memory}; {machine.system}; {versions}.", "", load_sentence(machine), ""]
+    computes = f"computes {', '.join(machine.precisions)}"
+    lines += [f"{report.measured}; {computes}; {memory}; {machine.system}; {versions}.", "", load_sentence(machine), ""]
     lines += [f"- {name}: {device}" for name, device in machine.devices.items()]
     for part in report.parts:
         lines += ["", f"## {part.title}", "", table(part.rows)]

@@ -288,6 +288,8 @@ def test_a_run_that_ends_early_reports_what_it_has_under_another_name(
 def test_a_part_of_the_set_never_replaces_the_whole(tmp_path: Path) -> None:
     slug = make_machine(0.0).slug
     assert slug == "intel-core-i5-8250u-1.60ghz-2-cores"
+    newer = replace(make_machine(0.0), precisions=["f32", "bf16"])
+    assert newer.slug == "intel-core-i5-8250u-1.60ghz-bf16-2-cores"
     session = quiet_session(tmp_path)
     assert file_name(slug, ["hop", "overload", "networks", "stages", "program"], session) == slug
     assert file_name(slug, ["hop"], replace(session, quick=True)) == f"{slug}-hop-quick"
