@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.running import free_url, run_program
+from benchmarks.running import free_url
 from stages.classes import load_classes, models_folder
 
 QUIET = ("--view", "none", "--publish", "off")
@@ -58,9 +56,3 @@ def named_share(results: list[dict[str, Any]], hold: Hold) -> float:
 def named_holds(results: list[dict[str, Any]]) -> int:
     """How many of the holds are named for most of their frames."""
     return sum(named_share(results, hold) > 0.5 for hold in load_holds())
-
-
-def run_demo(arguments: Sequence[str], folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Run `arnis-stream` on the demo clip; returns its statistics and its results in order."""
-    run = run_program(["--source", "demo", *QUIET, *arguments], folder)
-    return run.stats, run.results

@@ -86,7 +86,7 @@ def overload_row(run: Run) -> Row:
 def memory_growth_mb(run: Run) -> float | None:
     """Median memory of the last quarter of a run less that of its second quarter; None of a run of seconds, in which
     the start shows, and where memory can't be read."""
-    values = [memory.pss_mb for _, memory in run.memory]
+    values = [memory_mb for _, memory_mb in run.memory]
     quarter = len(values) // 4
     if run.stats["duration_s"] < _TELLING_S or not quarter:
         return None

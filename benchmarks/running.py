@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 import stages
-from benchmarks.tree import Memory, children_cpu_s, cpu_s_of, memory_of, tree_of
+from benchmarks.tree import children_cpu_s, cpu_s_of, memory_mb_of, tree_of
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 
@@ -37,8 +37,8 @@ class Run(msgspec.Struct, kw_only=True):
     """From the command to the first line of results."""
     cpu_s: float | None = None
     """Processor time of all processes, from the first result to the end; from the start where that is not known."""
-    memory: list[tuple[float, Memory]] = []
-    """Seconds since the command, and memory then, of all processes."""
+    memory: list[tuple[float, float]] = []
+    """Seconds since the command, and megabytes then, of all processes, shared pages counted once."""
 
     @property
     def frames(self) -> int:
@@ -50,8 +50,8 @@ class Run(msgspec.Struct, kw_only=True):
 
     @property
     def peak_mb(self) -> float | None:
-        """Most memory at any time, shared pages counted once."""
-        return max((memory.pss_mb for _, memory in self.memory), default=None)
+        """Most memory at any time."""
+        return max((memory_mb for _, memory_mb in self.memory), default=None)
 
     @property
     def devices(self) -> dict[str, str]:
@@ -116,7 +116,7 @@ class _Watched:
         self._results = results
         self.first_result_s: float | None = None
         self.cpu_at_first_s = 0.0
-        self.memory: list[tuple[float, Memory]] = []
+        self.memory: list[tuple[float, float]] = []
 
     def watch(self, process: subprocess.Popen[bytes]) -> None:
         """Return when it has ended; raises UserError when it does not."""
@@ -130,8 +130,8 @@ class _Watched:
                 self.cpu_at_first_s = cpu_s_of(tree_of(process.pid)) or 0.0
             if passed_s >= memory_at_s:
                 memory_at_s = passed_s + _MEMORY_EVERY_S
-                if (memory := memory_of(tree_of(process.pid))) is not None:
-                    self.memory.append((round(passed_s, 1), memory))
+                if (memory_mb := memory_mb_of(tree_of(process.pid))) is not None:
+                    self.memory.append((round(passed_s, 1), memory_mb))
             time.sleep(_LOOK_S if self.first_result_s is None else _MEMORY_EVERY_S / 5)
 
     def _has_result(self) -> bool:

@@ -7,18 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import msgspec
-
 _PROC = Path("/proc")
-
-
-class Memory(msgspec.Struct, frozen=True):
-    """Of several processes, in megabytes."""
-
-    rss_mb: float
-    """Sum of what is resident: pages that are shared count once for each process."""
-    pss_mb: float
-    """The same, with shared pages split among those who share them: what the whole really takes."""
 
 
 def tree_of(pid: int) -> set[int]:
@@ -34,17 +23,16 @@ def tree_of(pid: int) -> set[int]:
     return found
 
 
-def memory_of(pids: Iterable[int]) -> Memory | None:
-    """Memory of some processes together; None when none of them tells."""
-    rss = pss = 0.0
+def memory_mb_of(pids: Iterable[int]) -> float | None:
+    """Memory of processes together, in megabytes, shared pages counted once (PSS); None when none of them tells."""
+    total = 0.0
     for pid in pids:
         try:
             text = (_PROC / str(pid) / "smaps_rollup").read_text()
         except OSError:
             continue  # it has just ended, or this is not Linux
-        rss += _kilobytes(text, "Rss") / 1000
-        pss += _kilobytes(text, "Pss") / 1000
-    return Memory(round(rss, 1), round(pss, 1)) if rss else None
+        total += _kilobytes(text, "Pss") / 1000
+    return round(total, 1) if total else None
 
 
 def cpu_s_of(pids: Iterable[int]) -> float | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.demo import load_holds, named_share, run_demo
+from benchmarks.demo import QUIET, load_holds, named_share
+from benchmarks.running import run_program
 
 Run = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -14,14 +16,20 @@ SAME_NETWORKS = ("--fast", "--set", "detect.backend=onnxruntime", "--set", "clas
 """The faster runtime is found anew while the machine is busy, and the two differ in the last digits."""
 
 
+def run_demo(folder: Path, *arguments: str) -> Run:
+    """Statistics of a run on the demo clip, and its results in order."""
+    run = run_program(["--source", "demo", *QUIET, *SAME_NETWORKS, *arguments], folder)
+    return run.stats, run.results
+
+
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_demo([*SAME_NETWORKS], tmp_path_factory.mktemp("processes"))
+    return run_demo(tmp_path_factory.mktemp("processes"))
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_demo([*SAME_NETWORKS, "--workers", "1"], tmp_path_factory.mktemp("one"))
+    return run_demo(tmp_path_factory.mktemp("one"), "--workers", "1")
 
 
 def test_at_least_ten_of_the_twelve_poses_are_named_most_of_their_hold(processes: Run) -> None:

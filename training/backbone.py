@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 LAST_BLOCK = 10
@@ -36,6 +37,18 @@ def efficientnet_lite0(pretrained: bool) -> Any:
     for part in (net._conv_stem, *net._blocks[:FROZEN_BLOCKS]):
         part.requires_grad_(False)
     return net
+
+
+def block_outputs(net: Any, pictures: Tensor) -> list[Tensor]:
+    """What each block makes of normalised pictures (B, 3, H, W); the stem and the frozen blocks never learn."""
+    outputs = []
+    with torch.no_grad():
+        x = net._swish(net._conv_stem(pictures))
+        for block in net._blocks[:FROZEN_BLOCKS]:
+            outputs.append(x := block(x))
+    for block in net._blocks[FROZEN_BLOCKS:]:
+        outputs.append(x := block(x))
+    return outputs
 
 
 def _fold_normalisation(net: Any) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from training.data.table import Table, make_table
 from training.geopose.card_text import data_text, is_rendered, notes_text
 from training.geopose.folds import GROUPED, UNGROUPED
+from training.see import Detectors
 
 
 def table(names: list[str], groups: list[str]) -> Table:
@@ -22,9 +25,26 @@ RENDERS = table(["../people/images/s1p0000_00.jpg", "../camera/images/s3p0000_08
 PHOTOS = table(["photos/crown_thrust/anna_01.jpg", "photos/crown_thrust/ben/2.jpg"], ["anna", "ben"])
 
 
+def seen_by(folder: Path, **told: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "detectors.json").write_bytes(msgspec.json.encode(Detectors(**told)))
+    return folder
+
+
+def test_a_card_says_whose_eyes_saw_its_test(tmp_path: Path) -> None:
+    for told, said in (
+        ({}, "seen through the shipped detectors"), ({"closer": "auto"}, "seen through the shipped detectors"),
+        ({"truth": True}, "given with their true keypoints"), ({"body": "mine"}, "seen through mine and stick_heatmap"),
+        ({"fused": "both"}, "seen through both"),
+    ):  # fmt: skip
+        notes = notes_text(PHOTOS, seen_by(tmp_path, **told), GROUPED, transfer=False, certain=True)
+        assert f"they are {said};" in notes
+    assert "as the table has them" in notes_text(PHOTOS, tmp_path / "t.csv", GROUPED, transfer=False, certain=True)
+
+
 def test_only_pictures_of_synthetic_people_are_called_rendered(tmp_path: Path) -> None:
     assert is_rendered(RENDERS) and not is_rendered(PHOTOS)
-    rendered = notes_text(RENDERS, tmp_path, GROUPED, transfer=False, certain=True)
+    rendered = notes_text(RENDERS, seen_by(tmp_path), GROUPED, transfer=False, certain=True)
     assert "are rendered and seen through the shipped detectors" in rendered
     assert "render" not in notes_text(PHOTOS, tmp_path, GROUPED, transfer=False, certain=True)
     assert data_text(PHOTOS, {}).startswith("2 pictures of 2 people") and "synthetic" in data_text(RENDERS, {})

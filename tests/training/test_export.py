@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +15,9 @@ torch = pytest.importorskip("torch")
 from stages.cards import load_card  # noqa: E402
 from stages.classes import ClassFile, load_classes  # noqa: E402
 from stages.classify import check_card  # noqa: E402
+from stages.runtime import Network, load_network  # noqa: E402
 from training.classifiers import NAMES, is_network, network_model  # noqa: E402
+from training.geopose import export as export_module  # noqa: E402
 from training.geopose.export import PARITY_BOUND, export_onnx, parity, random_inputs, write_card  # noqa: E402
 from training.geopose.settings import FitSettings  # noqa: E402
 
@@ -30,6 +34,23 @@ def test_every_network_is_exported_for_batches_of_any_size(name: str, tmp_path: 
     export_onnx(network, file)
     differences = parity(network, file, random_inputs(60, np.random.default_rng(0)))
     assert max(differences.values()) <= PARITY_BOUND
+
+
+def test_an_export_that_gives_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = network_model("geopose_graph").build(len(SHIPPED.classes), FitSettings()).eval()
+    export_onnx(network, tmp_path / "model.onnx")
+
+    def broken(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        count = len(inputs[0])
+        return [np.full((count, len(SHIPPED.classes)), np.nan, np.float32)]
+
+    def load(*args: Any, **kwargs: Any) -> Network:
+        return msgspec.structs.replace(load_network(*args, **kwargs), run=broken)
+
+    monkeypatch.setattr(export_module, "load_network", load)
+    with pytest.raises(RuntimeError, match="the export is faulty"):
+        parity(network, tmp_path / "model.onnx", random_inputs(60, np.random.default_rng(0)))
 
 
 def written(folder: Path, classes: ClassFile, has_pictures: bool = True) -> Path:

@@ -63,9 +63,10 @@ class Listener:
     def __init__(self) -> None:
         self.heard: list[tuple[set[str], set[str], set[str]]] = []
 
-    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> None:
+    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> float:
         assert train.table is not None and train.exact is not None
         self.heard.append((set(train.table.people), set(train.exact.people), set(inner.people)))
+        return 1.0
 
     def logits(self, table: PoseTable) -> np.ndarray:
         return np.zeros((len(table), len(CLASSES.classes)))
@@ -164,6 +165,10 @@ def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str
     assert not any("crop" in text or "limb_miss_by" in text for text in effect_variants("geopose_graph", True, []))
     assert "geopose+crop_faults=false+crop_faults=true" in effect_variants("geopose+crop_faults=false", True, [])
     assert not any("hard_negatives" in text for text in effect_variants("geopose", True, [], has_neutral=False))
+    bare = effect_variants("geopose+faults=none", True, [])
+    assert "geopose+faults=none+faults=mild" in bare and not any("without=" in text for text in bare)
+    with pytest.raises(UserError, match="correct is one of off, forearm, evidence"):
+        parse_variant("geopose_graph+correct=forarm")
     assert "geopose_graph+without=jitter" in effect_variants("geopose_graph", False, [])
     assert "geopose_graph+correct=evidence" in effect_variants("geopose_graph", False, ["forearm", "evidence"])
 

@@ -26,6 +26,7 @@ from training.classifiers import network_model
 from training.classifiers.crops import backbone
 from training.classifiers.geopose import build
 from training.classifiers.neural import NetworkModel
+from training.data.table import make_table
 from training.geopose import measure
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture, mix_within_views, swap_sticks, training_batches
@@ -35,7 +36,7 @@ from training.geopose.loop import dropped_edges, rate_at
 from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
-from training.geopose.validity import validity
+from training.geopose.validity import keypoint_figures, validity
 from training.weights import WEIGHTS_FILE, weights_file
 
 CLASSES = load_classes()
@@ -265,6 +266,35 @@ def test_a_body_that_cannot_be_is_told_from_one_that_can() -> None:
     stick = (keypoints[:, [GRIP, TIP], 2] > 0).all(1)
     assert validity(broken[stick])["stick not too long"] == 0
     assert validity(np.zeros((2, NODE_COUNT, 3), np.float32))["all"] == 1
+
+
+def test_a_stick_is_invented_only_where_there_is_none() -> None:
+    keypoints, _ = drawn(3)
+    keypoints[:, [GRIP, TIP]] = [[0.1, 0.2, 0.9], [0.5, 0.6, 0.9]]
+    names = ["seen.jpg", "outside.jpg", "none.jpg"]
+    truth_points = keypoints.copy()
+    truth_points[1, TIP, 2], truth_points[2, [GRIP, TIP]] = 0, 0
+    seen, truth = (
+        make_table(Path(), names, ["neutral"] * 3, np.full((3, 2), 400), points, names)
+        for points in (keypoints, truth_points)
+    )
+    figures = keypoint_figures(seen, truth)["stick"]
+    assert (figures["sticks"], figures["found"], figures["invented"], figures["ends_swapped"]) == (1, 1, 1, 0)
+    crossed = keypoints.copy()
+    crossed[:, [GRIP, TIP]] = keypoints[:, [TIP, GRIP]]
+    figures = keypoint_figures(replace(seen, keypoints=crossed).select(np.arange(2)), truth)["stick"]
+    assert figures["ends_swapped"] == 1 and figures["angle_error_median_deg"] == pytest.approx(180)
+    assert "invented" not in figures
+
+
+def test_who_is_mirrored_without_a_grip_shows_the_hand_that_is_free_then_and_so_no_crop() -> None:
+    keypoints, labels = drawn(3)
+    keypoints[:, GRIP], keypoints[1, GRIP] = (0.1, 0.1, 0.9), 0
+    crops = np.arange(3 * 128 * 128 * 3, dtype=np.uint32).reshape(3, 128, 128, 3).astype(np.uint8)
+    table = replace(keypoint_table(keypoints, labels), crops=crops, crop_present=np.ones(3, np.float32))
+    mirrored = table.mirrored(np.array([True, True, False]))
+    assert mirrored.crop_present.tolist() == [1, 0, 1] and not mirrored.crops[1].any()
+    assert np.array_equal(mirrored.crops[0], crops[0, :, ::-1]) and np.array_equal(mirrored.crops[2], crops[2])
 
 
 def test_an_exported_model_is_measured_on_keypoints_alone(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_pictures_written_for_an_earlier_run_are_not_trained_on(tmp_path: Path) 
     old = tmp_path / "dataset" / "images" / "train" / "clip_000007.jpg"
     old.parent.mkdir(parents=True)
     old.touch()
-    yolo.write_dataset(tmp_path / "cache", tmp_path / "dataset", yolo.YoloSettings(pictures=2, validation_pictures=1))
+    yolo.write_dataset(tmp_path / "cache", tmp_path / "dataset", yolo.YoloSettings(pictures=2))
     assert not old.exists() and list(old.parent.glob("render_*.jpg"))
     stale = tmp_path / "fused" / "clips" / "images" / "old_0000_0.jpg"
     stale.parent.mkdir(parents=True)

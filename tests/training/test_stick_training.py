@@ -214,6 +214,33 @@ def test_a_run_stopped_while_saving_goes_on_from_the_last_whole_epoch(
     assert after["epoch"] == 2 and torch.equal(after["hard"][0], before["hard"][0])
 
 
+def test_a_new_training_in_the_place_of_a_finished_one_is_not_taken_for_it(
+    net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, run = tmp_path / "begun.pt", tmp_path / "run"
+    torch.save(net.state_dict(), weights)
+    fit.fit(cache, run, SHORT)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit, "_write", interrupt)  # before its first epoch is kept
+        fit.fit(cache, run, SHORT, init=weights)
+    with pytest.raises(UserError, match="does not exist; leave out --resume"):
+        fit.fit(cache, run, SHORT, resume=True)
+    assert not (run / "weights.pt").exists()
+
+
+def test_a_training_is_not_resumed_with_other_weights_to_begin_with(stopped: Path, cache: Path, net: StickNet) -> None:
+    other = stopped.parent / "other.pt"
+    torch.save(net.state_dict(), other)
+    with pytest.raises(UserError, match="was begun with begun.pt; say the same --init"):
+        fit.fit(cache, stopped, SHORT, resume=True, init=other)
+    fit.fit(cache, stopped, SHORT, resume=True)
+    assert torch.load(stopped / "checkpoint.pt", weights_only=True)["init"] == "begun.pt"
+
+
+def interrupt(state: object, path: Path) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def stopped(net: StickNet, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run of a training of two epochs that was stopped in the second; its cache is that of `cache`."""
@@ -359,6 +386,8 @@ def test_the_threshold_keeps_pictures_without_a_stick_below_it() -> None:
     seen = [0.1] * 90 + [0.7] * 10
     empty = [evaluate.Outcome(row, evaluate.Answer(np.zeros((2, 3)), p), False, 0, 0, 0) for p in seen]  # type: ignore[arg-type]
     assert 0.7 < evaluate.choose_threshold(empty) < 0.75
+    few = [evaluate.Outcome(row, evaluate.Answer(np.zeros((2, 3)), p), False, 0, 0, 0) for p in [0.1] * 66 + [0.9] * 2]  # type: ignore[arg-type]
+    assert evaluate.choose_threshold(few) > 0.9, "two of 68 are more than 2 %"
 
 
 def test_pictures_that_show_no_stick_are_counted_and_tell_nothing_of_sticks() -> None:

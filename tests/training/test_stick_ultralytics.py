@@ -97,7 +97,7 @@ def test_the_sticks_own_network_is_trained_on_crops_and_served(tmp_path: Path) -
         keypoints[joint] = (CACHE_PX / 2 + x, CACHE_PX / 2 + y, 0.9)
     images = [np.full((CACHE_PX, CACHE_PX, 3), 60 * k, np.uint8) for k in range(3)]
     save_samples(tmp_path, "train", images, [keypoints] * 3, [keypoints[:17]] * 3, ["a.jpg 1"])
-    settings = yolo.YoloSettings(epochs=1, pictures=3, validation_pictures=1, batch=2, clip_share=0.0)
+    settings = yolo.YoloSettings(epochs=1, pictures=3, batch=2, clip_share=0.0)
     weights = yolo.fit_yolo(tmp_path, tmp_path / "run", settings)
     served = yolo.load_yolo(weights)
     points, presence = served(torch.zeros(2, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8))

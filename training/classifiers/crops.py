@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
 from engine.errors import UserError
-from training.backbone import CHANNELS, FROZEN_BLOCKS, MEAN, STD, efficientnet_lite0
+from training.backbone import CHANNELS, MEAN, STD, block_outputs, efficientnet_lite0
 from training.geopose.network import CropStream
 from training.geopose.settings import FitSettings
 
@@ -32,14 +32,7 @@ class EfficientNet(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """float (B, 3, H, W) of -1..1 -> (B, CHANNELS, H / 32, W / 32)."""
-        net: Any = self.net
-        with torch.no_grad():
-            hidden = net._swish(net._conv_stem(((picture + 1) / 2 - self.mean) / self.std))
-            for block in net._blocks[:FROZEN_BLOCKS]:
-                hidden = block(hidden)
-        for block in net._blocks[FROZEN_BLOCKS:]:
-            hidden = block(hidden)
-        return functional.avg_pool2d(hidden, 2)
+        return functional.avg_pool2d(block_outputs(self.net, ((picture + 1) / 2 - self.mean) / self.std)[-1], 2)
 
 
 def backbone(settings: FitSettings) -> nn.Module:

@@ -41,12 +41,13 @@ class NeuralClassifier:
     def __init__(self, model: NetworkModel, classes: ClassFile) -> None:
         self._model, self._classes = model, classes
 
-    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> None:
+    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> float:
         """Goes on where `run` stopped."""
         from training.geopose.fit import fit, load_trained
 
         best = fit(self._classes, train, inner, settings, run, model=self._model.name)
-        self._network, _ = load_trained(best, self._classes)
+        self._network, state = load_trained(best, self._classes)
+        return float(state.get("seconds", np.nan))  # older ones don't say
 
     def logits(self, table: PoseTable) -> np.ndarray:
         from training.geopose.fit import predict

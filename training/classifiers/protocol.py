@@ -16,8 +16,9 @@ from training.geopose.settings import FitSettings
 class Classifier(Protocol):
     """Anything that learns poses from samples."""
 
-    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> None:
-        """Learn from `train`; `inner` are people apart, to stop by, and `run` is a folder for what is kept."""
+    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> float:
+        """Learn from `train`; `inner` are people apart, to stop by, and `run` is a folder for what is kept. Returns the
+        seconds that it took, also where an earlier call did it."""
 
     def logits(self, table: PoseTable) -> np.ndarray:
         """float (N, classes); their softmax over a temperature is the confidence."""
@@ -32,7 +33,7 @@ class PoseNetwork(Protocol):
     hand: Any
     """Module from uint8 RGB crops (P, 128, 128, 3) to (P, ...), or None when the network looks at no picture."""
     crop_geometry: Any
-    """Module from the hand's features to grip to tip in torsos (P, 2), or None."""
+    """Module from the hand's features to grip to tip in torsos (P, 2); None only where `hand` is."""
 
     def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
         """Logits (B, classes); `seen` (B, ...) is zero where there is no crop."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.clock import NS_PER_S, now_ns
 from stages.angles import measure, view_of
 from stages.classes import ClassFile
 from stages.graph import build_graph
@@ -45,12 +46,15 @@ class TreeClassifier:
     def __init__(self, model: TreeModel, class_count: int) -> None:
         self._model, self._class_count = model, class_count
 
-    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> None:
-        """Learns at once; there is nothing to stop by and nothing to keep."""
+    def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> float:
+        """Learns at once, with each hand known; there is nothing to stop by and nothing to keep."""
+        started = now_ns()
         samples = train.samples(np.random.default_rng(settings.seed))
+        samples = samples.mirrored(samples.wrong_hand)
         # XGBoost wants labels without gaps; a class may be absent from a small table.
         self._present, labels = np.unique(samples.labels, return_inverse=True)
         self._estimator = self._model.estimator(settings).fit(self._model.features(samples.keypoints), labels)
+        return (now_ns() - started) / NS_PER_S
 
     def logits(self, table: PoseTable) -> np.ndarray:
         out = np.zeros((len(table), self._class_count))

@@ -1,9 +1,9 @@
 """Tables as torch-geometric graphs, built by the functions that serving uses.
 
 A graph has `x`, `edge_index`, `edge_attr`, `mask` (bool, which nodes are there), `y` (place of its class, -1 when it is
-not in the class file), and as text `label`, `group`, `view`, `split`, `hand` and `picture`. Left-handers are mirrored,
-whichever hand a detector took for theirs. With crops it also has `crop`, uint8 (1, 3, 128, 128) RGB of the weapon hand,
-(0, 3, 128, 128) where there is none.
+not in the class file), and as text `label`, `group`, `seen_from` (its view: `Data.view` is a method), `split`, `hand`
+and `picture`. Left-handers are mirrored, view and all, whichever hand a detector took for theirs. With crops it has
+`crop` too, uint8 (1, 3, 128, 128) RGB of the weapon hand, (0, 3, 128, 128) where there is none.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def build_graphs(table: Table, names: Sequence[str], layout: Layout = COCO19, cr
     nodes, edges, mask = build_graph(canonical_points(table, layout), layout)
     edge_index = torch.from_numpy(np.ascontiguousarray(layout.directed_edges.T))
     places = {name: place for place, name in enumerate(names)}
-    left, graphs = table.left_handed(), []
+    left, views, graphs = table.left_handed(), table.canonical_views(), []
     for i in tqdm(range(len(table)), "build graphs", disable=None):
         graph = Data(
             x=torch.from_numpy(nodes[i]), edge_index=edge_index, edge_attr=torch.from_numpy(edges[i]),
             y=torch.tensor([places.get(str(table.labels[i]), -1)]), mask=torch.from_numpy(mask[i] > 0),
-            label=str(table.labels[i]), group=str(table.groups[i]), view=str(table.views[i]),
+            label=str(table.labels[i]), group=str(table.groups[i]), seen_from=str(views[i]),
             split=str(table.splits[i]), hand="left" if left[i] else "right", picture=str(table.pictures[i]),
         )  # fmt: skip
         if crops:

@@ -142,9 +142,9 @@ class Table:
 
     def left_handed(self) -> np.ndarray:
         """bool (N,): to be mirrored, because the stick is in the left hand, as `hands` says or, where it is silent, the
-        keypoints. Without a grip nothing is mirrored, as in serving."""
-        left: np.ndarray = np.where(self.hands == "", weapon_hand(self.keypoints), self.hands == "left")
-        return left & self.keypoints[:, GRIP].any(-1)
+        keypoints of the grip. Where neither tells, nothing is mirrored, as in serving."""
+        seems = weapon_hand(self.keypoints) & self.keypoints[:, GRIP].any(-1)
+        return np.where(self.hands == "", seems, self.hands == "left")
 
     def canonical(self) -> np.ndarray:
         """float32 (N, 19, 3): the keypoints with the weapon hand on the right; left-handers are mirrored (x = -x)."""

@@ -19,6 +19,7 @@ from training.classifiers import NAMES, network_model
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint, weights_hash
+from training.geopose.corrected import METHODS
 from training.geopose.data import PoseTable
 from training.geopose.fit import data_hash
 from training.geopose.folds import cross_validate, fold_report
@@ -73,6 +74,8 @@ def parse_variant(text: str) -> Variant:
         raise UserError(f"{text!r} is no variant: crop is on or off")
     changes = tuple(part for part in parts if not part.startswith(("correct=", "crop=")))
     FitSettings().changed(changes)
+    if values.get("correct", "off") not in METHODS:
+        raise UserError(f"{text!r} is no variant: correct is one of {', '.join(METHODS)}")
     return Variant(text, model, changes, values.get("correct", "off"), values.get("crop", "on") == "on")
 
 
@@ -90,7 +93,8 @@ def effect_variants(base: str, has_crops: bool, corrections: Sequence[str], has_
     faults = [f"without={field.name}" for field in fields(KeypointFaults) if field.name != "limb_miss_by"]
     parts = [f"drop_edge={0 if settings.drop_edge else 0.1}", f"edge_noise={0 if settings.edge_noise else 0.02}",
              f"mixup={0 if settings.mixup else 0.4}", f"arcface={0 if settings.arcface else 0.3}",
-             f"smoothing={0 if settings.smoothing else 0.1}", "faults=none", *faults]  # fmt: skip
+             f"smoothing={0 if settings.smoothing else 0.1}",
+             *(["faults=mild"] if settings.faults == "none" else ["faults=none", *faults])]  # fmt: skip
     parts += [] if settings.strengths else ["strengths=node_dropout:0.1"]
     parts += [f"hard_negatives={0 if settings.hard_negatives else 0.1}"] if has_neutral else []
     looks = has_crops and not base.startswith("geopose_graph")

@@ -11,6 +11,8 @@ import numpy as np
 
 from training.data.table import Table
 from training.geopose.folds import GROUPED, UNGROUPED
+from training.see import Detectors, read_detectors
+from training.seen_folder import DETECTORS_FILE
 
 _RENDER = re.compile(r"images/(s\d+p\d{4,})_\d{2,}\.jpg$")
 """How `training.synth.write` names its pictures; the group is the person."""
@@ -50,7 +52,7 @@ def data_text(table: Table, mixture: Mapping[str, Any]) -> str:
 def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain: bool) -> str:
     """For the card's `notes`; `source` is what was given as --seen or --table, `groups` what the test is by, `transfer`
     whether real keypoints were measured too, `certain` whether the threshold keeps its promise."""
-    seen = "seen through the shipped detectors" if source.is_dir() else "as the table has them"
+    seen = _eyes(source)
     if is_rendered(table):
         people = f"Test people are rendered and {seen};"
     elif (table.groups != "").all():
@@ -62,3 +64,16 @@ def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain:
     unseen = 1 - float((table.keypoints[..., 2] > 0).any(1).mean())
     left_out = [f"Pictures in which nobody was seen ({unseen:.1%} of the table) are left out."] if unseen else []
     return " ".join([confidence, people, _HAND, *left_out, *doubt, *([_TRANSFER] if transfer else [])])
+
+
+def _eyes(source: Path) -> str:
+    """Who saw the samples of --seen or --table."""
+    file, shipped = source / DETECTORS_FILE, Detectors()
+    if not file.is_file():
+        return "as the table has them"
+    told = read_detectors(file)
+    if told.truth:
+        return "given with their true keypoints"
+    if (told.body, told.stick, told.fused) == (shipped.body, shipped.stick, shipped.fused):
+        return "seen through the shipped detectors"
+    return f"seen through {told.fused or f'{told.body} and {told.stick}'}"

@@ -58,13 +58,19 @@ class PoseTable:
         return PoseTable(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
 
     def mirrored(self, chosen: np.ndarray) -> PoseTable:
-        """Those where the mask says taken for the other hand: right-handed from left-handed and back."""
-        keypoints, crops = self.keypoints.copy(), self.crops.copy()
+        """Those where the mask says taken for the other hand: right-handed from left-handed and back.
+
+        A crop goes along if it is of the grip; of who was seen without one it shows what is now the free hand.
+        """
+        keypoints, crops, present = self.keypoints.copy(), self.crops.copy(), self.crop_present.copy()
         keypoints[chosen] = mirror_keypoints(keypoints[chosen])
+        of_wrist = chosen & ~(self.keypoints[:, GRIP, 2] > 0)
+        present[of_wrist] = 0
         if len(crops):
             crops[chosen] = crops[chosen, :, ::-1]
+            crops[of_wrist] = 0
         return replace(
-            self, keypoints=keypoints, crops=crops, wrong_hand=self.wrong_hand ^ chosen,
+            self, keypoints=keypoints, crops=crops, crop_present=present, wrong_hand=self.wrong_hand ^ chosen,
             views=mirrored_views(self.views, chosen),
         )  # fmt: skip
 
@@ -119,9 +125,7 @@ def pose_table(rows: Table, class_names: tuple[str, ...], crops: Path | None = N
     """As `load_table`, from a table that has been read."""
     pictures = _load_crops(crops, len(rows)) if crops else NO_CROPS
     present = pictures.any((1, 2, 3)) if crops else np.zeros(len(rows), bool)
-    # Without a grip nothing is mirrored; where the file tells of one hand only, that is no mistake of its own.
-    doubted = (rows.true_hands != "") & (rows.keypoints[:, GRIP].any(-1) | (rows.true_hands != rows.hands))
-    mistaken = doubted & (rows.left_handed() != (rows.true_hands == "left"))
+    mistaken = (rows.true_hands != "") & (rows.left_handed() != (rows.true_hands == "left"))
     return PoseTable(
         rows.canonical(), rows.label_indices(class_names), rows.groups, rows.canonical_views(), pictures,
         present.astype(np.float32), rows.splits, mistaken, np.arange(len(rows)),

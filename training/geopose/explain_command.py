@@ -15,7 +15,7 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.numbers import at_least
-from stages.cards import load_model_classes
+from stages.cards import load_card, load_model_classes, model_folder
 from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
 from stages.graph import CROP_SIZE_PX, hand_crop, mirror_keypoints
@@ -62,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--class {args.class_name} is not in the class file; choose from {', '.join(classes.names)}")
     weights = weights_file(args.model)
     model, state = load_trained(weights, classes)
-    temperature = state.get("temperature", 1.0)
+    # What the program uses: `export` calibrates once more than the training did.
+    is_exported = model_folder(args.model).is_dir()
+    temperature = load_card(args.model)[0].temperature if is_exported else state.get("temperature")
+    temperature = temperature or 1.0
     if args.picture:
         _explain_picture(model, args.picture, classes, args.out, temperature)
         return 0

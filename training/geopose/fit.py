@@ -20,7 +20,7 @@ from torch.nn import functional
 from engine.errors import UserError
 from engine.revision import git_revision
 from stages.classes import ClassFile
-from training.classifiers import network_model
+from training.classifiers import is_network, network_model
 from training.classifiers.crops import EfficientNet
 from training.classifiers.protocol import seen_shape
 from training.geopose.batches import Batch, Mixture, graphs_with_crops, training_batches
@@ -47,8 +47,7 @@ def fit(
     """
     from training.geopose.loop import Task, train
 
-    declared = network_model(model)
-    settings = declared.with_overrides(with_start(settings))
+    declared, settings = network_model(model), settings_used(model, settings)
     mixture = mixture.with_faults_of(settings)
     begun = read_checkpoint(weights_file(settings.start)) if settings.start else {}
     facts = {
@@ -95,6 +94,11 @@ def load_trained(file: Path, classes: ClassFile) -> tuple[nn.Module, dict[str, A
     network = network_model(state["network"]).build(len(state["classes"]), settings)
     network.load_state_dict(state["weights"])
     return network.eval(), state
+
+
+def settings_used(model: str, settings: FitSettings) -> FitSettings:
+    """What a training of this classifier really has of the settings that it is given."""
+    return network_model(model).with_overrides(with_start(settings)) if is_network(model) else settings
 
 
 def with_start(settings: FitSettings) -> FitSettings:

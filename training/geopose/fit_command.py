@@ -20,7 +20,7 @@ from training.classifiers import NAMES, is_network, network_model
 from training.geopose import measure
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import report_facts, write_checkpoint
-from training.geopose.fit import data_hash, fit, load_trained
+from training.geopose.fit import data_hash, fit, load_trained, settings_used
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
 from training.geopose.parts import (
@@ -166,7 +166,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
     keypoints = keypoint_figures_of(args.seen, every, table, args.truth)
     result = cross_validate(args.model, table, classes, settings, args.folds, args.run, mixture)
     facts = {
-        "settings": asdict(settings), "mixture": replace(mixture, table=table).facts(),
+        "settings": asdict(settings_used(args.model, settings)), "mixture": replace(mixture, table=table).facts(),
         "data_sha256": data_hash(replace(mixture, table=table), table), "revision": git_revision(),
     }  # fmt: skip
     return {**fold_report(result, table, classes, groups), **keypoints, "training": facts}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from engine.clock import NS_PER_S, now_ns
+from engine.clock import NS_PER_MS, now_ns
 from engine.errors import UserError
 from stages.classes import NEUTRAL_KIND, ClassFile
 from stages.classify import class_probabilities
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 INNER_FOLDS = 8
 """An eighth of the people that are trained on is kept apart to stop, calibrate and choose the threshold by."""
 PEOPLE = "people or recordings"
+_SPREAD = ("top1", "top2", "macro_f1", "kappa", "ece", "coverage")
 GROUPED = f"{PEOPLE}: nobody is tested by a classifier that has seen them"
 UNGROUPED = (
     "single samples, because the table has no groups and --no-groups was given: pictures of one person are on both "
@@ -105,19 +107,18 @@ def cross_validate(
     """
     probabilities = np.zeros((len(table), len(classes.classes)))
     thresholds, fold, right = np.zeros(len(table)), np.zeros(len(table), int), np.zeros(len(table), bool)
-    as_seen, table = table, table.mirrored(table.wrong_hand)
+    as_seen, table = table, table.mirrored(table.wrong_hand)  # learnt from with its mistakes, as the one to ship does
     temperatures, certain, seconds, ms = [], [], [], []
     for number, (train, test) in enumerate(splits(table, count, settings.seed)):
-        inner_train, inner = _inner(table, train, settings.seed)
+        kept, stopping = _inner(table.select(train), settings.seed)
+        inner = table.select(train[stopping])
         classifier = make_classifier(model, classes)
         held_out = np.concatenate([table.people[test], inner.people])
-        started = now_ns()
-        learnt = replace(mixture.without_people(held_out), table=inner_train)
-        classifier.fit(learnt, inner, settings, run / f"fold{number}")
+        learnt = replace(mixture.without_people(held_out), table=as_seen.select(train[kept]))
+        seconds.append(classifier.fit(learnt, inner, settings, run / f"fold{number}"))
         trained = now_ns()
         logits = classifier.logits(table.select(test))
-        ms.append((now_ns() - trained) / 1e6 / len(test))
-        seconds.append((trained - started) / NS_PER_S)
+        ms.append((now_ns() - trained) / NS_PER_MS / len(test))
         right[test] = classifier.logits(as_seen.select(test)).argmax(1) == table.labels[test]
         inner_logits = classifier.logits(inner)
         temperature = measure.fit_temperature(inner_logits, inner.labels)
@@ -148,10 +149,9 @@ def fold_report(result: CrossValidation, table: PoseTable, classes: ClassFile, g
         )  # fmt: skip
 
     folds = [measure.summary(figures(result.fold == number)) for number in range(len(result.temperatures))]
-    spread = {
-        name: {"mean": float(np.mean([f[name] for f in folds])), "std": float(np.std([f[name] for f in folds], ddof=1))}
-        for name in ("top1", "top2", "macro_f1", "kappa", "ece", "coverage", "accepted_accuracy")
-    }
+    answering = [fold for fold in folds if fold["coverage"] > 0]
+    spread = {name: _spread([fold[name] for fold in folds]) for name in _SPREAD}
+    spread["accepted_accuracy"] = _spread([fold["accepted_accuracy"] for fold in answering])
     for number, (fold, temperature) in enumerate(zip(folds, result.temperatures, strict=True)):
         first = np.flatnonzero(result.fold == number)[0]
         fold |= {"temperature": temperature, "threshold": float(result.thresholds[first]),
@@ -164,11 +164,17 @@ def fold_report(result: CrossValidation, table: PoseTable, classes: ClassFile, g
     }  # fmt: skip
 
 
-def _inner(table: PoseTable, train: np.ndarray, seed: int) -> tuple[PoseTable, PoseTable]:
-    """The training part of a fold, split once more by group."""
-    part = table.select(train)
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation over folds; 0 where there are too few of them."""
+    return {
+        "mean": float(np.mean(values)) if values else 0.0,
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+    }
+
+
+def _inner(part: PoseTable, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to learn from and to stop by, of the training part of a fold, split once more by group."""
     if (count := min(INNER_FOLDS, len(np.unique(part.people)))) < 2:
         raise UserError("two people or recordings are too few for folds: one is tested, one trained on, and nobody is "
                         "left to stop and calibrate by; picture more people")  # fmt: skip
-    kept, inner = splits(part, count, seed)[0]
-    return part.select(kept), part.select(inner)
+    return splits(part, count, seed)[0]

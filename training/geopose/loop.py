@@ -145,13 +145,14 @@ class Best(Callback):
 
     def __init__(self, file: Path, patience: int, facts: dict[str, Any]) -> None:
         self._file, self._patience, self._facts = file, patience, facts
-        self._loss, self._epoch = float("inf"), 0
+        self._loss, self._epoch, self._seconds_before = float("inf"), 0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self._loss, "epoch": self._epoch}
+        return {"loss": self._loss, "epoch": self._epoch, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loss, self._epoch = state_dict["loss"], state_dict["epoch"]
+        self._seconds_before = state_dict.get("seconds", 0.0)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = now_ns()
@@ -160,7 +161,7 @@ class Best(Callback):
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch + 1
         log.info("epoch %d: inner loss %.3f, top-1 %.3f, macro-F1 %.3f, %.0f s so far", epoch, figures["inner_loss"],
-                 figures["inner_top1"], figures["inner_macro_f1"], (now_ns() - self._started) / NS_PER_S)  # fmt: skip
+                 figures["inner_top1"], figures["inner_macro_f1"], self._seconds())  # fmt: skip
         if not math.isfinite(figures["inner_loss"]):
             raise UserError(f"the training in {self._file.parent} diverged in epoch {epoch}: its loss is no number any "
                             "more; delete the folder and give a lower --rate")  # fmt: skip
@@ -172,7 +173,12 @@ class Best(Callback):
         trainer.should_stop = epoch - self._epoch >= self._patience
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        write_checkpoint(torch.load(self._file, weights_only=True) | {"finished": True}, self._file)
+        told = {"finished": True, "seconds": self._seconds()}
+        write_checkpoint(torch.load(self._file, weights_only=True) | told, self._file)
+
+    def _seconds(self) -> float:
+        """That the training has taken, over all the calls that it needed."""
+        return self._seconds_before + (now_ns() - self._started) / NS_PER_S
 
 
 def train(task: Task, settings: FitSettings, run: Path, facts: dict[str, Any]) -> None:

@@ -10,13 +10,11 @@ import numpy as np
 
 from engine.errors import UserError
 from stages import skeleton as sk
-from stages.correct import MAX_LENGTH
-from stages.detect import DetectSettings
 from stages.graph import PRESENT_CONFIDENCE, torso_length
+from training.data.anatomy import FARTHEST_GRIP, LONGEST_STICK
 from training.data.table import Table
+from training.stick_errors import stick_errors
 
-_GRIP_FROM_WRIST = DetectSettings().grip_within
-"""Torsos."""
 _LONGEST = {
     "upper arms": (((sk.LEFT_SHOULDER, sk.LEFT_ELBOW), (sk.RIGHT_SHOULDER, sk.RIGHT_ELBOW)), 0.9),
     "forearms": (((sk.LEFT_ELBOW, sk.LEFT_WRIST), (sk.RIGHT_ELBOW, sk.RIGHT_WRIST)), 0.8),
@@ -29,8 +27,8 @@ _SIDE_ON = 0.15
 
 
 def keypoint_figures(seen: Table, truth: Table | None) -> dict[str, dict[str, float]]:
-    """`validity` of what was seen and, where the truth is known, `stick`: its `stick_errors`."""
-    return {"validity": validity(seen.keypoints)} | ({"stick": stick_errors(seen, truth)} if truth is not None else {})
+    """`validity` of what was seen and, where the truth is known, `stick`: its `stick_figures`."""
+    return {"validity": validity(seen.keypoints)} | ({"stick": stick_figures(seen, truth)} if truth is not None else {})
 
 
 def validity(keypoints: np.ndarray) -> dict[str, float]:
@@ -42,14 +40,14 @@ def validity(keypoints: np.ndarray) -> dict[str, float]:
         for name, (bones, most) in _LONGEST.items()
     }
     checks["shoulders and hips turned alike"] = _turned_alike(points)
-    checks["stick not too long"] = ~(_length(points, sk.GRIP, sk.TIP) > MAX_LENGTH)
+    checks["stick not too long"] = ~(_length(points, sk.GRIP, sk.TIP) > LONGEST_STICK)
     wrists = np.fmin(_length(points, sk.GRIP, sk.LEFT_WRIST), _length(points, sk.GRIP, sk.RIGHT_WRIST))
-    checks["grip at a wrist"] = ~(wrists > _GRIP_FROM_WRIST)
+    checks["grip at a wrist"] = ~(wrists > FARTHEST_GRIP)
     checks["all"] = np.all(list(checks.values()), axis=0)
     return {name: float(passed.mean()) for name, passed in checks.items()}
 
 
-def stick_errors(seen: Table, truth: Table) -> dict[str, float]:
+def stick_figures(seen: Table, truth: Table) -> dict[str, float]:
     """How far the sticks of `seen` are from those of `truth`, by picture: shares of those that are there, medians of
     tip and grip in true lengths and of the angle in degrees, and the share of ends that are swapped.
 
@@ -62,9 +60,10 @@ def stick_errors(seen: Table, truth: Table) -> dict[str, float]:
     ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
     a, b = seen.keypoints[ours][:, [sk.GRIP, sk.TIP]], truth.keypoints[theirs][:, [sk.GRIP, sk.TIP]]
     there, found = (b[..., 2] > 0).all(1), (a[..., 2] > 0).all(1)
+    absent = ~b[..., :2].any((1, 2))  # an end outside the picture has a place
     figures = {"sticks": int(there.sum()), "found": float(found[there].mean()) if there.any() else 0.0}
-    if (~there).any():
-        figures["invented"] = float(found[~there].mean())
+    if absent.any():
+        figures["invented"] = float(found[absent].mean())
     both = there & found
     if both.any():
         figures |= _distances(a[both, :, :2].astype(float), b[both, :, :2].astype(float))
@@ -73,16 +72,11 @@ def stick_errors(seen: Table, truth: Table) -> dict[str, float]:
 
 def _distances(seen: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Of sticks (N, 2, 2), grip and tip."""
-    length = np.maximum(np.linalg.norm(truth[:, 1] - truth[:, 0], axis=1), 1e-6)
-    ends = np.linalg.norm(seen - truth, axis=2) / length[:, None]
-    crossed = np.linalg.norm(seen[:, ::-1] - truth, axis=2) / length[:, None]
-    shaft, true_shaft = (s[:, 1] - s[:, 0] for s in (seen, truth))
-    turn = np.degrees(np.arctan2(shaft[:, 1], shaft[:, 0]) - np.arctan2(true_shaft[:, 1], true_shaft[:, 0]))
+    errors = stick_errors(seen, truth)
     return {
-        "grip_error_median": float(np.median(ends[:, 0])), "tip_error_median": float(np.median(ends[:, 1])),
-        "tip_off_by_a_tenth": float((ends[:, 1] > 0.1).mean()),
-        "angle_error_median_deg": float(np.median(np.abs((turn + 180) % 360 - 180))),
-        "ends_swapped": float((crossed.sum(1) < ends.sum(1)).mean()),
+        "grip_error_median": float(np.median(errors.grip)), "tip_error_median": float(np.median(errors.tip)),
+        "tip_off_by_a_tenth": float((errors.tip > 0.1).mean()),
+        "angle_error_median_deg": float(np.median(errors.angle_deg)), "ends_swapped": float(errors.swapped.mean()),
     }  # fmt: skip
 
 

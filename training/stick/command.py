@@ -224,8 +224,7 @@ def refuse_untrainable(table: Path) -> None:
 def fill_cache(table: Path | None, clips: list[Path], cache: Path) -> None:
     """Cache what is new in the table, and the clips once. Raises UserError when the cache holds anything else."""
     find = keypoints_finder(served_detector())
-    for split in ("train", "val"):
-        extend_cache(table, cache, split, find)
+    extend_cache(table, cache, "train", find)
     if added := cache_clips(clips, cache, _FRAMES_PER_CLIP):
         log.info("cached %d crops of clips", added)
 

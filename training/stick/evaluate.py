@@ -33,6 +33,7 @@ from training.stick.clips import (
 )
 from training.stick.composite import add_stick
 from training.stick.data import MIN_VISIBLE_TORSO, Row, is_somebody_else, read_picture, read_table, visible_length
+from training.stick_errors import SWAPPED_FROM_DEG, stick_errors
 from training.timing import times_ms
 
 log = logging.getLogger(__name__)
@@ -139,11 +140,8 @@ def judge_answer(row: Row, answer: Answer) -> Outcome:
     truth = row.keypoints[[GRIP, TIP], :2].astype(np.float64)
     if not np.isfinite(truth).all():
         return Outcome(row, answer, False, np.nan, np.nan, np.nan)
-    length = float(np.linalg.norm(truth[1] - truth[0]))
-    errors = np.linalg.norm(answer.points[:, :2] - truth, axis=1) / length
-    seen, true = answer.points[1, :2] - answer.points[0, :2], truth[1] - truth[0]
-    turn = np.degrees(np.arctan2(seen[1], seen[0]) - np.arctan2(true[1], true[0]))
-    return Outcome(row, answer, True, float(errors[0]), float(errors[1]), float(abs((turn + 180) % 360 - 180)))
+    errors = stick_errors(answer.points[None, :, :2], truth[None])
+    return Outcome(row, answer, True, float(errors.grip[0]), float(errors.tip[0]), float(errors.angle_deg[0]))
 
 
 def choose_threshold(outcomes: Sequence[Outcome]) -> float:
@@ -151,7 +149,7 @@ def choose_threshold(outcomes: Sequence[Outcome]) -> float:
     empty = np.array([o.answer.presence for o in outcomes if not o.visible])
     if not len(empty):
         return _LEAST_THRESHOLD
-    allowed = float(np.quantile(empty, 1 - _ALLOWED_FALSE_RATE)) + 0.01
+    allowed = float(np.quantile(empty, 1 - _ALLOWED_FALSE_RATE, method="higher")) + 0.01
     return round(float(np.clip(allowed, _LEAST_THRESHOLD, _MOST_THRESHOLD)), 2)
 
 
@@ -181,7 +179,7 @@ def summarise(outcomes: Sequence[Outcome], threshold: float) -> dict[str, float]
         "median_angle_error_deg": float(np.median(angle)),
         "mean_angle_error_deg": float(angle.mean()),
         "tips_off_by_tenth_rate": float((tip > 0.1).mean()),
-        "ends_swapped_rate": float((angle > 150).mean()),
+        "ends_swapped_rate": float((angle > SWAPPED_FROM_DEG).mean()),
     }
     return counts | {name: round(value, 4) for name, value in figures.items()}
 

@@ -154,8 +154,8 @@ def export_onnx(served: nn.Module, path: Path, form: Form) -> None:
         wanted = wanted if isinstance(wanted, tuple) else (wanted,)
         feed = {item.name: values.numpy() for item, values in zip(form.inputs, example, strict=True)}
         answers = session.run(None, feed)
-        worst = max(float(np.abs(a - w.numpy()).max()) for a, w in zip(answers, wanted, strict=True))
-        if worst > form.parity:
+        worst = float(np.max([np.abs(a - w.numpy()).max() for a, w in zip(answers, wanted, strict=True)]))
+        if not worst <= form.parity:
             raise RuntimeError(f"the exported graph differs from torch by {worst:.4f}")
     log.info("exported %s, parity %.1e", path.name, worst)
 

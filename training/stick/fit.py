@@ -19,12 +19,15 @@ from engine.clock import now_ns
 from engine.errors import UserError
 from training.files import whole_file
 from training.stick.cache import load_samples, sources_hash
+from training.stick.card_text import name_of
 from training.stick.data import Batch, Loader, Samples, make_sample
 from training.stick.export import load_weights
 from training.stick.network import MAP_SIZE, Maps, StickNet
+from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
 
+_CHECKPOINT = "checkpoint.pt"
 START_ANEW = "delete that folder or choose another --work to start anew"
 _END_SIGMA = 1.0
 _SHAFT_SIGMA = 1.0
@@ -59,6 +62,8 @@ class _Done(NamedTuple):
     hard: list[np.ndarray] = []
     """Which crops are hard, of each shard; or empty."""
     minutes: float = 0.0
+    init: str = ""
+    """The weights that were begun with; which, need not be said to resume."""
 
 
 class Losses(msgspec.Struct):
@@ -97,7 +102,14 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
     # A little more than a tenth: when that is exactly one step, OneCycleLR divides by zero.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.1 + 1e-9)
     facts = {"settings": msgspec.to_builtins(settings), "sources": sources_hash(cache)}
-    done = _resume(run, facts, net, average, optimiser, schedule) if resume else _Done()
+    facts |= {"init": name_of(init) if init else ""}
+    if resume:
+        done = _resume(run, facts, net, average, optimiser, schedule)
+        facts["init"] = done.init
+    else:
+        done = _Done()
+        for name in (_CHECKPOINT, WEIGHTS_FILE):  # of an earlier run, which must not be taken for this one's
+            (run / name).unlink(missing_ok=True)
     hard = done.hard
     shards = load_samples(cache, "train") + load_samples(cache, "clips")
     if not shards:
@@ -115,10 +127,10 @@ def fit(cache: Path, run: Path, settings: FitSettings, resume: bool = False, ini
         state |= {"minutes": done.minutes + (now_ns() - begun_ns) / 60e9}
         state |= {"hard": [torch.from_numpy(mask) for mask in hard]}
         state |= {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
-        _write(state, run / "checkpoint.pt")
-        _write(average.state_dict(), run / "weights.pt")
+        _write(state, run / _CHECKPOINT)
+        _write(average.state_dict(), run / WEIGHTS_FILE)
         log.info("epoch %d: %s, %.0f s", epoch, means, (now_ns() - started_ns) / 1e9)
-    return run / "weights.pt"
+    return run / WEIGHTS_FILE
 
 
 def stopped(run: Path, when: str = "") -> UserError:
@@ -261,7 +273,7 @@ def _update_average(average: StickNet, net: StickNet, decay: float) -> None:
 
 def _checkpoint(run: Path) -> dict[str, Any]:
     """Empty when there is none."""
-    path = run / "checkpoint.pt"
+    path = run / _CHECKPOINT
     return dict(torch.load(path, weights_only=True)) if path.is_file() else {}
 
 
@@ -277,6 +289,9 @@ def _refuse_other(state: dict[str, Any], facts: dict[str, Any], run: Path) -> No
     was = [f"{name} {state['settings'][name]}" for name in names if state["settings"][name] != asked[name]]
     if was:
         raise UserError(f"{run} was begun with {', '.join(was)}; say the same to resume it, or {START_ANEW}")
+    if facts["init"] and state.get("init", facts["init"]) != facts["init"]:
+        begun = state["init"] or "random weights"
+        raise UserError(f"{run} was begun with {begun}; say the same --init to resume it, or {START_ANEW}")
     if state.get("sources", facts["sources"]) != facts["sources"]:
         raise UserError(_changed(run))
 
@@ -289,7 +304,7 @@ def _resume(
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.OneCycleLR,
 ) -> _Done:
-    path, state = run / "checkpoint.pt", _checkpoint(run)
+    path, state = run / _CHECKPOINT, _checkpoint(run)
     if not state:
         raise UserError(f"checkpoint {path} does not exist; leave out --resume to start anew")
     _refuse_other(state, facts, run)
@@ -305,7 +320,7 @@ def _resume(
         )
     schedule.load_state_dict(state["schedule"])
     hard = [mask.numpy() for mask in state.get("hard", [])]
-    return _Done(int(state["epoch"]), hard, state.get("minutes", 0.0))
+    return _Done(int(state["epoch"]), hard, state.get("minutes", 0.0), state.get("init", facts["init"]))
 
 
 def _write(state: object, path: Path) -> None:

@@ -22,7 +22,7 @@ from training.notes import read_note
 from training.stick.card_text import UNTOLD, data_text, name_of
 from training.stick.fit import stopped
 from training.stick.fused_data import write_clips, write_lists, write_yaml
-from training.stick.yolo import checkpoint_epoch, for_export, yolo_class
+from training.stick.yolo import checkpoint_epoch, for_export, with_threads, yolo_class
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def fit_fused(
     for step, epochs in zip(steps, phase_epochs(settings.epochs), strict=True):
         log.info("phase %s: %s, %d epochs, sigmas x %g", step.phase.name, step.action, epochs, step.phase.widen)
         if step.action == "resume":
-            _with_threads(yolo_class()(str(step.weights)), settings.threads).train(resume=True)
+            with_threads(yolo_class()(str(step.weights)), settings.threads).train(resume=True)
         elif step.action == "start":
             for later in steps[steps.index(step) :]:  # of an earlier run, which must not be taken for this one's
                 later.weights.unlink(missing_ok=True)
@@ -176,7 +176,7 @@ def read_settings(run: Path) -> FusedSettings:
 
 def _start(phase: Phase, epochs: int, data: Path, run: Path, settings: FusedSettings, weights: Path | None) -> None:
     """Train a phase from its beginning; `weights` of fewer keypoints are grafted into the larger network."""
-    network = _with_threads(_network(weights, settings.model), settings.threads)
+    network = with_threads(_network(weights, settings.model), settings.threads)
     if weights is not None and settings.knows_bodies:
         given = {name: values.clone() for name, values in network.model.state_dict().items()}
         network.add_callback("on_pretrain_routine_end", lambda trainer: _graft_trainer(trainer, given))
@@ -223,12 +223,6 @@ def _graft_trainer(trainer: Any, given: Mapping[str, Tensor]) -> None:
         graft(trainer.ema.ema, given)
         if count := graft(trainer.model, given):
             log.info("%d tensors of the weights were grafted into larger ones", count)
-
-
-def _with_threads(network: Any, threads: int) -> Any:
-    """ultralytics takes all cores but one when a training starts; this sets what was asked for."""
-    network.add_callback("on_train_start", lambda trainer: torch.set_num_threads(threads))
-    return network
 
 
 class ServedFused(nn.Module):

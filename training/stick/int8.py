@@ -168,7 +168,7 @@ def figures(look: Look, seen: Sequence[Seen]) -> dict[str, float]:
         judged = [evaluate.judge_answer(s.row, _answer(stick)) for s, (_, stick) in zip(seen, answers, strict=True)]
         there, empty = [o for o in judged if o.visible], [o for o in judged if not o.visible]
         tips = np.array([o.tip_error for o in there if np.isfinite(o.tip_error)])
-        near = [max(o.grip_error, o.tip_error) < evaluate.FOUND_WITHIN for o in there]
+        near = [np.maximum(o.grip_error, o.tip_error) < evaluate.FOUND_WITHIN for o in there]
         values["found_rate"] = float(np.mean(near)) if near else 0.0
         values["false_rate"] = float(np.mean([o.answer.presence > 0 for o in empty])) if empty else 0.0
         if len(tips):
@@ -185,7 +185,11 @@ def figures(look: Look, seen: Sequence[Seen]) -> dict[str, float]:
 
 
 def _answer(stick: StickCandidate | None) -> Answer:
-    return Answer(np.full((2, 3), np.nan), 0.0) if stick is None else Answer(stick.points, 1.0)
+    """A fused network says by ends that are without confidence, or outside, that there is no stick."""
+    if stick is None:
+        return Answer(np.full((2, 3), np.nan), 0.0)
+    is_seen = np.isfinite(stick.points[:, :2]).all() and (stick.points[:, 2] > 0).all()
+    return Answer(stick.points, float(is_seen))
 
 
 def table_text(rows: Sequence[Row]) -> str:

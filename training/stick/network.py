@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.skeleton import LEFT_ELBOW, LEFT_SHOULDER, LEFT_WRIST, RIGHT_ELBOW, RIGHT_SHOULDER, RIGHT_WRIST
-from training.backbone import CHANNELS, FROZEN_BLOCKS, MEAN, STD, efficientnet_lite0
+from training.backbone import CHANNELS, FROZEN_BLOCKS, MEAN, STD, block_outputs, efficientnet_lite0
 
 SIZE_PX = 224
 STRIDE = 4
 MAP_SIZE = SIZE_PX // STRIDE
 
+_KEPT_BLOCKS = (2, 4, 10)
+"""The last of the backbone's blocks at a 4th, an 8th and a 16th of the crop's side."""
 _JOINTS = ((LEFT_WRIST, RIGHT_WRIST), (LEFT_ELBOW, RIGHT_ELBOW), (LEFT_SHOULDER, RIGHT_SHOULDER))
 """A map each; left and right in one, for detectors mix them up."""
 _JOINT_SIGMA = 1.5  # cells
@@ -91,7 +93,8 @@ class StickNet(nn.Module):
 
     def forward(self, image: Tensor, body: Tensor) -> Maps:
         """image: (B, 3, SIZE_PX, SIZE_PX) RGB 0..255; body: float (B, 17, 3) x, y in 0..1 of it and confidence."""
-        at4, at8, at16 = self._features((image.float() - self.mean) / self.std)
+        blocks = block_outputs(self.backbone, (image.float() - self.mean) / self.std)
+        at4, at8, at16 = (blocks[index] for index in _KEPT_BLOCKS)
         joints4 = self._joint_maps(body)
         joints8 = F.max_pool2d(joints4, 2)
         joints16 = F.max_pool2d(joints8, 2)
@@ -106,16 +109,6 @@ class StickNet(nn.Module):
         distance2 = ((points[:, :, :2, None] - self.grid) * MAP_SIZE).square().sum(2)
         bumps = points[:, :, 2, None] * torch.exp(-distance2 / (2 * _JOINT_SIGMA**2))
         return bumps.unflatten(1, (len(_JOINTS), 2)).amax(2).unflatten(2, (MAP_SIZE, MAP_SIZE))
-
-    def _features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        net, kept = self.backbone, {}
-        with torch.no_grad():
-            x = net._swish(net._bn0(net._conv_stem(x)))
-            for index, block in enumerate(net._blocks[:FROZEN_BLOCKS]):
-                x = kept[index] = block(x)
-        for index, block in enumerate(net._blocks[FROZEN_BLOCKS:], FROZEN_BLOCKS):
-            x = kept[index] = block(x)
-        return kept[2], kept[4], kept[10]
 
     def decode(self, maps: Maps) -> Decoded:
         """Grip at its peak, tip near where the grip points, both to a fraction of a cell, and presence."""

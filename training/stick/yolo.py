@@ -40,7 +40,6 @@ class YoloSettings(msgspec.Struct, frozen=True, kw_only=True):
     model: str = "yolo11n-pose.yaml"
     epochs: int = 10
     pictures: int = 3000
-    validation_pictures: int = 200
     batch: int = 32
     seed: int = 7
     clip_share: float = 0.25
@@ -57,11 +56,11 @@ def write_dataset(cache: Path, folder: Path, settings: YoloSettings) -> Path:
     if not renders and not clips:
         raise UserError(f"cache {cache} holds no training crops; give --table or --clips to fill it")
     shutil.rmtree(folder, ignore_errors=True)
-    from_clips = round(settings.pictures * settings.clip_share) if renders else settings.pictures
+    share = (settings.clip_share if clips else 0.0) if renders else 1.0
+    from_clips = round(settings.pictures * share)
     _write_split(clips, folder, "train", "clip", from_clips, settings.seed)
     _write_split(renders, folder, "train", "render", settings.pictures - from_clips, settings.seed)
-    held_out = load_samples(cache, "val") or clips or renders  # ultralytics demands one; nothing is chosen by it
-    _write_split(held_out, folder, "val", "render", settings.validation_pictures, settings.seed + 1)
+    _write_split(renders or clips, folder, "val", "one", 1, settings.seed)  # ultralytics demands it; it chooses nothing
     data = {
         "path": str(folder.resolve()),
         "train": "images/train",
@@ -107,21 +106,26 @@ def label_line(target: np.ndarray) -> str:
 def fit_yolo(cache: Path, run: Path, settings: YoloSettings, resume: bool = False) -> Path:
     """Train and return the weights file (`last.pt`); a run that was stopped goes on with `resume`."""
     YOLO = yolo_class()
-    torch.set_num_threads(settings.threads)
     last = run / _LAST
     if resume:
         if not last.is_file():
             raise UserError(f"checkpoint {last} does not exist; leave out --resume to start anew")
-        YOLO(str(last)).train(resume=True)
+        with_threads(YOLO(str(last)), settings.threads).train(resume=True)
         return last
     data = write_dataset(cache, run / "dataset", settings)
-    YOLO(settings.model, task="pose").train(
+    with_threads(YOLO(settings.model, task="pose"), settings.threads).train(
         data=str(data), epochs=settings.epochs, imgsz=SIZE_PX, batch=settings.batch, seed=settings.seed, device="cpu",
         workers=0, amp=False, mosaic=0.0, degrees=10.0, scale=0.2, translate=0.08, fliplr=0.5, optimizer="AdamW",
         lr0=1e-3, warmup_epochs=1.0, pose=12.0, plots=False, val=False, project=str(run.resolve()), name="yolo",
         exist_ok=True, deterministic=True,
     )  # fmt: skip
     return last
+
+
+def with_threads(network: Any, threads: int) -> Any:
+    """ultralytics takes all cores but one when a training starts; this sets what was asked for."""
+    network.add_callback("on_train_start", lambda trainer: torch.set_num_threads(threads))
+    return network
 
 
 def refuse_unfinished(run: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import UserError
+from stages.skeleton import TIP
 from training.synth.body import Posed
 from training.synth.camera import Camera
 from training.synth.dress import Garment, Outfit, normals
@@ -199,7 +200,7 @@ class Renderer:
 
 def stick_mesh(posed: Posed, stick: Stick) -> Array:
     """Triangles of a stick from butt to tip; `rest` holds metres from the butt, metres to the tip, and the angle."""
-    a, b = posed.butt, posed.keypoints[18]
+    a, b = posed.butt, posed.keypoints[TIP]
     d = b - a
     length = float(np.linalg.norm(d))
     d = d / length

@@ -26,6 +26,8 @@ NOMINAL_DISTANCE_M = 2.8
 NOMINAL_HEIGHT_M = 1.4
 STICK_M = 0.615  # grip to tip of the average stick
 HERE = Path(__file__).parent
+_FREE = 3 * sk.NODE_COUNT
+"""Coordinates of a skeleton, before the yaw of each view among what is fitted."""
 
 # Keypoints of the average body in metres, origin at the hip bone, x left, y back, z up (arms down, feet level).
 _STANDING = np.array(
@@ -91,13 +93,13 @@ def fit_class(views: dict[str, dict[str, Any]]) -> tuple[Array, dict[str, float]
     problem.weight = [means[v][1] for v in VIEWS]
 
     def unpack(p: Array) -> Array:
-        yaws = p[57:]
+        yaws = p[_FREE:]
         problem.cameras = [orbit(yaw, NOMINAL_DISTANCE_M, NOMINAL_HEIGHT_M) for yaw in yaws]
-        return np.asarray(p[:57].reshape(19, 3))
+        return np.asarray(p[:_FREE].reshape(sk.NODE_COUNT, 3))
 
     def fun(p: Array) -> Array:
         x = unpack(p)
-        yaw = (p[57:] - np.array([NOMINAL_YAW_DEG[v] for v in VIEWS])) / np.array([4.0, 20.0, 20.0])
+        yaw = (p[_FREE:] - np.array([NOMINAL_YAW_DEG[v] for v in VIEWS])) / np.array([4.0, 20.0, 20.0])
         return np.concatenate([solve.residuals(problem, x), yaw])
 
     best: tuple[float, Array] | None = None
@@ -107,13 +109,13 @@ def fit_class(views: dict[str, dict[str, Any]]) -> tuple[Array, dict[str, float]
             start[joints[0], 1] += 0.08 * sign - 0.05
             start[joints[1], 1] += 0.2 * sign
         p0 = np.concatenate([start.ravel(), [NOMINAL_YAW_DEG[v] for v in VIEWS]])
-        found = least_squares(fun, p0, x_scale=np.r_[np.full(57, 0.05), np.full(3, 5.0)], max_nfev=80)
+        found = least_squares(fun, p0, x_scale=np.r_[np.full(_FREE, 0.05), np.full(3, 5.0)], max_nfev=80)
         if best is None or found.cost < best[0]:
             best = (float(found.cost), found.x)
     assert best is not None
     p = best[1]
     x = unpack(p)
-    return x, dict(zip(VIEWS, (float(y) for y in p[57:]), strict=True)), best[0]
+    return x, dict(zip(VIEWS, (float(y) for y in p[_FREE:]), strict=True)), best[0]
 
 
 def fit_all() -> dict[str, dict[str, Any]]:

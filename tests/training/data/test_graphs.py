@@ -32,6 +32,7 @@ def test_a_written_file_holds_what_serving_would_see(tmp_path: Path) -> None:
     table = make_table(
         tmp_path, [""] * 3, [NAMES[4], "somersault", NAMES[0]], np.zeros((3, 2)), points, ["r"] * 3,
         hands=["right", "right", "right"], true_hands=["right", "", "left"], groups=["a", "b", "c"],
+        views=["front", "left", "left"],
     )  # fmt: skip
     write_table(table, tmp_path / "t.csv", NAMES)
     assert app.main(["graphs", str(tmp_path / "t.csv"), "--out", str(tmp_path / "g.pt")]) == 0
@@ -45,6 +46,7 @@ def test_a_written_file_holds_what_serving_would_see(tmp_path: Path) -> None:
     assert graphs[0].edge_index.T.tolist() == DIRECTED_EDGES.tolist()
     assert [int(graph.y) for graph in graphs] == [4, -1, 0]
     assert [graph.hand for graph in graphs] == ["right", "right", "left"]
+    assert [graph.seen_from for graph in graphs] == ["front", "left", "right"], "as the mirrored nodes face"
     assert file["classes"] == list(NAMES) and file["layout"] == "coco19" and len(file["node_features"]) == 15
     batch = next(iter(DataLoader(graphs, batch_size=3)))
     assert batch.x.shape == (57, 15) and batch.group == ["a", "b", "c"]

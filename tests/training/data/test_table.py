@@ -117,11 +117,11 @@ def test_the_hand_is_told_from_the_keypoints_where_the_table_is_silent(tmp_path:
     assert table.left_handed().tolist() == [False, True, False]
 
 
-def test_a_hand_counts_only_where_there_is_a_grip_as_in_serving(tmp_path: Path) -> None:
+def test_a_hand_that_is_named_counts_without_a_grip_as_a_remembered_one_in_serving(tmp_path: Path) -> None:
     points = keypoints(3)
     points[1, GRIP] = points[1, RIGHT_WRIST]
     table = read_table(write(tmp_path / "t.csv", points, {"grip_hand": ""}, grip_hand="left"))
-    assert table.left_handed().tolist() == [False, False, True]
+    assert table.left_handed().tolist() == [True, False, True]
 
 
 def test_the_hand_is_told_from_the_keypoints_in_the_rows_that_name_none(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def confidence(report: RunReport) -> str:
         parts.append(figure(charts.reliability_chart(report.reliability), caption))
     if report.risk_coverage:
         chosen = None
-        if report.coverage is not None and report.accepted_accuracy is not None:
+        if report.coverage and report.accepted_accuracy is not None:
             chosen = (report.coverage, 1 - report.accepted_accuracy)
         caption = "The surest answers come first: how many are wrong when it answers that share of the pictures."
         parts.append(figure(charts.risk_chart(report.risk_coverage, chosen), caption))
