@@ -91,8 +91,8 @@ class _Capture:
             self._quiet_bell()
             asked = self._server.requests()
             # Between asking and answering: who has died meanwhile must not be sent a frame.
-            self._handle_messages()
-            self._serve(asked)
+            lost = self._handle_messages()
+            self._serve([peer for peer in asked if peer not in lost])
         if self._intake.ended:
             self._line.send(StreamEnded())
 
@@ -118,19 +118,22 @@ class _Capture:
             self._server.note(peer, self._parcel.pack(notice)[0])
         self._server.answer(peer, self._parcel.pack(packet) if packet else None)
 
-    def _handle_messages(self) -> None:
+    def _handle_messages(self) -> list[bytes]:
+        """Returns the workers that are said to have died, as they are called on the entry link."""
+        lost = []
         while (message := self._line.poll()) is not None:
             if isinstance(message, Begin):
                 self._intake.start()
             elif isinstance(message, Stop):
                 self._intake.stop()
             elif isinstance(message, WorkerLost):
-                self._server.forget(message.worker)
+                lost.append(self._server.forget(message.worker))
                 self._intake.worker_lost()
         now = now_ns()
         if now >= self._beat_at_ns:
             self._beat_at_ns = now + int(self._spec.engine.heartbeat_s * NS_PER_S)
             self._line.send(Beat())
+        return lost
 
     def _new_writer(self, frame_bytes: int) -> FrameWriter:
         """Room for larger frames than before; also called by the reading thread."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _FENCE = 256
 _ASK_AGAIN_NS = 1000 * NS_PER_MS  # in case a request was lost; one that still stands is not counted twice
+_ANSWERED_WITHIN_NS = 50 * NS_PER_MS
 _SEND_SLICE_MS = 50
 FIRST, LAST = b"first", b"last"
 READY, TAKE, WAIT, DONE = b"READY", b"TAKE", b"WAIT", b"DONE"
@@ -91,13 +93,14 @@ class EntryServer:
             del self._waiting[peer]
         return peer
 
-    def forget(self, worker: str) -> None:
+    def forget(self, worker: str) -> bytes:
         """That worker died: what it waits for would be sent into the void. Its successor, if it asked already, is told
-        to ask again."""
+        to ask again. Returns what it is called on this link."""
         peer = _first(worker)
         self._waiting.pop(peer, None)
         if peer in self._announced:
             self._announced[peer] = False
+        return peer
 
     def note(self, peer: bytes, packet: bytes) -> None:
         self._send([peer, NOTE, packet])
@@ -186,7 +189,9 @@ class TakeInlet:
         now = now_ns()
         self._asked = {socket: at for socket, at in self._asked.items() if now - at < _ASK_AGAIN_NS}
         stands = len(self._sockets) == limit == 1
-        for socket in list(self._sockets if stands else self._ready)[: max(0, limit - len(self._asked))]:
+        # Who does not answer at once must not keep the other streams waiting.
+        open_requests = sum(now - at < _ANSWERED_WITHIN_NS for at in self._asked.values())
+        for socket in list(self._sockets if stands else self._ready)[: max(0, limit - open_requests)]:
             self._ready.pop(socket, None)
             try:
                 socket.send(WAIT if stands else TAKE, zmq.NOBLOCK)
@@ -249,11 +254,13 @@ class PushOutlet:
     def send(self, packet: Packet, keep_waiting: Callable[[], bool]) -> bool:
         """False when no worker took it before `keep_waiting()`, asked every 50 ms, said no."""
         parts = self._parcel.pack(packet)
-        while not self._socket.poll(_SEND_SLICE_MS, zmq.POLLOUT):
-            if not keep_waiting():
+        while True:
+            if self._socket.poll(_SEND_SLICE_MS, zmq.POLLOUT):
+                with suppress(zmq.Again):  # who could take it a moment ago may be gone
+                    self._socket.send_multipart(parts, zmq.NOBLOCK)
+                    return True
+            elif not keep_waiting():
                 return False
-        self._socket.send_multipart(parts, zmq.NOBLOCK)
-        return True
 
     def close(self) -> None:
         self._socket.close()

@@ -5,13 +5,13 @@ MessagePack by `msgspec`; a NumPy array travels as dtype, shape and bytes. Nothi
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
 
-Status = Literal["ok", "held", "no_person", "unsure", "dropped", "source_lost", "end"]
-"""`held`: an earlier result stands in; `unsure`: seen, not accepted; `dropped`: not processed, see `reason`."""
+Ending = Literal["dropped", "source_lost", "end"]
+"""How a packet ends early: it was not processed, see `reason`; there is no picture; it is the stream's last."""
 
 MAX_ARRAY_BYTES = 64 * 1024 * 1024
 _ARRAY_DTYPES = frozenset({"|u1", "<f4", "<f8", "<i4", "<i8", "|b1"})
@@ -49,7 +49,8 @@ class Packet(msgspec.Struct, kw_only=True):
     picture: str | None = None
     """Name of the file that it shows, of a source that has one for each."""
     frame: FrameRef | None = None
-    status: Status = "ok"
+    status: str = "ok"
+    """`ok`, an `Ending`, or what an application's stages find."""
     reason: str | None = None
     expires_at_ns: int | None = None
     """Live streams: from then on the packet is too old to be worth working on; None: it may take its time."""
@@ -58,9 +59,9 @@ class Packet(msgspec.Struct, kw_only=True):
     @property
     def ended(self) -> bool:
         """Whether no stage has work left to do on it: it only has to be reported."""
-        return self.status in ("dropped", "source_lost", "end")
+        return self.status in get_args(Ending)
 
-    def end(self, status: Status, reason: str | None = None) -> None:
+    def end(self, status: Ending, reason: str | None = None) -> None:
         """Finish early; the packet still travels to the end of the pipeline, so that every frame is accounted for."""
         self.status = status
         self.reason = reason

@@ -50,6 +50,7 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
         restarts=spec.restarts,
         resumes=spec.resumes,
         request_stop=lambda: line.send(StopRequested()),
+        alive=lambda: line.send(Beat()),
         health=lambda: loop.health,
     )
     try:

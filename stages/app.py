@@ -113,9 +113,9 @@ def run(options: argparse.Namespace) -> int:
     workers = options.workers or suitable_workers(config, options.source)
     check_patience(config, options.source)
     check_need_of_stick(config)
-    check_outputs(config, options.source, options.stats)
+    outputs = check_outputs(config, options.source, options.stats)
     if options.dry_run:
-        sys.stdout.write("\n".join([*dry_run(config.with_workers(workers), options.source), ""]))
+        sys.stdout.write("\n".join([*dry_run(config.with_workers(workers), options.source, outputs), ""]))
         return 0
     if sys.stderr.isatty():  # the first start takes seconds: both runtimes are timed
         sys.stderr.write(f"{PROGRAM}: starting; Ctrl-C ends it\n")
@@ -199,7 +199,8 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
     replace("overlay", "view", "window" if watched and has_display() else "none")
     replace("overlay", "mirror", "on" if kinds == {SourceKind.CAMERA} else "off")
     replace("publish", "url", DEFAULT_URL if live or SourceKind.DEMO in kinds else "off")
-    if isinstance(results, ResultsSettings) and results.path == "-":
+    overlay = config.sections.get("overlay")
+    if isinstance(results, ResultsSettings) and results.path == "-" and getattr(overlay, "live_line", "") == "stdout":
         changes.setdefault("overlay", {})["live_line"] = "stderr"
     if isinstance(results, ResultsSettings) and results.report and not results.path:
         changes.setdefault("results", {})["path"] = str(Path(results.report).with_suffix(".jsonl"))

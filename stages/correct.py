@@ -254,8 +254,6 @@ class Correct:
             return packet
         if not np.isfinite([*stick.grip, *stick.tip]).all():
             return packet
-        if stick.detected_tip is None:
-            stick.detected_tip = (stick.tip[0], stick.tip[1])
         if method == "forearm":
             _bend_to_forearm(stick, person)
         elif packet.frame is not None:

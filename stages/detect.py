@@ -29,15 +29,12 @@ from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
 from stages.detectors.yolo import Yolo, YoloStick
 from stages.graph import torso_length
-from stages.packets import ArnisPacket, Hand, Person, Stick
+from stages.packets import LONGEST_STEP_S, ArnisPacket, Hand, Person, Stick
 from stages.runtime import Backend, Device, Precision
 from stages.skeleton import LEFT_WRIST, RIGHT_WRIST
 
 AUTO_CLOSER = {"movenet_lightning": "movenet_thunder"}
 """The closer look that `auto` puts beside a body network; the others are exact, or somebody's own choice."""
-
-PAUSE_S = 2.0
-"""A longer gap between two pictures is another scene, as between photographs: who is in it is found and judged anew."""
 
 VOTE_WEIGHT = 0.05
 """Share of the earlier votes that a clear sighting replaces: 14 of them make believe that a stick has changed hands."""
@@ -220,7 +217,7 @@ class Detect:
         if packet.frame is None:
             return packet
         followed = self._streams.setdefault(packet.stream, _Followed())
-        if packet.pts - followed.frame_at_s > max(PAUSE_S, self._settings.lost_s):
+        if packet.pts - followed.frame_at_s > max(LONGEST_STEP_S, self._settings.lost_s):
             followed.body, followed.visible = None, False
         followed.frame_at_s = packet.pts
         still = packet.gate is not None and packet.gate.still

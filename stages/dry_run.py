@@ -68,8 +68,9 @@ def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | Non
     return found
 
 
-def dry_run(config: Config, sources: Sequence[str]) -> list[str]:
-    """Open every source and every stage once; returns what was found, a line each. Raises UserError."""
+def dry_run(config: Config, sources: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """Open every source and every stage once; returns what was found, a line each, with those of `check_outputs` among
+    them. Raises UserError."""
     sections = sections_of(config)
     source_type = import_name(config.engine.source, "engine.source")
     lines = []
@@ -84,7 +85,7 @@ def dry_run(config: Config, sources: Sequence[str]) -> list[str]:
         lines.append(
             f"source {name}: {shown}: {info.width}x{info.height}, {fps}, {'live' if info.live else 'recorded'}"
         )
-    lines += check_outputs(config, sources, None)
+    lines += outputs
     for worker in config.workers:
         lines += _open_worker(worker.name, worker.stages, _harmless(config), stream_names(sources))
     return [*lines, "all is well: nothing was run"]

@@ -26,7 +26,7 @@ from stages.angles import QUANTITIES, VIEWS, measure, mirrored_name, noise_of, v
 from stages.classes import ClassFile, models_folder
 from stages.classify import classes_of
 from stages.graph import canonical_keypoints
-from stages.packets import MISSING_END, ArnisPacket, Cue, Hand, Person, Stick
+from stages.packets import LONGEST_STEP_S, MISSING_END, ArnisPacket, Cue, Hand, Person, Stick
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,6 @@ of unseen people 22 of 98 cues were untrue without (the true keypoints lay in th
 what is asked of elbows and wrists; of 92 true faults 37 were told, and 26 are."""
 _ARMS = [sk.LEFT_ELBOW, sk.RIGHT_ELBOW, sk.LEFT_WRIST, sk.RIGHT_WRIST]
 _ARM_DOUBT = 0.1
-_LONGEST_GAP_S = 1.5
-"""Longer without a look, and what was seen before says nothing."""
 
 _LEVELS = (
     (0.6, "above your head"), (0.2, "to eye level"), (-0.12, "to shoulder level"), (-0.4, "to chest level"),
@@ -221,6 +219,7 @@ class _Faults(NamedTuple):
 
     track: int
     label: str
+    hand: Hand
     since_s: dict[str, float]
     """By canonical names, from when on without a break."""
 
@@ -235,7 +234,7 @@ class Feedback:
         self._settings = settings
         self._bands: BandTable = {}
         self._faults: dict[str, _Faults] = {}
-        self._looked_at_s: dict[str, float] = {}
+        self._frame_at_s: dict[str, float] = {}
 
     def open(self, context: Context) -> None:
         if not self._settings.max_cues:
@@ -245,12 +244,12 @@ class Feedback:
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         person, pose = packet.person, packet.pose
+        gap_s = packet.pts - self._frame_at_s.get(packet.stream, -math.inf)
+        self._frame_at_s[packet.stream] = packet.pts
+        if not 0 <= gap_s <= LONGEST_STEP_S:
+            self._faults.pop(packet.stream, None)
         if packet.gate is not None and not packet.gate.detect:
             return packet  # an earlier result stands in, with its cues
-        looked_at_s = self._looked_at_s.get(packet.stream, -math.inf)
-        self._looked_at_s[packet.stream] = packet.pts
-        if not 0 <= packet.pts - looked_at_s <= _LONGEST_GAP_S:
-            self._faults.pop(packet.stream, None)
         if packet.gate is not None and not packet.gate.classify:
             self._faults.pop(packet.stream, None)
             return packet
@@ -259,22 +258,22 @@ class Feedback:
             return packet
         stick = packet.stick or Stick(hand="right", grip=MISSING_END, tip=MISSING_END)
         # A picture alone is judged at once; the first of a film cannot be told from it.
-        alone = packet.picture is not None and packet.pts - looked_at_s > _LONGEST_GAP_S
+        alone = packet.picture is not None and gap_s > LONGEST_STEP_S
         packet.feedback = self._cues(packet, person, stick, pose.label, 0.0 if alone else self._settings.settle_s)
         return packet
 
     def close(self) -> None:
         self._faults.clear()
-        self._looked_at_s.clear()
+        self._frame_at_s.clear()
 
     def _cues(self, packet: ArnisPacket, person: Person, stick: Stick, label: str, settle_s: float) -> list[Cue]:
         """Of the faults that have been seen for `settle_s`, the worst."""
         before = self._faults.get(packet.stream)
-        since_s = before.since_s if before is not None and before[:2] == (person.track, label) else {}
+        since_s = before.since_s if before is not None and before[:3] == (person.track, label, stick.hand) else {}
         told = {name for name, start_s in since_s.items() if packet.pts - start_s >= settle_s}
         faults = self._beyond(person, stick, label, told)
         since_s = {name: since_s.get(name, packet.pts) for name in faults}
-        self._faults[packet.stream] = _Faults(person.track, label, since_s)
+        self._faults[packet.stream] = _Faults(person.track, label, stick.hand, since_s)
         settled = (cue for name, cue in faults.items() if packet.pts - since_s[name] >= settle_s)
         return worst_by_part(settled)[: self._settings.max_cues]
 

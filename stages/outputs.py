@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
+from typing import IO, Any, BinaryIO
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from engine.errors import UserError
 
@@ -19,6 +25,10 @@ def check_writable(path: Path, setting: str) -> None:
     if not path.parent.is_dir():
         raise UserError(f"{setting}: cannot write {path}: there is no folder {path.parent}; make it first")
     existed = path.exists()
+    if existed and not path.is_file():  # to open and close a pipe would tell its reader that all is over
+        if not os.access(path, os.W_OK):
+            raise UserError(f"{setting}: {path} may not be written to; choose another place")
+        return
     try:
         path.open("ab").close()
     except OSError as error:
@@ -34,13 +44,39 @@ def is_file_to_be(path: Path) -> bool:
 
 def check_apart(outputs: Iterable[tuple[str, Path]], sources: Sequence[str]) -> None:
     """Raise UserError where an output, given with its setting, would overwrite a source or another output."""
-    taken = {Path(source).resolve(): f"the source {source}" for source in sources if Path(source).is_file()}
+    files = ((source, _local_path(source)) for source in sources)
+    taken = {path.resolve(): f"the source {source}" for source, path in files if path.is_file()}
     for setting, path in outputs:
         if not is_file_to_be(path):
             continue  # /dev/null and pipes take several
         if path.resolve() in taken:
             raise UserError(f"{setting}: {path} would overwrite {taken[path.resolve()]}; choose another name")
         taken[path.resolve()] = f"what {setting} writes"
+
+
+def open_lines(path: Path, setting: str) -> BinaryIO:
+    """Open to append lines, each one write, so that a killed process has lost none. Raises UserError."""
+    if not path.is_fifo():
+        return path.open("ab", buffering=0)
+    try:  # to wait for a reader would be to wait for ever where none comes
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise UserError(f"{setting}: nobody reads from the pipe {path}; start its reader first") from error
+    os.set_blocking(pipe, True)
+    return os.fdopen(pipe, "wb", buffering=0)
+
+
+def takes_more(out: IO[Any], wait_s: float = 0.0) -> bool:
+    """Whether what is written now is taken at once: not by a terminal that is held (Ctrl-S) or a pipe that is full."""
+    try:
+        return sys.platform == "win32" or bool(select.select((), (out,), (), wait_s)[1])
+    except (OSError, ValueError):  # no file of the system's: nothing holds it up
+        return True
+
+
+def _local_path(source: str) -> Path:
+    """The file that a source names, if it is one."""
+    return Path(url2pathname(urlsplit(source).path) if source.lower().startswith("file:") else source)
 
 
 def keep_earlier(path: Path, setting: str) -> None:

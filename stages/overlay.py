@@ -106,9 +106,9 @@ def draw_stick(canvas: np.ndarray, stick: Stick, min_confidence: float) -> None:
     if not _end_seen(stick.grip, min_confidence):
         return
     grip = _pixel(stick.grip)
-    if stick.detected_tip is not None and np.isfinite(stick.detected_tip).all():
-        cv2.line(canvas, grip, _pixel(stick.detected_tip), WHITE, max(1, thick // 2), cv2.LINE_AA)
     if _end_seen(stick.tip, min_confidence):
+        if stick.detected_tip is not None and np.isfinite(stick.detected_tip).all():
+            cv2.line(canvas, grip, _pixel(stick.detected_tip), WHITE, max(1, thick // 2), cv2.LINE_AA)
         tip = _pixel(stick.tip)
         cv2.line(canvas, grip, tip, OUTLINE, 2 * thick + 2, cv2.LINE_AA)
         cv2.line(canvas, grip, tip, STICK, 2 * thick, cv2.LINE_AA)
@@ -133,7 +133,7 @@ def pose_text(packet: ArnisPacket, neutral: str = "neutral") -> str:
     if pose is None:
         reason = packet.reason or (packet.gate.reason if packet.gate else None)
         return f"unsure ({_REASONS.get(reason, reason.replace('_', ' '))})" if reason else "unsure"
-    if not pose.accepted and pose.label != neutral:
+    if not pose.accepted:
         return "unsure"  # a guess that was refused is nobody's business
     return f"{pose.label.replace('_', ' ')} {100 * pose.confidence:.0f} %"
 
@@ -236,9 +236,9 @@ class Overlay:
 def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float) -> None:
     """Name and confidence at the top left, accepted green, unsure amber, all else grey; a bar for the confidence."""
     pose = packet.pose
-    is_refused = pose is not None and not pose.accepted and pose.label != neutral
+    is_refused = pose is not None and not pose.accepted
     colour = GREY
-    if pose is not None and packet.status in ("ok", "held", "unsure") and pose.label != neutral:
+    if pose is not None and packet.status in ("ok", "held", "unsure") and (is_refused or pose.label != neutral):
         colour = AMBER if is_refused else GREEN
     left, top = round(0.5 * em), round(2.4 * em)
     width, height = _draw_text(canvas, pose_text(packet, neutral), (left, top), 1.25 * em, colour)

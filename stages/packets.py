@@ -9,6 +9,11 @@ import numpy as np
 
 from engine.packet import Packet
 
+Status = Literal["ok", "held", "no_person", "unsure", "dropped", "source_lost", "end"]
+"""`held`: an earlier result stands in; `unsure`: seen, not accepted; `dropped`: not processed, see `reason`."""
+LONGEST_STEP_S = 1.0
+"""A longer gap between two frames is a pause: what is before and behind it stands alone, like photographs."""
+
 Hand = Literal["left", "right"]
 StickMethod = Literal["detected", "forearm", "evidence", "kept"]
 """`detected`: as the detector gave it (correction off); `kept`: correction looked and found too little evidence."""
@@ -110,6 +115,7 @@ class Cue(msgspec.Struct, kw_only=True):
 class ArnisPacket(Packet, kw_only=True):
     """A frame and what is known of it so far."""
 
+    status: Status = "ok"
     person: Person | None = None
     stick: Stick | None = None
     gate: GateDecision | None = None

@@ -20,7 +20,7 @@ from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.stage import Context
 from stages.classify import classes_of
-from stages.outputs import check_writable, keep_earlier
+from stages.outputs import check_writable, keep_earlier, open_lines, takes_more
 from stages.packets import ArnisPacket
 from stages.publisher import Publisher, PublishSettings, frames_url, results_url
 from stages.result import SCHEMA_VERSION, FeedbackMessage, Hello, cue_result, result_of
@@ -56,12 +56,13 @@ class Results:
         self._file = Path(settings.path)
         self._out: BinaryIO | None = None
         self._last: dict[str, int] = {}
+        self._resumes = False
         self._tally = PoseTally()
         self._encoder = msgspec.json.Encoder()
 
     def open(self, context: Context) -> None:
         """Raises UserError when the file cannot be written."""
-        self._request_stop = context.request_stop
+        self._request_stop, self._alive, self._resumes = context.request_stop, context.alive, context.resumes
         if self._path == "-":
             self._out = sys.stdout.buffer
         elif self._path:
@@ -70,14 +71,15 @@ class Results:
                 self._last = mend_lines(self._file)
             else:
                 keep_earlier(self._file, "results.path")
-            # Unbuffered: each line is one write, so that a killed worker has lost none.
-            self._out = self._file.open("ab", buffering=0)
+            self._out = open_lines(self._file, "results.path")
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         _mark_ready(packet)
         self._tally.count(packet)
         if self._out is None or packet.sequence <= self._last.get(packet.stream, -1):
             return packet
+        while not takes_more(self._out, wait_s=1.0):
+            self._alive()
         try:
             self._out.write(self._encoder.encode(result_of(packet)) + b"\n")
             if self._path == "-":
@@ -98,8 +100,8 @@ class Results:
         self._out = None
 
     def describe(self) -> dict[str, str]:
-        """For how long each pose was held, or in how many pictures it is."""
-        return self._tally.told()
+        """For how long each pose was held, or in how many pictures it is, since this worker was started."""
+        return ({"(since the last restart)": ""} if self._resumes else {}) | self._tally.told()
 
 
 class Publish:

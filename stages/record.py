@@ -63,7 +63,7 @@ def raw_path(path: Path) -> Path:
 
 def remux(source: Path, target: Path) -> None:
     """Copy the video of `source` into an MP4 file, without encoding it again; `target` appears when it is complete."""
-    part = target.with_suffix(".part")
+    part = target.with_name(f".{target.name}.part")
     options = {"movflags": "faststart"}
     try:
         with av.open(str(source)) as reader, av.open(str(part), "w", "mp4", options=options) as writer:
@@ -204,8 +204,6 @@ class Record:
         CANVAS_DEMAND.discard(self.name)
         for recorder in self._recorders.values():
             recorder.close()
-        if self._recorders:
-            finish_recordings(self._settings, self._context.streams, self._context.restarts)
 
     def describe(self) -> dict[str, str]:
         """What was recorded, for the account at the end."""

@@ -18,7 +18,7 @@ import msgspec
 from engine.errors import UserError
 from stages.cards import load_card
 from stages.classify import Classify, ClassifySettings, classes_of
-from stages.tally import LONGEST_STEP_S
+from stages.packets import LONGEST_STEP_S
 
 SHORTEST_HOLD_S = 0.5
 """Another pose that is named for less does not end a hold."""
@@ -116,7 +116,7 @@ def holds_of(lines: Sequence[Line], neutral: str) -> list[Hold]:
 def stand_alone(lines: Sequence[Line]) -> bool:
     """Whether these are pictures of a folder that is not played as a film."""
     times = [line.pts for line in lines if line.picture is not None]
-    return bool(times) and all(after - before >= LONGEST_STEP_S for before, after in pairwise(times))
+    return bool(times) and all(after - before > LONGEST_STEP_S for before, after in pairwise(times))
 
 
 def _runs(lines: Sequence[Line], alone: bool) -> Iterator[Hold]:

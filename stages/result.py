@@ -19,9 +19,8 @@ import msgspec
 import numpy as np
 
 from engine.clock import NS_PER_MS
-from engine.packet import Status
 from stages.classes import PoseClass
-from stages.packets import ArnisPacket, Cue, Hand, Person, Pose, Stick, StickMethod
+from stages.packets import ArnisPacket, Cue, Hand, Person, Pose, Status, Stick, StickMethod
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -89,10 +88,11 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     """`ok`: named and sure; `held`: an earlier sure answer stands in; `unsure`: `pose`, if any, is a refused guess;
     `no_person`, `dropped`, `source_lost`, `end`."""
     reason: str | None
-    """Of a frame that was not looked at anew: `still`, `moving`, `nothing_seen_yet`; of one that was, not classified:
-    `no_person`, `body_unsure`, `not_upright`, `no_stick`, `grip_unsure`, `tip_unsure`; none where the classifier was in
-    doubt. Of `dropped`: `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `refused:<stage>`,
-    `error:<stage>`. Of `source_lost`: in words."""
+    """Of `held`: why the frame was not looked at anew (`still`, `moving`), or not classified. Of `no_person` and
+    `unsure`, why the last one that was looked at was not classified: `no_person`, `body_unsure`, `not_upright`,
+    `no_stick`, `grip_unsure`, `tip_unsure`, `nothing_seen_yet`; none where the classifier was in doubt. Of `dropped`:
+    `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `refused:<stage>`, `error:<stage>`. Of
+    `source_lost`: in words."""
     person: PersonResult | None
     """Null where nobody is followed."""
     stick: StickResult | None

@@ -7,6 +7,7 @@ is not dragged from where it was; a point of low confidence moves less.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Annotated, ClassVar, Literal, Protocol
 
@@ -39,8 +40,7 @@ class SmoothSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sure: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.5
     """Confidence from which a point has full weight; below, its weight falls in proportion."""
     max_gap_s: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.2
-    """A gap in time after which all starts anew; in a hold the gate lets a frame through every `gate.hold_frames`, or
-    every `gate.hold_s` where that is sooner."""
+    """A gap without a frame after which all starts anew; frames that the gate keeps from detection are none."""
     max_tip_jump: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 0.8
     """Torso lengths from one look to the next: a tip that jumps farther (the stick's ends swapped) starts anew."""
 
@@ -167,7 +167,6 @@ def make_filter(settings: SmoothSettings) -> Filter | None:
 class _Track(msgspec.Struct):
     track: int
     filter: Filter
-    at_s: float
     scale: float
     hand: str | None = None
     raw_tip: np.ndarray = msgspec.field(default_factory=lambda: np.full(2, np.nan))
@@ -182,20 +181,21 @@ class Smooth:
     def __init__(self, settings: SmoothSettings) -> None:
         self._settings = settings
         self._tracks: dict[str, _Track] = {}
+        self._frame_at_s: dict[str, float] = {}
 
     def open(self, context: Context) -> None:
         self._tracks.clear()
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
+        gap_s = packet.pts - self._frame_at_s.get(packet.stream, -math.inf)
+        self._frame_at_s[packet.stream] = packet.pts
         if packet.gate is not None and not packet.gate.detect:
             return packet
         if packet.person is None:
             self._tracks.pop(packet.stream, None)
             return packet
         stick = packet.stick
-        if stick is not None and stick.tip[2] > 0.0 and stick.detected_tip is None:
-            stick.detected_tip = (stick.tip[0], stick.tip[1])
-        track = self._track(packet, packet.person.track)
+        track = self._track(packet.stream, packet.person.track, gap_s)
         if track is None:
             return packet
         points = np.full((NODE_COUNT, 3), np.nan)
@@ -206,7 +206,6 @@ class Smooth:
         self._restart_stick(track, points, stick)
         weight = np.clip(np.nan_to_num(points[:, 2]) / self._settings.sure, 0.0, 1.0)
         smoothed = track.filter.step(points[:, :2], weight, packet.pts, track.scale)
-        track.at_s = packet.pts
         packet.person.keypoints = np.column_stack([smoothed, points[:, 2]])[:BODY_COUNT].astype(np.float32)
         if stick is not None:
             stick.grip = _end(smoothed[GRIP], stick.grip[2])
@@ -215,17 +214,18 @@ class Smooth:
 
     def close(self) -> None:
         self._tracks.clear()
+        self._frame_at_s.clear()
 
-    def _track(self, packet: ArnisPacket, number: int) -> _Track | None:
-        """The state of this person; new after another person or a gap in time. None when smoothing is off."""
-        track = self._tracks.get(packet.stream)
-        if track is not None and track.track == number and 0.0 < packet.pts - track.at_s <= self._settings.max_gap_s:
+    def _track(self, stream: str, number: int, gap_s: float) -> _Track | None:
+        """The state of this person; new after another person or a gap without a frame. None when smoothing is off."""
+        track = self._tracks.get(stream)
+        if track is not None and track.track == number and 0.0 < gap_s <= self._settings.max_gap_s:
             return track
         new = make_filter(self._settings)
         if new is None:
             return None
-        self._tracks[packet.stream] = _Track(number, new, packet.pts, 100.0)
-        return self._tracks[packet.stream]
+        self._tracks[stream] = _Track(number, new, 100.0)
+        return self._tracks[stream]
 
     def _restart_stick(self, track: _Track, points: np.ndarray, stick: Stick | None) -> None:
         """A change of hand or a jump of the tip is news, not noise; an average would lie where it never was."""

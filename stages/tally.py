@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 
-from stages.packets import ArnisPacket
-
-LONGEST_STEP_S = 1.0
-"""A longer gap between two frames is a pause, not part of a pose."""
+from stages.packets import LONGEST_STEP_S, ArnisPacket
 
 
 class PoseTally:
@@ -15,29 +13,35 @@ class PoseTally:
     counts the pictures."""
 
     def __init__(self) -> None:
-        self._held_s: dict[str, float] = {}
-        self._pictures: Counter[str] = Counter()
-        self._is_film = False
+        self._held_s: defaultdict[str, float] = defaultdict(float)
+        self._pictures: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._films: set[str] = set()
         self._last_pts: dict[str, float] = {}
 
     def count(self, packet: ArnisPacket) -> None:
         """Call with every packet of a stream, in order; the time of a frame that was dropped goes to the next one."""
         if packet.ended:
             return
-        step_s = packet.pts - self._last_pts.get(packet.stream, packet.pts)
-        self._is_film |= packet.stream in self._last_pts and step_s < LONGEST_STEP_S
+        step_s = packet.pts - self._last_pts.get(packet.stream, -math.inf)
         self._last_pts[packet.stream] = packet.pts
+        goes_on = 0 <= step_s <= LONGEST_STEP_S
+        if goes_on:
+            self._films.add(packet.stream)
         if packet.status in ("ok", "held") and packet.pose is not None and packet.pose.accepted:
-            label = packet.pose.label
+            self._held_s[packet.pose.label] += step_s if goes_on else 0.0
             if packet.picture is not None:
-                self._pictures[label] += 1
-            self._held_s[label] = self._held_s.get(label, 0.0) + min(max(0.0, step_s), LONGEST_STEP_S)
+                self._pictures[packet.stream][packet.pose.label] += 1
 
     def told(self) -> dict[str, str]:
-        """By pose, the longest or most frequent first, with the unit."""
-        if self._pictures and not self._is_film:
-            return {label: f"{n} picture{'s' if n > 1 else ''}" for label, n in self._pictures.most_common()}
-        return {label: f"{held_s:.1f} s" for label, held_s in self.seconds().items()}
+        """By pose, the longest and then the most frequent first, with the unit."""
+        told = {label: f"{held_s:.1f} s" for label, held_s in self.seconds().items() if held_s}
+        alone: Counter[str] = Counter()
+        for stream in self._pictures.keys() - self._films:
+            alone += self._pictures[stream]
+        for label, n in alone.most_common():
+            number = f"{n} picture{'s' if n > 1 else ''}"
+            told[label] = f"{told[label]} and {number}" if label in told else number
+        return told
 
     def seconds(self) -> dict[str, float]:
         """Seconds by pose, the longest first."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
+from stages.outputs import takes_more
 
 BACKGROUND = 24
 """Grey of the room around pictures that don't fill the window."""
@@ -176,7 +177,7 @@ class LiveLine:
         self._width = len(text)
 
     def _put(self, text: str) -> None:
-        if self._out is None:
+        if self._out is None or not takes_more(self._out):
             return
         try:
             self._out.write(text)

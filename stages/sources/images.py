@@ -33,7 +33,7 @@ class ImageFolder:
     def __init__(self, folder: Path, fps: float) -> None:
         self._folder = folder
         self._fps = fps
-        self._index = 0
+        self._index = self._to_skip = 0
         self._next: tuple[str, np.ndarray] | None = None
         self._closed = threading.Event()
 
@@ -45,15 +45,16 @@ class ImageFolder:
             kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
             raise UserError(f"folder {self._folder} holds no pictures; put files of these kinds into it: {kinds}")
         self._remaining = iter(sorted(paths, key=natural_key))
-        for _ in range(skip):
-            self._load_next()
-        self._next, self._index = self._load_next(), skip
-        if self._next is None and skip == 0:
+        self._next, self._index, self._to_skip = self._load_next(), skip, skip
+        if self._next is None:
             raise UserError(f"folder {self._folder} holds no picture that can be read; check the files")
-        height, width = self._next[1].shape[:2] if self._next is not None else (1, 1)
+        height, width = self._next[1].shape[:2]
         return SourceInfo(width, height, self._fps, live=False)
 
     def read(self, allocate: Allocate) -> Captured | None:
+        while self._to_skip and not self._closed.is_set():  # not in `open`, which must not take long
+            self._to_skip -= 1
+            self._next = self._load_next()
         following, self._next = self._next, None
         if following is None:
             following = self._load_next()

@@ -137,19 +137,14 @@ class VideoFile:
         self._decoder = decoder
         self._label = label
         self._next: av.VideoFrame | None = None
+        self._to_skip = 0
         self._closed = threading.Event()
         self._reading = threading.Lock()
 
     def open(self, skip: int) -> SourceInfo:
-        for _ in range(skip):
-            passed = self._advance()
-            if passed is not None:
-                self._decoder.pts(passed)
-        self._next = self._advance()
+        self._to_skip, self._next = skip, self._advance()
         if self._next is None:
-            if skip == 0:
-                raise UserError(f"{self._label} holds no frame that can be decoded; check the file")
-            return SourceInfo(1, 1, self._decoder.fps, live=False)
+            raise UserError(f"{self._label} holds no frame that can be decoded; check the file")
         height, width = upright_size(self._next)
         return SourceInfo(width, height, self._decoder.fps, live=False)
 
@@ -157,6 +152,7 @@ class VideoFile:
         with self._reading:
             if self._closed.is_set():
                 return None
+            self._skip()
             frame, self._next = self._next, None
             frame = frame or self._advance()
             if frame is None:
@@ -170,6 +166,14 @@ class VideoFile:
         self._closed.set()
         with self._reading:
             self._decoder.close()
+
+    def _skip(self) -> None:
+        """Pass over what an earlier process has read. Here and not in `open`: of a long film it takes minutes, in which
+        the process would seem dead."""
+        while self._to_skip and self._next is not None and not self._closed.is_set():
+            self._to_skip -= 1
+            self._decoder.pts(self._next)
+            self._next = self._advance()
 
     def _advance(self) -> av.VideoFrame | None:
         try:

@@ -225,7 +225,7 @@ def packet_of(stick: Drawn, frames: OwnedFrames) -> ArnisPacket:
         captured_at_ns=1,
         frame=frames.commit(0),
         person=Person(track=1, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints),
-        stick=Stick(hand="right", grip=end[0], tip=end[1]),
+        stick=Stick(hand="right", grip=end[0], tip=end[1], detected_tip=end[1][:2]),
         gate=GateDecision(),
     )
 
@@ -239,7 +239,7 @@ def corrected(stick: Drawn, **settings: object) -> Stick:
     return result
 
 
-def test_the_stage_says_how_it_corrected_and_what_was_detected(sticks: list[Drawn]) -> None:
+def test_the_stage_says_how_it_corrected_and_leaves_what_was_detected(sticks: list[Drawn]) -> None:
     methods = {corrected(s).method for s in sticks}
     assert methods == {"evidence", "kept"} or methods == {"evidence"}
     assert corrected(sticks[0]).detected_tip == pytest.approx(tuple(sticks[0].said_tip))

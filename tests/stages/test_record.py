@@ -20,7 +20,7 @@ from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context
 from stages.packets import ArnisPacket
-from stages.record import Record, Recorder, RecordSettings, VideoWriter, recording_path
+from stages.record import Record, Recorder, RecordSettings, VideoWriter, finish_recordings, recording_path
 
 
 class NoFrames:
@@ -52,6 +52,11 @@ def record(path: Path, times: Sequence[float], *, restarts: int = 0, **settings:
     stage.close()
 
 
+def finish(path: Path, restarts: int = 0) -> dict[str, str]:
+    """As the program does at its end."""
+    return finish_recordings(RecordSettings(path=str(path)), ["0"], restarts)
+
+
 def read_back(path: Path) -> tuple[list[float], list[np.ndarray]]:
     """Times in seconds and uint8 BGR pictures."""
     with av.open(str(path)) as container:
@@ -70,6 +75,11 @@ def test_uneven_times_are_kept(tmp_path: Path) -> None:
 def test_an_mp4_is_made_at_the_end_and_nothing_else_is_left(tmp_path: Path) -> None:
     times = [0.0, 0.1, 0.7]
     record(tmp_path / "out.mp4", times)
+    other = tmp_path / "out.part"
+    other.write_text("somebody's")
+    assert finish(tmp_path / "out.mp4") == {}
+    assert other.read_text() == "somebody's"
+    other.unlink()
     assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
     assert read_back(tmp_path / "out.mp4")[0] == pytest.approx(times, abs=2e-3)
 
@@ -81,9 +91,10 @@ def test_a_restarted_worker_keeps_what_was_recorded(tmp_path: Path) -> None:
     assert len(read_back(tmp_path / "out.1.mkv")[0]) == 3
 
 
-def test_a_restarted_worker_finishes_the_mp4_of_the_dead_one(tmp_path: Path) -> None:
+def test_the_mp4_of_a_dead_worker_is_finished_too(tmp_path: Path) -> None:
     record(tmp_path / "out.recording.mkv", [0.0, 0.1])
     record(tmp_path / "out.mp4", [0.3, 0.4, 0.5], restarts=1)
+    finish(tmp_path / "out.mp4", restarts=1)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.1.mp4", "out.mp4"]
     assert len(read_back(tmp_path / "out.mp4")[0]) == 2
 
@@ -105,6 +116,7 @@ def test_the_account_of_a_restarted_worker_names_what_dead_ones_recorded(tmp_pat
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
 def test_an_earlier_lesson_is_kept_under_another_name(tmp_path: Path, name: str) -> None:
     record(tmp_path / name, [0.0, 0.1])
+    finish(tmp_path / name)
     (tmp_path / "out.recording.mkv").write_bytes(b"of a program that was killed" * (name == "out.mp4"))
     stage = Record(RecordSettings(path=str(tmp_path / name), when_slow="wait"))
     stage.open(context())  # and dies before its first picture
@@ -112,6 +124,7 @@ def test_an_earlier_lesson_is_kept_under_another_name(tmp_path: Path, name: str)
     stage.open(context(restarts=1))
     stage.process(packet(0.2, picture(90)))
     stage.close()
+    finish(tmp_path / name, restarts=1)
     newest = tmp_path / f"out.1{Path(name).suffix}"
     assert stage.describe() == {str(newest): "1 frames, 0 left out"}, "what is there of today"
     assert len(read_back(newest)[0]) == 1

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.packet import FrameRef, Status
-from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Stick
+from engine.packet import FrameRef
+from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Status, Stick
 from stages.result import SCHEMA_FILE, Result, result_of, schema_text
 
 
