@@ -189,9 +189,9 @@ class TakeInlet:
         now = now_ns()
         self._asked = {socket: at for socket, at in self._asked.items() if now - at < _ASK_AGAIN_NS}
         stands = len(self._sockets) == limit == 1
-        # Who does not answer at once must not keep the other streams waiting.
-        open_requests = sum(now - at < _ANSWERED_WITHIN_NS for at in self._asked.values())
-        for socket in list(self._sockets if stands else self._ready)[: max(0, limit - open_requests)]:
+        # Of several streams, one that does not answer at once must not keep the others waiting.
+        asked = [at for at in self._asked.values() if stands or now - at < _ANSWERED_WITHIN_NS]
+        for socket in list(self._sockets if stands else self._ready)[: max(0, limit - len(asked))]:
             self._ready.pop(socket, None)
             try:
                 socket.send(WAIT if stands else TAKE, zmq.NOBLOCK)

@@ -121,7 +121,7 @@ _REASONS = {"not_upright": "not upright: turn the camera"}
 """Where the words of the reason don't say what to do."""
 
 
-def pose_text(packet: ArnisPacket, neutral: str = "neutral") -> str:
+def pose_text(packet: ArnisPacket) -> str:
     """What is said of the pose, in the window and in the terminal."""
     if packet.status == "source_lost":
         return f"no picture: {packet.reason}" if packet.reason else "no picture"
@@ -228,7 +228,7 @@ class Overlay:
     def _tell(self, packet: ArnisPacket, fps: float | None, age_ms: float | None) -> None:
         if self._line is not None:
             cue = packet.feedback[0].sentence if packet.feedback else ""
-            self._line.tell(packet.stream, pose_text(packet, self._neutral), cue, figures_text(fps, age_ms))
+            self._line.tell(packet.stream, pose_text(packet), cue, figures_text(fps, age_ms))
         elif self._window is not None and packet.status == "source_lost":
             self._window.say(packet.stream, pose_text(packet))
 
@@ -241,7 +241,7 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
     if pose is not None and packet.status in ("ok", "held", "unsure") and (is_refused or pose.label != neutral):
         colour = AMBER if is_refused else GREEN
     left, top = round(0.5 * em), round(2.4 * em)
-    width, height = _draw_text(canvas, pose_text(packet, neutral), (left, top), 1.25 * em, colour)
+    width, height = _draw_text(canvas, pose_text(packet), (left, top), 1.25 * em, colour)
     if pose is not None and packet.status != "no_person" and not is_refused:
         right = left + max(1, round(width * min(1.0, pose.confidence)))
         # A result that stands in is shown hollow: it is remembered, not seen.

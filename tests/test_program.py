@@ -183,7 +183,7 @@ def test_a_recording_has_the_times_of_its_source(tmp_path: Path, light: Path, cl
 def test_an_mp4_that_cannot_be_made_is_named_with_what_is_there_instead(
     tmp_path: Path, light: Path, clip: Path
 ) -> None:
-    (tmp_path / "out.part").mkdir()  # in the way, as a full disk would be
+    (tmp_path / ".out.mp4.part").mkdir()  # in the way, as a full disk would be
     done = run("--config", light, "--source", clip, "--record", tmp_path / "out.mp4")
     left = tmp_path / "out.recording.mkv"
     assert done.returncode == 1 and f"recorded: {left} 30 frames" in done.stdout
@@ -483,7 +483,33 @@ def test_a_run_without_results_makes_no_page_of_an_earlier_ones(tmp_path: Path, 
 def test_a_source_is_never_overwritten(tmp_path: Path, light: Path, clip: Path, flag: str) -> None:
     source = Path(shutil.copy(clip, tmp_path / "lesson.mkv"))
     check_sentence(run("--config", light, "--source", source, flag, source), "lesson.mkv", "the source")
+    check_sentence(run("--config", light, "--source", source.as_uri(), flag, source), "lesson.mkv", "the source")
     assert source.read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes with names")
+def test_results_go_into_a_pipe_that_somebody_reads(tmp_path: Path, light: Path, clip: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ["--config", light, "--source", clip, "--results", pipe]
+    check_sentence(run(*words), str(pipe), "start its reader first")
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        time.sleep(0.3)
+        done = run(*words)
+        out, _ = reader.communicate(timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["sequence"] for line in out.splitlines()] == list(range(31))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell when a pipe is full")
+def test_a_reader_that_pauses_costs_no_line_and_no_worker(tmp_path: Path, light: Path) -> None:
+    clip = make_clip(tmp_path / "long.mkv", frames=600)
+    silent = ["--set", "engine.silent_s=1.5", "--set", "engine.heartbeat_s=0.2"]
+    with running("--config", light, "--source", clip, "--results", "-", *silent) as program:
+        time.sleep(5)  # the pipe is full long before
+        out, err = program.communicate(timeout=60)
+    assert [json.loads(line)["sequence"] for line in out.splitlines()] == list(range(601))
+    assert "restarts" not in err and "started again" not in err
 
 
 def test_two_outputs_do_not_share_a_file(tmp_path: Path, light: Path, clip: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import zmq
 
-from engine.links import EntryServer, Parcel, TakeInlet
+from engine.links import EntryServer, Parcel, PullInlet, PushOutlet, TakeInlet
 from engine.packet import Packet, PacketCodec
 
 PARCEL = Parcel(PacketCodec(Packet), None)
@@ -60,6 +60,51 @@ def test_a_request_stands_until_there_is_a_frame_and_a_busy_worker_gets_none(lin
     assert link.receive() == [7]
     time.sleep(0.05)  # it works on 7
     assert not link.serve(8)
+
+
+def test_a_stream_that_does_not_answer_holds_up_no_other(tmp_path: Path) -> None:
+    with zmq.Context() as context:
+        endpoints = {name: f"ipc://{tmp_path / name}" for name in "ab"}
+        servers = {name: EntryServer(context, endpoint) for name, endpoint in endpoints.items()}
+        inlet = TakeInlet(context, endpoints, "worker", PARCEL)
+        asked: dict[str, list[bytes]] = {"a": [], "b": []}
+        until = time.monotonic() + 5
+        while not (asked["a"] and asked["b"]) and time.monotonic() < until:
+            inlet.receive(10, 1, 0)
+            for name, server in servers.items():
+                asked[name] += server.requests()
+                server.announce()
+        taken = time.monotonic() - until + 5
+        assert asked["a"] and asked["b"] and taken < 0.9, "before the first request counts as lost"
+        for end in (inlet, *(server.socket for server in servers.values())):
+            end.close()
+
+
+def test_a_receiver_that_goes_while_it_is_sent_to_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zmq.Context() as context:
+        endpoint = f"ipc://{tmp_path / 'queue'}"
+        inlet, outlet = PullInlet(context, endpoint, PARCEL), PushOutlet(context, [endpoint], PARCEL)
+        calls: list[int] = []
+        send = outlet._socket.send_multipart
+
+        class Leaving:
+            def send_multipart(self, parts: list[bytes], flags: int) -> None:
+                calls.append(1)
+                if len(calls) == 1:
+                    raise zmq.Again
+                send(parts, flags)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(socket, name)
+
+        socket = outlet._socket
+        monkeypatch.setattr(outlet, "_socket", Leaving())
+        assert outlet.send(Packet(stream="0", sequence=3, pts=0.0, captured_at_ns=0), lambda: True)
+        assert [packet.sequence for packet in inlet.receive(2000, 1, 0)] == [3] and len(calls) == 2
+        inlet.close()
+        socket.close()
 
 
 def test_a_frame_that_has_come_is_taken_before_another_is_asked_for(

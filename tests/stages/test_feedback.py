@@ -280,7 +280,18 @@ def test_who_moves_through_a_pose_is_not_corrected_and_a_single_picture_is(tmp_p
     assert not judged(stage, bent, pts=2.9), "for a moment the stick was out of sight"
     assert not judged(stage, bent, pts=29.0), "after a pause"
     assert judged(stage, bent, pts=29.3)
+    assert not judged(stage, performer("left"), pts=29.4), "the other arm, seen for the first time"
     assert judged(stage, bent, pts=0.0, stream="folder", picture="a.jpg")
+
+
+@pytest.mark.parametrize(("fps", "hold_s"), [(30.0, 2.0), (1.2, 4.0)])
+def test_a_fault_in_a_hold_is_told_however_rarely_it_is_looked_at(fps: float, hold_s: float, tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("[right_knee_block.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
+    stage, frames = opened(bands=str(tmp_path / "b.toml"), settle_s=0.3), round(fps * hold_s)
+    assert not judged(stage, performer(), pts=0.0)
+    for number in range(1, frames):
+        judged(stage, performer(), pts=number / fps, gate=GateDecision(detect=False, classify=False))
+    assert judged(stage, performer(), pts=frames / fps)
 
 
 def test_what_may_be_the_detectors_error_alone_gets_no_cue() -> None:

@@ -138,7 +138,9 @@ def test_a_held_result_reads_like_the_look_and_a_refused_guess_is_not_told() -> 
     assert pose is not None
     held = packet(status="held", pose=msgspec.structs.replace(pose, age_frames=3))
     assert pose_text(held) == "left eye thrust 91 %"
-    assert pose_text(packet(status="unsure", pose=msgspec.structs.replace(pose, accepted=False))) == "unsure"
+    for label in ("left_eye_thrust", "neutral"):
+        guess = msgspec.structs.replace(pose, label=label, accepted=False)
+        assert pose_text(packet(status="unsure", pose=guess)) == "unsure"
 
 
 def test_who_lies_across_the_picture_is_told_to_turn_the_camera() -> None:
