@@ -36,6 +36,7 @@ from stages.outputs import keep_earlier
 from stages.publish import ResultsSettings, program_version
 from stages.record import RecordSettings, finish_recordings, raw_path
 from stages.report import write_report
+from stages.runtime import default_threads
 from stages.sources import CaptureSettings, redact_url
 from stages.sources.camera import camera_device
 from stages.view import has_display
@@ -111,6 +112,7 @@ def run(options: argparse.Namespace) -> int:
     if options.workers and options.workers > len(config.workers):
         raise UserError(f"--workers {options.workers} is too many: the stages can share at most {len(config.workers)}")
     workers = options.workers or suitable_workers(config, options.source)
+    config = with_threads(config, workers)
     check_patience(config, options.source)
     check_need_of_stick(config)
     outputs = check_outputs(config, options.source, options.stats)
@@ -248,6 +250,16 @@ def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
     """
     alone = len(sources) == 1 and keeps_time(config, {kind_of(sources[0])})
     return LIVE_WORKERS if alone and config.workers == load_config(default_config()).workers else None
+
+
+def with_threads(config: Config, workers: int | None) -> Config:
+    """The configuration with the threads of detection that suit so many processes, unless they are set."""
+    detect = config.sections.get("detect")
+    overlapping = len(config.with_workers(workers).workers) > LIVE_WORKERS
+    if not isinstance(detect, DetectSettings) or detect.threads or not overlapping:
+        return config
+    chosen = msgspec.structs.replace(detect, threads=default_threads(overlapping=True))
+    return msgspec.structs.replace(config, sections={**config.sections, "detect": chosen})
 
 
 def config_text(config: Config) -> str:

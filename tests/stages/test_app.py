@@ -21,6 +21,7 @@ from stages.app import (
     parse,
     suitable_workers,
     summary_text,
+    with_threads,
 )
 
 
@@ -100,6 +101,16 @@ def test_one_live_stream_is_answered_by_one_process_and_shown_by_another(tmp_pat
     assert suitable_workers(load_config(default_config(), own), ["0"]) == 2, "a copy changes nothing"
     own.write_text('[[worker]]\nname = "all"\nstages = ["stages.gate:MotionGate", "stages.detect:Detect"]\n')
     assert suitable_workers(load_config(default_config(), own), ["0"]) is None
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(None, 1), (3, 1), (2, 0), (1, 0)])
+def test_networks_that_overlap_have_fewer_threads(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None, threads: int
+) -> None:
+    monkeypatch.setattr("stages.runtime.usable_cores", lambda: 2)
+    assert with_threads(load_config(default_config()), workers).sections["detect"].threads == threads
+    said = load_config(default_config(), flags={"detect.threads": 2})
+    assert with_threads(said, workers).sections["detect"].threads == 2, "what is set stays"
 
 
 def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureFixture[str]) -> None:

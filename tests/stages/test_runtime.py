@@ -330,7 +330,11 @@ def test_a_device_of_the_other_runtime_is_an_error(doubling: Path) -> None:
         load_network(doubling, "openvino", device="cuda")
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (3, 2), (8, 4), (64, 4)])
-def test_threads_are_limited_by_default(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("cores", "threads", "overlapping"), [(1, 1, 1), (2, 2, 1), (3, 2, 1), (4, 2, 2), (8, 4, 4), (64, 4, 4)]
+)
+def test_threads_are_limited_by_default(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, overlapping: int
+) -> None:
     monkeypatch.setattr("stages.runtime.usable_cores", lambda: cores)
-    assert default_threads() == threads
+    assert (default_threads(), default_threads(overlapping=True)) == (threads, overlapping)
