@@ -102,7 +102,7 @@ def steps(quick: bool) -> list[tuple[str, Any]]:
         *(("detect.precision", precision) for precision in precisions("openvino")[1:] if "openvino" in backends),
         *(("classify.backend", backend) for backend in backends),
         *(("classify.threads", count) for count in threads if count > 1),
-        *(("engine.in_flight", count) for count in (1, 2, 4, 5)),
+        *(("engine.in_flight", count) for count in (1, 2, 3, 4)),
     ]
 
 

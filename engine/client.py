@@ -59,6 +59,8 @@ def subscribe(
     """
     if isinstance(topics, str):
         topics = (topics,)
+    if not topics:
+        raise UserError('no topic is given, so nothing would come; "" stands for all')
     context: zmq.Context[Any] = zmq.Context()
     socket = context.socket(zmq.SUB)
     try:
@@ -108,7 +110,8 @@ def decode_payload(data: bytes) -> dict[str, Any]:
 
 
 def _connect(socket: Any, url: str) -> None:
-    if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}|ipc://.+", url):
+    tcp = re.fullmatch(r"tcp://[^/\s]+:(\d{1,5})", url)
+    if not (tcp and int(tcp[1]) < 65536 or re.fullmatch(r"ipc://.+", url)):
         raise UserError(f"{url!r} is no address to subscribe to: write tcp://HOST:PORT, for example {DEFAULT_URL}")
     try:
         socket.connect(url)

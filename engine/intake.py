@@ -53,7 +53,8 @@ class Intake:
         self._mailbox: Mailbox = LatestMailbox() if self.live else EveryMailbox()
         self._max_age_ns = int(settings.max_age_ms * NS_PER_MS)
         self._stall_ns = int(settings.silent_s * NS_PER_S) if info.live and not info.paced else None
-        self._in_flight = InFlight(settings.in_flight, settings.write_off_ms, settings.silent_s * 1000)
+        most = settings.frames_in_flight(live=self.live)
+        self._in_flight = InFlight(most, settings.write_off_ms, settings.silent_s * 1000)
         self._lock = threading.Lock()
         self._writer = new_writer(info.height * info.width * 3)
         self._thread = threading.Thread(target=self._read_all, name=f"source-{stream}", daemon=True)

@@ -6,7 +6,9 @@ are the streams. The file is a valid JSON array at any moment, whatever happens 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import msgspec
 
 from engine.packet import Packet, Span
 
+_log = logging.getLogger(__name__)
 _END = b"\n]\n"
 _FRAMES = 0
 
@@ -26,19 +29,20 @@ class Profile:
         self._threads = {name: number for number, name in enumerate(streams)}
         self._processes = {stage: number for number, stage in enumerate(entry_stages, _FRAMES + 1)}
         self._busy_until_ns: list[int] = []
+        self._path = path
         fresh = fresh or not path.exists()
-        self._file = path.open("w+b" if fresh else "r+b", buffering=0)
+        self._file: FileIO | None = path.open("w+b" if fresh else "r+b", buffering=0)
         self._file.seek(0, 2)
         if fresh:
             names = [_name(_FRAMES, "frames")]
             for stage, number in self._processes.items():
                 names.append(_name(number, f"worker of {stage}"))
                 names += [_name(number, stream, thread) for stream, thread in self._threads.items()]
-            self._file.write(b"[" + b",\n".join(map(msgspec.json.encode, names)) + _END)
+            self._write(b"[" + b",\n".join(map(msgspec.json.encode, names)))
 
     def add(self, packet: Packet, left_ns: int) -> None:
         """The packet leaves the pipeline at `left_ns`."""
-        if packet.status in ("end", "source_lost"):
+        if self._file is None or packet.status in ("end", "source_lost"):
             return
         events = [self._frame(packet, left_ns)]
         process = _FRAMES + 1
@@ -46,7 +50,20 @@ class Profile:
             process = self._processes.get(span.stage, process)
             events.append(_event(span, process, self._threads[packet.stream], {"sequence": packet.sequence}))
         self._file.seek(-len(_END), 2)
-        self._file.write(b"".join(b",\n" + msgspec.json.encode(event) for event in events) + _END)
+        self._write(b"".join(b",\n" + msgspec.json.encode(event) for event in events))
+
+    def _write(self, events: bytes) -> None:
+        """And the end behind them. A full disk must not cost the session."""
+        assert self._file is not None
+        try:
+            if self._file.write(events + _END) == len(events) + len(_END):
+                return
+            reason = "there is no room for it"
+        except OSError as error:
+            reason = str(error.strerror)
+        _log.warning("engine.profile: cannot write %s any more: %s; the run goes on without it", self._path, reason)
+        self._file.close()
+        self._file = None
 
     def _frame(self, packet: Packet, left_ns: int) -> dict[str, Any]:
         """Frames overlap, and a thread of a trace can't: each goes to the first that is free."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from typing import Any, TextIO
 import msgspec
 
 from engine.client import DEFAULT_URL
-from engine.config import Config, load_config
+from engine.config import Config, import_name, load_config
 from engine.errors import UserError
 from engine.layout import stream_names
 from engine.numbers import positive
@@ -33,8 +34,8 @@ from stages.detect import DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
 from stages.outputs import keep_earlier
-from stages.publish import ResultsSettings, program_version
-from stages.record import RecordSettings, finish_recordings, raw_path
+from stages.publish import Results, ResultsSettings, program_version
+from stages.record import BROKE_OFF, Record, RecordSettings, finish_recordings, raw_path
 from stages.report import write_report
 from stages.runtime import default_threads
 from stages.sources import CaptureSettings, redact_url
@@ -75,8 +76,10 @@ def kind_of(source: str) -> SourceKind:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: ended in order; 1: the engine gave up; 2: a mistake that the user can mend."""
+    _open_standard_streams()
     options = parse(arguments)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    log_level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=log_level, format="%(levelname)s %(name)s: %(message)s")
     try:
         return run(options)
     except UserError as error:
@@ -98,6 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _open_standard_streams() -> None:
+    """Where a service has closed them, something else would get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+
+
 def run(options: argparse.Namespace) -> int:
     """Do what the options ask for. Raises UserError."""
     config = load_config(default_config(), options.config, options.set, flags_of(options))
@@ -115,6 +126,7 @@ def run(options: argparse.Namespace) -> int:
     config = with_threads(config, workers)
     check_patience(config, options.source)
     check_need_of_stick(config)
+    check_stages(config)
     outputs = check_outputs(config, options.source, options.stats)
     if options.dry_run:
         sys.stdout.write("\n".join([*dry_run(config.with_workers(workers), options.source, outputs), ""]))
@@ -242,6 +254,17 @@ def check_need_of_stick(config: Config) -> None:
         )
 
 
+def check_stages(config: Config) -> None:
+    """Raise UserError for an output that is asked for and that no worker makes."""
+    there = {import_name(stage, f"[[worker]] {worker.name}") for worker in config.workers for stage in worker.stages}
+    needed = (("results", "report", Results), ("results", "path", Results), ("record", "path", Record))
+    for section, key, stage in needed:
+        setting = f"{section}.{key}"
+        if getattr(config.sections.get(section), key, "") and stage not in there:
+            raise UserError(f'{setting} is set, and no [[worker]] has the stage "{stage.__module__}:{stage.__name__}"; '
+                            "add it to the last one, or leave the setting out")  # fmt: skip
+
+
 def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
     """How many processes the stages should share for these sources; None: as configured.
 
@@ -287,27 +310,36 @@ def setting_meanings(text: str) -> dict[str, str]:
 def conclude(config: Config, summary: RunSummary, sources: Sequence[str], stats_file: Path | None) -> int:
     """Finish recordings, write report and statistics, print the account; returns the exit code."""
     record, left = config.sections.get("record"), dict[str, str]()
+    recorded = summary.stats["stages"].get("record", {})
     if isinstance(record, RecordSettings) and record.path:
         left = finish_recordings(record, stream_names(sources), max(summary.stats["restarts"].values(), default=0))
-        recorded = summary.stats["stages"].get("record", {})
         for name in list(recorded):
             if (raw := str(raw_path(Path(name)))) in left:
                 recorded[raw] = recorded.pop(name)
-    if stats_file is not None:
-        stats_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary.stats), indent=2) + b"\n")
-    results = config.sections.get("results")
-    to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
-    _print(summary_text(summary.stats), sys.stderr if to_stdout else sys.stdout)
     mistakes = list(left.values())
+    if stats_file is not None:
+        mistakes += statistics_mistakes(stats_file, summary)
+    results = config.sections.get("results")
+    report = ""
     # A page of nothing would only put an earlier one aside.
     if isinstance(results, ResultsSettings) and results.report and summary.stats["results_out"]:
         failed = report_mistakes(config, results, sources)
         mistakes += failed
-        if not failed:
-            _print(f"report: {results.report}\n", sys.stdout)
+        report = "" if failed else f"report: {results.report}\n"
+    to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
+    _print(summary_text(summary.stats) + report, sys.stderr if to_stdout else sys.stdout)
     for mistake in filter(None, (summary.error, *mistakes)):
         sys.stderr.write(f"{PROGRAM}: {mistake}\n")
-    return summary.exit_code or int(bool(mistakes))
+    return summary.exit_code or int(bool(mistakes) or any(BROKE_OFF in said for said in recorded.values()))
+
+
+def statistics_mistakes(file: Path, summary: RunSummary) -> list[str]:
+    """Write the statistics; what kept them from being written."""
+    try:
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(summary.stats), indent=2) + b"\n")
+    except OSError as error:
+        return [f"--stats: cannot write {file}: {error.strerror}"]
+    return []
 
 
 def report_mistakes(config: Config, results: ResultsSettings, sources: Sequence[str]) -> list[str]:
@@ -347,3 +379,5 @@ def _print(text: str, out: TextIO) -> None:
         out.flush()
     except BrokenPipeError:
         sys.stderr.close()  # The reader has gone; Python would complain about it once more at exit.
+    except OSError as error:
+        raise UserError(f"cannot write to the standard output: {error.strerror}; the files are whole") from error

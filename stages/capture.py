@@ -18,7 +18,7 @@ from engine.stage import Captured, SourceInfo, SourceLost
 from stages.classes import models_folder
 from stages.sources import CaptureSettings, Reader, redact_url
 from stages.sources.camera import CameraFeed, camera_device
-from stages.sources.images import ImageFolder
+from stages.sources.images import SUFFIXES, ImageFolder
 from stages.sources.live import Feed, Live, RetryDelays
 from stages.sources.video import StreamFeed, VideoFile, open_file, open_url
 
@@ -96,7 +96,7 @@ def make_reader(settings: CaptureSettings, source: str) -> Reader:
         return _live(settings, f"camera {index}", lambda: CameraFeed(index, settings))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source):
         return _url_reader(settings, source)
-    if Path(source).is_dir():
+    if Path(source).is_dir() or Path(source).is_file() and Path(source).suffix.lower() in SUFFIXES:
         return ImageFolder(Path(source), settings.fps)
     return open_file(Path(source), source)
 

@@ -65,6 +65,9 @@ def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | Non
         files.append(("--stats", stats_file))
         found.append(f"statistics: {stats_file}")
     check_apart(files, sources)
+    report = getattr(config.sections.get("results"), "report", "")
+    if report and Path(report).suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"results.report: {report} must end in .html")
     return found
 
 

@@ -117,7 +117,9 @@ def read_bands(path: Path) -> BandTable:
         raise UserError(f"bands file {path} does not exist; make it with `arnis-train bands`") from None
     except OSError as error:
         raise UserError(f"bands file {path} cannot be read ({error.strerror}); name a file in feedback.bands") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UserError(f"bands file {path} is no text; make it with `arnis-train bands`") from None
+    except msgspec.DecodeError as error:
         raise UserError(f"bands file {path} is not valid: {error}") from None
     for pose, views in bands.items():
         for view, quantities in views.items():

@@ -70,7 +70,7 @@ def draw_overlay(
     if packet.person is not None:
         draw_person(canvas, packet.person, min_confidence)
         for cue in packet.feedback:
-            _mark_joint(canvas, packet.person, cue, min_confidence)
+            _mark(canvas, packet, cue, min_confidence)
     if packet.stick is not None:
         draw_stick(canvas, packet.stick, min_confidence)
     if mirrored:
@@ -258,16 +258,23 @@ def _draw_cues(canvas: np.ndarray, cues: list[Cue], em: float) -> None:
         _draw_text(canvas, cue.sentence, (round(0.5 * em), bottom), size, AMBER)
 
 
-def _mark_joint(canvas: np.ndarray, person: Person, cue: Cue, min_confidence: float) -> None:
-    """A ring around the joint that the cue speaks of, where the quantity names one (`right_elbow_deg`)."""
-    joint = cue.quantity.rsplit("_", 1)[0]
-    if joint not in KEYPOINT_NAMES[: len(person.keypoints)]:
-        return
-    point = person.keypoints[KEYPOINT_NAMES.index(joint)]
-    if point[2] >= min_confidence and np.isfinite(point[:2]).all():
+def _mark(canvas: np.ndarray, packet: ArnisPacket, cue: Cue, min_confidence: float) -> None:
+    """A ring around the joint, or the stick's end, that the cue speaks of, if it speaks of one."""
+    point = _point_of(packet, cue.quantity)
+    if point is not None and point[2] >= min_confidence and np.isfinite(point[:2]).all():
         thick = _line_px(canvas)
         cv2.circle(canvas, _pixel(point), 5 * thick, OUTLINE, thick + 2, cv2.LINE_AA)
         cv2.circle(canvas, _pixel(point), 5 * thick, RED, thick, cv2.LINE_AA)
+
+
+def _point_of(packet: ArnisPacket, quantity: str) -> np.ndarray | tuple[float, float, float] | None:
+    """Where the eye should look for `right_elbow_deg`, `left_hand_height`, `wrist_deg`, `tip_height`, ..."""
+    if quantity in ("stick_deg", "tip_height", "wrist_deg"):
+        ends = packet.stick
+        return None if ends is None else ends.grip if quantity == "wrist_deg" else ends.tip
+    joint = quantity.rsplit("_", 1)[0].replace("hand", "wrist")
+    known = packet.person is not None and joint in KEYPOINT_NAMES[: len(packet.person.keypoints)]
+    return packet.person.keypoints[KEYPOINT_NAMES.index(joint)] if packet.person is not None and known else None
 
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

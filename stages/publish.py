@@ -56,7 +56,7 @@ class Results:
         self._file = Path(settings.path)
         self._out: BinaryIO | None = None
         self._last: dict[str, int] = {}
-        self._resumes = False
+        self._resumes = self._is_new = False
         self._tally = PoseTally()
         self._encoder = msgspec.json.Encoder()
 
@@ -71,6 +71,7 @@ class Results:
                 self._last = mend_lines(self._file)
             else:
                 keep_earlier(self._file, "results.path")
+            self._is_new = not self._file.exists()
             self._out = open_lines(self._file, "results.path")
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
@@ -97,6 +98,8 @@ class Results:
     def close(self) -> None:
         if self._out is not None and self._path != "-":
             self._out.close()
+            if self._is_new and not self._file.stat().st_size:
+                self._file.unlink()  # of a run that never began
         self._out = None
 
     def describe(self) -> dict[str, str]:

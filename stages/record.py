@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 TIME_BASE = Fraction(1, 1000)
 SUFFIXES = (".mkv", ".mp4")
+BROKE_OFF = ", stopped: "
+"""In the account of a recording that could not be gone on with, before the reason."""
 WAITING_FRAMES = 4
 """Frames between the pipeline and the encoder."""
 
@@ -210,7 +212,7 @@ class Record:
         kept = {str(path): "kept from before a restart" for path in self._earlier_parts()}
         return kept | {
             str(self._recording_path(stream)): f"{recorder.written} frames, {recorder.dropped} left out"
-            + (f", stopped: {recorder.error}" if recorder.error else "")
+            + (f"{BROKE_OFF}{recorder.error}" if recorder.error else "")
             for stream, recorder in self._recorders.items()
         }
 

@@ -34,6 +34,9 @@ _CAUSES = {
     "doubt": "the pose was in doubt",
 }
 """Why nothing was named."""
+_SECONDS = "Seconds count as long as a pose is named, with the way into it and out of it."
+_FEWEST_PEOPLE = 5
+"""Of fewer in a model's test no share is told."""
 _CAVEAT = "Advice compares with good examples; where none is given there may still be something to correct."
 
 
@@ -162,9 +165,12 @@ def write_report(results: Path, page: Path, sources: Sequence[str], sections: Ma
 def caveat(sections: Mapping[str, Any]) -> str:
     """How far the page can be believed: by the model's card, where its threshold is used."""
     settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
-    right = load_card(settings.model)[0].metrics.get("accepted_accuracy")
+    metrics = load_card(settings.model)[0].metrics
+    right = metrics.get("accepted_accuracy")
     if right is None or settings.threshold:
         return _CAVEAT
+    if metrics.get("people", _FEWEST_PEOPLE) < _FEWEST_PEOPLE:
+        return f"The model was tested on too few people to say how often a named pose is right. {_CAVEAT}"
     tested = f"In the test on the model's card {right:.0%} of the named poses were right; on you nobody has tested it."
     return f"{tested} {_CAVEAT}"
 
@@ -176,15 +182,33 @@ def report_html(
     pictures = {(line.stream, line.picture) for line in lines if line.picture is not None}
     over = _count(len(pictures), "picture") if pictures else _clock(_length_s([line.pts for line in lines]))
     head = f"{_count(len(holds), 'hold')} of {_count(len({hold.label for hold in holds}), 'pose')} in {over}"
+    names = [f"[{number}] {name}" for number, name in enumerate(sources)] if len(sources) > 1 else sources
+    frames = "pictures" if pictures else "frames"
+    said = f"{_SECONDS} {said}" if any(hold.picture is None for hold in holds) else said
     parts = [
         f"<h1>Session of {ended:%Y-%m-%d, %H:%M}</h1>",
-        f"<p>{escape(', '.join(sources))}: {head}.</p>",
-        _table("Poses", ("pose", "holds", "seconds in all", "longest", "most often to correct"), _pose_rows(holds)),
-        _table("In order", ("when", "pose", "seconds", "how sure", "to correct"), _hold_rows(holds, len(sources) > 1)),
-        _table("Not named", ("share of the frames", "because"), _cause_rows(lines)),
+        f"<p>{escape(', '.join(names))}: {head}.{_losses(lines)}</p>",
+        _table("Poses", ("pose", "holds", "named for, s", "longest, s", "most often to correct"), _pose_rows(holds)),
+        _table("In order", ("when", "pose", "named for, s", "how sure", "to correct"),
+               _hold_rows(holds, len(sources) > 1)),
+        _table("Not named", (f"share of the {frames}", "because"), _cause_rows(lines)),
         f"<p class=soft>{escape(said)}</p>",
-    ]
+    ]  # fmt: skip
     return _PAGE.format(body="\n".join(part for part in parts if part))
+
+
+def _losses(lines: Sequence[Line]) -> str:
+    """What the session lacks, in sentences; empty where it is whole."""
+    lost, before = 0, dict[str, str]()
+    for line in lines:
+        lost += line.status == "source_lost" != before.get(line.stream)
+        before[line.stream] = line.status
+    frames = [line for line in lines if line.status not in ("source_lost", "end")]
+    dropped = sum(line.status == "dropped" for line in frames) / max(1, len(frames))
+    said = f" The source was lost {_count(lost, 'time')}." if lost else ""
+    if dropped >= 0.01:
+        said += f" {100 * dropped:.0f} % of the frames were not looked at, as it went too fast."
+    return said
 
 
 def _pose_rows(holds: Sequence[Hold]) -> list[tuple[str, ...]]:

@@ -5,6 +5,7 @@ The window is SDL's (pygame-ce): the build of OpenCV without a window toolkit ne
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages.outputs import takes_more
 
+log = logging.getLogger(__name__)
 BACKGROUND = 24
 """Grey of the room around pictures that don't fill the window."""
 
@@ -182,8 +184,10 @@ class LiveLine:
         try:
             self._out.write(text)
             self._out.flush()
-        except BrokenPipeError:
-            self._out = None  # The reader (`| head`) has gone; that is no reason to stop.
+        except OSError as error:
+            self._out = None
+            if not isinstance(error, BrokenPipeError):  # the reader (`| head`) has gone; that is no reason to stop
+                log.warning("the live line cannot be written any more: %s", error.strerror)
 
 
 class Rate:

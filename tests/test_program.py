@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -510,6 +511,58 @@ def test_a_reader_that_pauses_costs_no_line_and_no_worker(tmp_path: Path, light:
         out, err = program.communicate(timeout=60)
     assert [json.loads(line)["sequence"] for line in out.splitlines()] == list(range(601))
     assert "restarts" not in err and "started again" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_of_each_output_and_costs_no_other(tmp_path: Path, light: Path, clip: Path) -> None:
+    results, recording = tmp_path / "out.jsonl", tmp_path / "out.mkv"
+    recording.symlink_to("/dev/full")
+    words = ["--config", light, "--source", clip, "--results", results]
+    done = run(*words, "--stats", "/dev/full")
+    assert done.returncode == 1 and "--stats: cannot write /dev/full: No space left" in done.stderr
+    assert "30 frames, 30 results" in done.stdout and len(lines_of(results)) == 31
+    done = run(*words, "--profile", "/dev/full")
+    assert done.returncode == 0 and "engine.profile: cannot write /dev/full" in done.stderr
+    done = run(*words, "--record", recording)
+    assert done.returncode == 1 and ", stopped: " in done.stdout and len(lines_of(results)) == 31
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command(*words), stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert done.returncode == 2 and "cannot write to the standard output: No space left" in done.stderr
+    assert "Traceback" not in done.stderr and len(lines_of(results)) == 31
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes what it inherits")
+@pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]])
+def test_a_service_may_have_closed_what_is_printed_to(
+    tmp_path: Path, light: Path, clip: Path, closed: list[int]
+) -> None:
+    results = tmp_path / "out.jsonl"
+    words = command("--config", light, "--source", clip, "--results", results, "--report", tmp_path / "a.html")
+    shell = f"exec {shlex.join(words)} {' '.join(f'{number}>&-' for number in closed)}"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert len(lines_of(results)) == 31 and "Session" in (tmp_path / "a.html").read_text()
+
+
+def test_an_output_that_no_worker_makes_is_refused(tmp_path: Path, clip: Path) -> None:
+    config = write_config(tmp_path / "c.toml", gate=["gate:MotionGate"])
+    for flag, name, stage in (
+        ("--results", "out.jsonl", "Results"), ("--report", "out.html", "Results"), ("--record", "out.mkv", "Record"),
+    ):  # fmt: skip
+        said = run("--config", config, "--source", clip, flag, tmp_path / name)
+        check_sentence(said, f"has the stage \"stages.{'record' if stage == 'Record' else 'publish'}:{stage}\"")
+    check_sentence(run("--config", config, "--source", clip, "--report", tmp_path / "out.txt"), "no [[worker]]")
+
+
+def test_a_report_is_a_page(tmp_path: Path, light: Path, clip: Path) -> None:
+    check_sentence(run("--config", light, "--source", clip, "--report", tmp_path / "out.txt"), "must end in .html")
+
+
+def test_a_single_picture_is_a_folder_of_one(tmp_path: Path, light: Path) -> None:
+    picture, results = tmp_path / "a.png", tmp_path / "out.jsonl"
+    cv2.imwrite(str(picture), np.full((48, 64, 3), 90, np.uint8))
+    assert run("--config", light, "--source", picture, "--results", results).returncode == 0
+    assert [(line["status"], line["picture"]) for line in lines_of(results)][0][1] == "a.png"
 
 
 def test_two_outputs_do_not_share_a_file(tmp_path: Path, light: Path, clip: Path) -> None:

@@ -31,6 +31,7 @@ class ImageFolder:
     """Gives the pictures one by one, `fps` to the second; a picture that cannot be read is skipped with a warning."""
 
     def __init__(self, folder: Path, fps: float) -> None:
+        """`folder` may also be a single picture."""
         self._folder = folder
         self._fps = fps
         self._index = self._to_skip = 0
@@ -38,7 +39,12 @@ class ImageFolder:
         self._closed = threading.Event()
 
     def open(self, skip: int) -> SourceInfo:
-        paths = [path for path in self._folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+        there = sorted(self._folder.iterdir()) if self._folder.is_dir() else [self._folder]
+        paths = [path for path in there if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+        others = [path.name for path in there if path not in paths and not path.name.startswith(".")]
+        if paths and others:
+            log.warning("%d entries of %s that are no pictures are passed over, such as %s", len(others), self._folder,
+                        others[0])  # fmt: skip
         if not paths:
             if below := next((path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES), None):
                 raise UserError(f"folder {self._folder} has pictures in subfolders only; give one, as {below.parent}")
@@ -47,7 +53,7 @@ class ImageFolder:
         self._remaining = iter(sorted(paths, key=natural_key))
         self._next, self._index, self._to_skip = self._load_next(), skip, skip
         if self._next is None:
-            raise UserError(f"folder {self._folder} holds no picture that can be read; check the files")
+            raise UserError(f"{self._folder} holds no picture that can be read; check the files")
         height, width = self._next[1].shape[:2]
         return SourceInfo(width, height, self._fps, live=False)
 

@@ -154,13 +154,13 @@ def test_tuning_keeps_what_is_worth_it_and_names_as_many_poses(
     def gives(config: Config) -> tuple[float, int]:
         one_thread = config.sections["detect"].threads == 1  # faster, and costs a pose
         fps = 50.0 * (1.2 if len(config.workers) == 2 else 1.0) * (1.5 if one_thread else 1.0)
-        return fps * (1.01 if config.engine.in_flight == 5 else 1.0), 10 if one_thread else 11
+        return fps * (1.01 if config.engine.in_flight == 4 else 1.0), 10 if one_thread else 11
 
     Machinery(monkeypatch, gives)
     out = tmp_path / "tuned.toml"
     part = tune(quiet_session(tmp_path), out, loss)
     found = load_config(default_config(), out)
-    assert (len(found.workers), found.sections["detect"].threads, found.engine.in_flight) == (2, threads, 3)
+    assert (len(found.workers), found.sections["detect"].threads, found.engine.in_flight) == (2, threads, "auto")
     taken = [row for row in part.rows if row.get("taken")]
     assert len(taken) == 1 + loss and part.rows[-1]["fps"] == max(row["fps"] for row in taken)
     assert part.rows[-2]["tried"] == "as configured, again" and part.rows[-2]["fps"] == 50.0

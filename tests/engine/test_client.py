@@ -50,7 +50,14 @@ def test_silence_is_an_error_only_if_asked_for(publisher: Any) -> None:
         next(subscribe(publisher.url, timeout_s=0.1))
 
 
-@pytest.mark.parametrize("url", ["localhost", "tcp://", "tcp://127.0.0.1", "http://127.0.0.1:80", "tcp://a b:1"])
+def test_no_topic_is_refused_rather_than_waited_for(publisher: Any) -> None:
+    with pytest.raises(UserError, match="no topic"):
+        subscribe(publisher.url, [])
+
+
+@pytest.mark.parametrize(
+    "url", ["tcp://127.0.0.1:99999", "localhost", "tcp://", "tcp://127.0.0.1", "http://127.0.0.1:80", "tcp://a b:1"],
+)
 def test_a_wrong_address_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="no address"):
         subscribe(url)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bench import Bench
 
-from engine.config import load_config
+from engine.config import EngineSettings, load_config
 from engine.errors import UserError
 
 
@@ -44,7 +44,7 @@ def test_later_layers_win_and_each_value_says_where_it_came_from(default_file: P
         ("engine.slot=5", ["engine.slot is unknown", "did you mean 'slots'"]),
         ("reed.delay_ms=5", ["no section [reed]", "did you mean 'read'"]),
         ("numbers.width=wide", ["numbers.width", "'wide'", "int"]),
-        ("engine.slots=4", ["too few", "at least 6"]),
+        ("engine.in_flight=6", ["too few", "at least 9"]),
         ("worker.replicas=2", ["worker.replicas=2", "[[worker]]", "--config"]),
         ("engine.silent_s=1", ["engine.silent_s", "three times"]),
         ("nonsense", ["section.key=value"]),
@@ -110,3 +110,9 @@ def test_fewer_workers_join_the_first_ones(default_file: Path) -> None:
     assert [(worker.name, len(worker.stages)) for worker in config.workers] == [("detect_classify", 2), ("output", 1)]
     with pytest.raises(UserError, match="at least 1"):
         config.with_workers(0)
+
+
+@pytest.mark.parametrize(("given", "live", "file"), [({}, 3, 5), ({"slots": 4}, 1, 1), ({"in_flight": 2}, 2, 2)])
+def test_a_file_has_more_frames_in_flight_than_what_is_live(given: dict[str, int], live: int, file: int) -> None:
+    settings = EngineSettings(**given)  # type: ignore[arg-type]
+    assert (settings.frames_in_flight(live=True), settings.frames_in_flight(live=False)) == (live, file)

@@ -53,3 +53,10 @@ def test_a_restarted_worker_goes_on_in_the_same_file(tmp_path: Path) -> None:
     for sequence in range(2):
         Profile(tmp_path / "trace.json", ["0"], ["read"], fresh=sequence == 0).add(packet(sequence, 0), 10_000)
     assert [e["name"] for e in events_of(tmp_path / "trace.json")] == ["0:0", "read", "0:1", "read"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_ends_the_trace_and_not_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    profile = Profile(Path("/dev/full"), ["0"], ["read"], fresh=True)
+    profile.add(packet(0, 0), 10_000)
+    assert caplog.text.count("engine.profile: cannot write /dev/full any more: No space left") == 1

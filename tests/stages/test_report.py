@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.errors import UserError
-from stages.report import holds_of, read_lines, write_report
+from stages.cards import load_card
+from stages.report import caveat, holds_of, read_lines, write_report
 
 
 def frames(label: str | None, start_s: float, end_s: float, *cues: str, **changes: Any) -> Iterator[dict[str, Any]]:
@@ -86,9 +88,31 @@ def test_the_page_tells_what_to_correct_and_why_nothing_was_named(tmp_path: Path
     )  # fmt: skip
     write_report(file, page, ["gym <1>.mp4"], SHIPPED)
     text = page.read_text(encoding="utf-8")
-    assert "gym &lt;1&gt;.mp4: 2 holds of 1 pose in 0:09." in text
+    assert "gym &lt;1&gt;.mp4: 2 holds of 1 pose in 0:09. 51 % of the frames were not looked at" in text
+    assert "with the way into it and out of it" in text
     assert "Raise your &lt;left&gt; hand. (1 of 2)" in text and "<td>0:02</td><td>crown thrust</td><td>0.8</td>" in text
     assert "<td>25 %</td><td>no stick was seen: " in text and "<td>25 %</td><td>nobody was seen</td>" in text
+
+
+def test_the_page_says_which_source_is_which_and_how_often_one_was_lost(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    lost = frames(None, 1.1, 1.3, status="source_lost")
+    written(file, frames("crown_thrust", 0, 1, stream="1"), lost, frames("crown_thrust", 5, 6), lost)
+    write_report(file, page, ["door.mp4", "window.mp4"], SHIPPED)
+    text = page.read_text()
+    assert "[0] door.mp4, [1] window.mp4: 2 holds of 1 pose in 0:06. The source was lost 1 time.<" in text
+    assert "<td>[1] 0:00</td>" in text
+
+
+@pytest.mark.parametrize(("people", "told"), [(4, False), (5, True)])
+def test_of_a_model_that_too_few_have_tested_no_share_is_told(
+    people: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, file = load_card("geopose")
+    mine = msgspec.structs.replace(card, metrics=card.metrics | {"people": people})
+    monkeypatch.setattr("stages.report.load_card", lambda model: (mine, file))
+    assert ("% of the named poses were right" in caveat({})) == told
+    assert ("too few people" in caveat({})) != told
 
 
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:

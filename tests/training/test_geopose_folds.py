@@ -19,7 +19,7 @@ from training.data.table import make_table, write_table
 from training.geopose.ablation import difference_interval, effect_variants, parse_variant
 from training.geopose.batches import Mixture
 from training.geopose.data import PoseTable, load_table
-from training.geopose.folds import splits, with_groups, without_neutral
+from training.geopose.folds import _inner, splits, with_groups, without_neutral
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.report.page import write_report
 from training.geopose.settings import FitSettings
@@ -55,6 +55,16 @@ def test_no_person_is_on_both_sides_of_a_fold(table: Path) -> None:
     assert (tested == 1).all()
     with pytest.raises(UserError, match="cannot be split in 99 folds"):
         splits(samples, 99, seed=0)
+    few = samples.select(np.unique(samples.labels, return_index=True)[1])
+    with pytest.raises(UserError, match="no class has more than 1 pictures"):
+        splits(few, 2, seed=0)
+
+
+def test_small_tables_have_fewer_inner_folds(table: Path) -> None:
+    samples = load_table(table, CLASSES.names)
+    few = samples.select(np.concatenate([np.flatnonzero(samples.labels == label)[:2] for label in range(12)]))
+    kept, inner = _inner(few, seed=0)
+    assert len(kept) and len(inner) and not set(few.people[kept]) & set(few.people[inner])
 
 
 class Listener:

@@ -95,7 +95,10 @@ def _classes(table: Table, classes: ClassFile) -> Iterator[Finding]:
     means = "is not in the class file; correct the label or give --classes"
     yield from _of_rows("class", means, unknown, NEVER, len(table), details)
     number = _tally(table.labels)
-    few = [f"{name} {number.get(name, 0)}" for name in classes.names if number.get(name, 0) < FEW_EXAMPLES]
+    none = [name for name in classes.names if name not in number]
+    if none:
+        yield _whole("none", f"no row of {', '.join(none)}: what is never shown is not learnt")
+    few = [f"{name} {number[name]}" for name in classes.names if 0 < number.get(name, 0) < FEW_EXAMPLES]
     if few:
         yield _whole("few", f"fewer than {FEW_EXAMPLES} rows of a class teach little of it: {', '.join(few)}")
     if len(set(number) & set(classes.names)) == 1:

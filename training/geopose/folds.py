@@ -83,6 +83,9 @@ def splits(table: PoseTable, count: int, seed: int) -> list[tuple[np.ndarray, np
     if len(np.unique(table.people)) < count:
         raise UserError(f"{len(np.unique(table.people))} people or recordings cannot be split in {count} folds; "
                         "record more, or ask for fewer folds")  # fmt: skip
+    if (most := np.bincount(table.labels).max()) < count:
+        raise UserError(f"no class has more than {most} pictures, which cannot be split in {count} folds; take more, "
+                        "or ask for fewer folds")  # fmt: skip
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class with fewer members than folds is missing in some: small tables have such.
@@ -174,7 +177,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def _inner(part: PoseTable, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices to learn from and to stop by, of the training part of a fold, split once more by group."""
-    if (count := min(INNER_FOLDS, len(np.unique(part.people)))) < 2:
+    if len(np.unique(part.people)) < 2:
         raise UserError("two people or recordings are too few for folds: one is tested, one trained on, and nobody is "
                         "left to stop and calibrate by; picture more people")  # fmt: skip
+    count = max(2, min(INNER_FOLDS, len(np.unique(part.people)), int(np.bincount(part.labels).max())))
     return splits(part, count, seed)[0]
