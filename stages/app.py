@@ -366,7 +366,7 @@ def summary_text(stats: dict[str, Any]) -> str:
         if said:
             lines.append(f"{title}: {said}")
     for title, section in (("poses", "results"), ("recorded", "record")):
-        said = ", ".join(f"{name.replace('_', ' ') if title == 'poses' else name} {value}"
+        said = ", ".join(f"{name.replace('_', ' ') if title == 'poses' else name} {value}".rstrip()
                          for name, value in stats["stages"].get(section, {}).items())  # fmt: skip
         if said:
             lines.append(f"{title}: {said}")

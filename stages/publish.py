@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -98,13 +99,15 @@ class Results:
     def close(self) -> None:
         if self._out is not None and self._path != "-":
             self._out.close()
-            if self._is_new and not self._file.stat().st_size:
-                self._file.unlink()  # of a run that never began
+            with suppress(OSError):
+                if self._is_new and not self._file.stat().st_size:
+                    self._file.unlink()  # of a run that never began
         self._out = None
 
     def describe(self) -> dict[str, str]:
         """For how long each pose was held, or in how many pictures it is, since this worker was started."""
-        return ({"(since the last restart)": ""} if self._resumes else {}) | self._tally.told()
+        told = self._tally.told()
+        return {"(since the last restart)": ""} | told if told and self._resumes else told
 
 
 class Publish:

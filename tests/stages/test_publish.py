@@ -133,6 +133,16 @@ def test_results_on_a_full_disk_end_the_run_with_a_sentence() -> None:
         stage.process(packet(0))
 
 
+def test_the_account_of_a_restarted_worker_says_from_when_on_it_counts() -> None:
+    pose = Pose(label="crown_thrust", confidence=0.9, accepted=True, family="", chamber="", probabilities={})
+    for restarts, first in ((0, "crown_thrust"), (1, "(since the last restart)")):
+        stage = Results(ResultsSettings())
+        stage.open(context(restarts))
+        for sequence in (0, 1):
+            stage.process(msgspec.structs.replace(packet(sequence), status="ok", pose=pose))
+        assert next(iter(stage.describe())) == first
+
+
 def test_a_restarted_worker_goes_on_in_the_same_file_without_doubles(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     first = Results(ResultsSettings(path=str(file)))
