@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     options = parse(arguments)
     log_level = logging.INFO if options.verbose else logging.WARNING
-    logging.basicConfig(level=log_level, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=log_level, format=f"%(levelname)s {PROGRAM}: %(message)s")
     try:
         return run(options)
     except UserError as error:
