@@ -18,7 +18,7 @@ import msgspec
 from engine.errors import UserError
 
 _LIVE_IN_FLIGHT = 3
-"""More make the picture older; a file, of which nobody waits for the newest frame, gains a tenth more frames by 9."""
+"""More make the picture older; a file, of which nobody waits for the newest frame, gains a tenth more frames by 7."""
 Origin = Literal["default", "file", "command line"]
 
 
@@ -29,7 +29,7 @@ class EngineSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     source: str = ""
     policy: Literal["auto", "latest", "every"] = "auto"
     in_flight: Annotated[int, msgspec.Meta(ge=1, le=64)] | Literal["auto"] = "auto"
-    slots: Annotated[int, msgspec.Meta(ge=4, le=128)] = 12
+    slots: Annotated[int, msgspec.Meta(ge=4, le=128)] = 10
     max_age_ms: Annotated[float, msgspec.Meta(gt=0, le=60_000)] = 1000.0
     write_off_ms: Annotated[float, msgspec.Meta(ge=50, le=60_000)] = 1000.0
     reorder_ms: Annotated[float, msgspec.Meta(ge=1, le=60_000)] = 500.0

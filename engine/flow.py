@@ -89,9 +89,9 @@ class InFlight:
             del self._notices[sequence]
 
     def _write_off(self, now_ns: int) -> None:
-        for sequence, sent in list(self._frames.items()):
-            if sent.write_off_at_ns <= now_ns:
-                del self._frames[sequence]
+        for sent in self._frames.values():
+            # It stays until the notice is through: who was thought dead may only be slow, and read its pixels yet.
+            if sent.write_off_at_ns <= now_ns and not sent.packet.ended:
                 sent.packet.end("dropped", "worker_lost")
                 self.notify(sent.packet, now_ns)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,20 @@ class Profile:
 
     def _write(self, events: bytes) -> None:
         """And the end behind them. A full disk must not cost the session."""
-        assert self._file is not None
+        file, start = self._file, self._file.tell() if self._file else 0
+        assert file is not None
         try:
-            if self._file.write(events + _END) == len(events) + len(_END):
+            if file.write(events + _END) == len(events) + len(_END):
                 return
             reason = "there is no room for it"
         except OSError as error:
             reason = str(error.strerror)
         _log.warning("engine.profile: cannot write %s any more: %s; the run goes on without it", self._path, reason)
-        self._file.close()
+        with suppress(OSError):
+            file.truncate(start)
+            file.seek(start)
+            file.write(_END)  # which had its room there before
+        file.close()
         self._file = None
 
     def _frame(self, packet: Packet, left_ns: int) -> dict[str, Any]:

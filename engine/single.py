@@ -121,6 +121,7 @@ class _Pipeline:
                 frames=self._frames,
                 sections=self._sections,
                 request_stop=self._stop.want,
+                alive=lambda: not self._stop.wanted,
                 health=lambda: self._record,
             )
             stack.callback(self._chain.close)

@@ -46,8 +46,9 @@ class Context(msgspec.Struct, kw_only=True):
     """A worker before this one was ready: what it wrote is of this run, so that a writer appends to it."""
     request_stop: Callable[[], None]
     """Asks for an orderly end of the whole program (a key in the window, for example)."""
-    alive: Callable[[], None] = lambda: None
-    """To be called each second by a stage that has to wait, for a reader say: who is silent is taken for dead."""
+    alive: Callable[[], bool] = lambda: True
+    """To be called each second by a stage that has to wait, for a reader say: who is silent is taken for dead. False
+    when it is time to stop."""
     health: Callable[[], dict[str, Any]]
     """The newest health record: FPS in and out, drops by reason, latency percentiles, restarts, memory."""
 

@@ -50,7 +50,7 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
         restarts=spec.restarts,
         resumes=spec.resumes,
         request_stop=lambda: line.send(StopRequested()),
-        alive=lambda: line.send(Beat()),
+        alive=loop.beat,
         health=lambda: loop.health,
     )
     try:
@@ -163,11 +163,17 @@ class _Loop:
                 self._stopping = True
             elif isinstance(message, HealthRecord):
                 self.health = message.record
+        self.beat()
+        now = now_ns()
+        if now >= self._idle_at_ns:
+            self._idle_at_ns = now + _IDLE_MS * 1_000_000
+            self._chain.idle()
+        return not self._stopping
+
+    def beat(self) -> bool:
+        """Say that the worker lives, if it is time; False when it was told to stop."""
         now = now_ns()
         if now >= self._beat_at_ns:
             self._beat_at_ns = now + int(self._spec.engine.heartbeat_s * NS_PER_S)
             self._line.send(Beat())
-        if now >= self._idle_at_ns:
-            self._idle_at_ns = now + _IDLE_MS * 1_000_000
-            self._chain.idle()
         return not self._stopping

@@ -23,19 +23,20 @@ from typing import Any, TextIO
 import msgspec
 
 from engine.client import DEFAULT_URL
-from engine.config import Config, import_name, load_config
+from engine.config import Config, WorkerSettings, import_name, load_config
 from engine.errors import UserError
 from engine.layout import stream_names
 from engine.numbers import positive
 from engine.run import run_pipeline
 from engine.summary import RunSummary
 from stages.capture import DEMO
-from stages.detect import DetectSettings
+from stages.classify import Classify
+from stages.detect import Detect, DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
-from stages.outputs import keep_earlier
+from stages.outputs import keep_earlier, owned
 from stages.publish import Results, ResultsSettings, program_version
-from stages.record import BROKE_OFF, Record, RecordSettings, finish_recordings, raw_path
+from stages.record import BROKE_OFF, Record, RecordSettings, files_of, finish_recordings, raw_path
 from stages.report import write_report
 from stages.runtime import default_threads
 from stages.sources import CaptureSettings, redact_url
@@ -133,15 +134,16 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if sys.stderr.isatty():  # the first start takes seconds: both runtimes are timed
         sys.stderr.write(f"{PROGRAM}: starting; Ctrl-C ends it\n")
-    summary = run_pipeline(
-        config,
-        options.source,
-        workers=workers,
-        duration_s=options.duration,
-        max_frames=options.max_frames,
-        log_level="INFO" if options.verbose else "WARNING",
-    )
-    return conclude(config, summary, options.source, options.stats)
+    with owned(*output_files(config, options.source)):
+        summary = run_pipeline(
+            config,
+            options.source,
+            workers=workers,
+            duration_s=options.duration,
+            max_frames=options.max_frames,
+            log_level="INFO" if options.verbose else "WARNING",
+        )
+        return conclude(config, summary, options.source, options.stats)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -256,13 +258,26 @@ def check_need_of_stick(config: Config) -> None:
 
 def check_stages(config: Config) -> None:
     """Raise UserError for an output that is asked for and that no worker makes."""
-    there = {import_name(stage, f"[[worker]] {worker.name}") for worker in config.workers for stage in worker.stages}
+    there = {name for worker in config.workers for name in sections_read(worker)}
     needed = (("results", "report", Results), ("results", "path", Results), ("record", "path", Record))
     for section, key, stage in needed:
         setting = f"{section}.{key}"
-        if getattr(config.sections.get(section), key, "") and stage not in there:
+        if getattr(config.sections.get(section), key, "") and stage.name not in there:
             raise UserError(f'{setting} is set, and no [[worker]] has the stage "{stage.__module__}:{stage.__name__}"; '
                             "add it to the last one, or leave the setting out")  # fmt: skip
+
+
+def output_files(config: Config, sources: Sequence[str]) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
+    """Files into which the workers write, and those that are made of them, with their settings."""
+    written, later = [], []
+    results, record = config.sections.get("results"), config.sections.get("record")
+    if isinstance(results, ResultsSettings) and results.path not in ("", "-"):
+        written.append(("results.path", Path(results.path)))
+    if isinstance(record, RecordSettings) and record.path:
+        recorded, others = files_of(Path(record.path), stream_names(sources))
+        written += [("record.path", file) for file in recorded]
+        later += [("record.path", file) for file in others]
+    return written, later
 
 
 def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
@@ -275,10 +290,17 @@ def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
     return LIVE_WORKERS if alone and config.workers == load_config(default_config()).workers else None
 
 
+def sections_read(worker: WorkerSettings) -> set[str]:
+    """Sections of the configuration that a worker's stages read, by which stages are known."""
+    return {import_name(stage, f"[[worker]] {worker.name}").name for stage in worker.stages}
+
+
 def with_threads(config: Config, workers: int | None) -> Config:
-    """The configuration with the threads of detection that suit so many processes, unless they are set."""
+    """The configuration with the threads of detection that suit so many processes, unless they are set: networks in
+    several of them overlap."""
     detect = config.sections.get("detect")
-    overlapping = len(config.with_workers(workers).workers) > LIVE_WORKERS
+    networks = {Detect.name, Classify.name}
+    overlapping = sum(not networks.isdisjoint(sections_read(each)) for each in config.with_workers(workers).workers) > 1
     if not isinstance(detect, DetectSettings) or detect.threads or not overlapping:
         return config
     chosen = msgspec.structs.replace(detect, threads=default_threads(overlapping=True))

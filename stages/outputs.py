@@ -6,7 +6,8 @@ import logging
 import os
 import select
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -14,6 +15,11 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from engine.errors import UserError
+
+if sys.platform == "win32":
+    fcntl = None  # nor can a file be renamed there that somebody has open
+else:
+    import fcntl
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +85,49 @@ def _local_path(source: str) -> Path:
     return Path(url2pathname(urlsplit(source).path) if source.lower().startswith("file:") else source)
 
 
-def keep_earlier(path: Path, setting: str) -> None:
-    """Rename what an earlier run wrote there, and say so: `out.mp4` becomes `out.earlier-1.mp4`.
+@contextmanager
+def owned(written: Iterable[tuple[str, Path]], made_later: Iterable[tuple[str, Path]]) -> Iterator[None]:
+    """Hold the files, given with their settings, into which one run writes, or of which it makes some at its end.
+
+    What an earlier run left there gets another name, what another one still writes is refused. Where nothing was
+    written in the end, all is as it was. Raises UserError.
+    """
+    with ExitStack() as stack:
+        for setting, path in made_later:
+            stack.callback(_put_back, path.resolve(), keep_earlier(path, setting))
+        for setting, path in written:
+            file = path.resolve()
+            if not is_file_to_be(file):
+                continue
+            with file.open("ab") as probe:
+                if not _lock(probe):
+                    raise UserError(f"{setting}: another run is writing {path}; choose another name")
+            stack.callback(_put_back, file, keep_earlier(path, setting))
+            _lock(stack.enter_context(file.open("ab")))
+        yield
+
+
+def _lock(file: IO[Any]) -> bool:
+    """Lock an open file as long as it is open; False where another process has done so."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a file system without locks
+    return True
+
+
+def keep_earlier(path: Path, setting: str) -> Path | None:
+    """Rename what an earlier run wrote there, and say so: `out.mp4` becomes `out.earlier-1.mp4`, which is returned.
 
     Yesterday's lesson can't be had again. What is empty or no file stays; of a link, what it leads to is renamed.
     Raises UserError.
     """
     file = path.resolve()
     if not file.is_file() or not file.stat().st_size:
-        return
+        return None
     names = (file.with_name(f"{file.stem}.earlier-{number}{file.suffix}") for number in count(1))
     kept = next(name for name in names if not name.exists())
     try:
@@ -96,3 +136,13 @@ def keep_earlier(path: Path, setting: str) -> None:
         message = f"{setting}: the earlier {path} cannot be renamed: {error.strerror}; remove it or choose another name"
         raise UserError(message) from error
     log.warning("%s of an earlier run is now called %s", path, kept.name)
+    return kept
+
+
+def _put_back(file: Path, kept: Path | None) -> None:
+    """Of a run that wrote nothing."""
+    if file.is_file() and not file.stat().st_size:
+        file.unlink()
+    if kept is not None and not file.exists():
+        kept.rename(file)
+        log.warning("%s is called %s again, as nothing was written", kept.name, file.name)

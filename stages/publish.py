@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -21,7 +20,7 @@ from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.stage import Context
 from stages.classify import classes_of
-from stages.outputs import check_writable, keep_earlier, open_lines, takes_more
+from stages.outputs import check_writable, open_lines, takes_more
 from stages.packets import ArnisPacket
 from stages.publisher import Publisher, PublishSettings, frames_url, results_url
 from stages.result import SCHEMA_VERSION, FeedbackMessage, Hello, cue_result, result_of
@@ -46,7 +45,7 @@ class ResultsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Results:
-    """Writes one line of JSON for each packet; a restarted worker goes on in the same file."""
+    """Writes one line of JSON for each packet; goes on in a file that has some, as a restarted worker does."""
 
     name: ClassVar[str] = "results"
     settings_type: ClassVar[type[msgspec.Struct]] = ResultsSettings
@@ -57,7 +56,7 @@ class Results:
         self._file = Path(settings.path)
         self._out: BinaryIO | None = None
         self._last: dict[str, int] = {}
-        self._resumes = self._is_new = False
+        self._resumes = False
         self._tally = PoseTally()
         self._encoder = msgspec.json.Encoder()
 
@@ -68,11 +67,8 @@ class Results:
             self._out = sys.stdout.buffer
         elif self._path:
             check_writable(self._file, "results.path")
-            if context.resumes and self._file.is_file():
+            if self._file.is_file():
                 self._last = mend_lines(self._file)
-            else:
-                keep_earlier(self._file, "results.path")
-            self._is_new = not self._file.exists()
             self._out = open_lines(self._file, "results.path")
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
@@ -81,7 +77,8 @@ class Results:
         if self._out is None or packet.sequence <= self._last.get(packet.stream, -1):
             return packet
         while not takes_more(self._out, wait_s=1.0):
-            self._alive()
+            if not self._alive():
+                return packet
         try:
             self._out.write(self._encoder.encode(result_of(packet)) + b"\n")
             if self._path == "-":
@@ -99,9 +96,6 @@ class Results:
     def close(self) -> None:
         if self._out is not None and self._path != "-":
             self._out.close()
-            with suppress(OSError):
-                if self._is_new and not self._file.stat().st_size:
-                    self._file.unlink()  # of a run that never began
         self._out = None
 
     def describe(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,7 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from engine.errors import UserError
 from engine.stage import Context, FrameOverrun
-from stages.outputs import check_writable, keep_earlier
+from stages.outputs import check_writable
 from stages.packets import ArnisPacket
 from stages.view import CANVAS_DEMAND, letterbox_into
 
@@ -188,10 +189,7 @@ class Record:
         self._context = context
         if self._settings.path:
             for stream in context.streams:
-                path = recording_path(self._path, stream, context.streams, context.restarts)
-                check_recording(path)
-                for file in {path, raw_path(path)}:
-                    keep_earlier(file, "record.path")
+                check_recording(recording_path(self._path, stream, context.streams, context.restarts))
             if self._settings.picture == "overlay":
                 CANVAS_DEMAND.add(self.name)
 
@@ -200,6 +198,8 @@ class Record:
             picture = self._picture(packet)
             if picture is not None:
                 self._recorder(packet).put(picture, packet.pts)
+            else:
+                self._recorder(packet).dropped += 1
         return packet
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ class Record:
             for stream in streams
             for part in range(self._context.restarts)
         ]
-        return [path for path in parts if path.exists() or raw_path(path).exists()]
+        return [path for path in parts if any(map(_is_recorded, {path, raw_path(path)}))]
 
     def _recorder(self, packet: ArnisPacket) -> Recorder:
         stream, when_slow = packet.stream, self._settings.when_slow
@@ -247,6 +247,23 @@ class Record:
                 return image.copy()
         except FrameOverrun:
             return None
+
+
+def _is_recorded(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
+
+
+def files_of(path: Path, streams: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Into which files a run records, and which others it may make: an MP4, and parts, as earlier runs left."""
+    first = [recording_path(path, stream, streams) for stream in streams]
+    later = [file for file in first if raw_path(file) != file]
+    for stream in streams:
+        for part in count(1):
+            file = recording_path(path, stream, streams, part)
+            if not (file.exists() or raw_path(file).exists()):
+                break
+            later += {file, raw_path(file)}
+    return [raw_path(file) for file in first], later
 
 
 def finish_recordings(settings: RecordSettings, streams: Sequence[str], restarts: int) -> dict[str, str]:

@@ -34,6 +34,9 @@ _CAUSES = {
     "doubt": "the pose was in doubt",
 }
 """Why nothing was named."""
+_TOO_FAST = ("replaced", "too_old", "late", "overrun")
+"""Why a frame was dropped that a faster machine would have looked at."""
+_WORTH_SAYING = 0.01
 _SECONDS = "Seconds count as long as a pose is named, with the way into it and out of it."
 _FEWEST_PEOPLE = 5
 """Of fewer in a model's test no share is told."""
@@ -204,10 +207,13 @@ def _losses(lines: Sequence[Line]) -> str:
         lost += line.status == "source_lost" != before.get(line.stream)
         before[line.stream] = line.status
     frames = [line for line in lines if line.status not in ("source_lost", "end")]
-    dropped = sum(line.status == "dropped" for line in frames) / max(1, len(frames))
+    passed_over = sum(line.status == "dropped" and line.reason in _TOO_FAST for line in frames) / max(1, len(frames))
+    dropped = sum(line.status == "dropped" for line in frames) / max(1, len(frames)) - passed_over
     said = f" The source was lost {_count(lost, 'time')}." if lost else ""
-    if dropped >= 0.01:
-        said += f" {100 * dropped:.0f} % of the frames were not looked at, as it went too fast."
+    if passed_over >= _WORTH_SAYING:
+        said += f" {100 * passed_over:.0f} % of the frames were not looked at, as it went too fast."
+    if dropped >= _WORTH_SAYING:
+        said += f" {100 * dropped:.0f} % of the frames were lost."
     return said
 
 

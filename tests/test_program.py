@@ -488,6 +488,19 @@ def test_a_source_is_never_overwritten(tmp_path: Path, light: Path, clip: Path, 
     assert source.read_bytes() == clip.read_bytes()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files are locked otherwise there")
+def test_a_second_program_of_the_same_outputs_leaves_the_first_ones_alone(tmp_path: Path, light: Path) -> None:
+    words = ["--config", light, "--source", "demo", "--publish", "off", "--report", tmp_path / "s.html", "--record"]
+    with running(*words, tmp_path / "o.mp4", "--duration", "6") as first:
+        wait_for(lambda: (tmp_path / "s.jsonl").exists() and (tmp_path / "s.jsonl").stat().st_size)
+        check_sentence(run(*words, tmp_path / "o.mp4"), "another run is writing", "s.jsonl")
+        check_sentence(run("--config", light, "--source", "demo", "--publish", "off", "--record", tmp_path / "o.mp4"),
+                       "another run is writing", "o.recording.mkv")  # fmt: skip
+        out, err = first.communicate(timeout=60)
+    assert first.returncode == 0 and "report: " in out, err
+    assert {path.name for path in tmp_path.iterdir()} == {"s.jsonl", "s.html", "o.mp4"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes with names")
 def test_results_go_into_a_pipe_that_somebody_reads(tmp_path: Path, light: Path, clip: Path) -> None:
     pipe = tmp_path / "pipe"

@@ -153,6 +153,8 @@ class VideoFile:
             if self._closed.is_set():
                 return None
             self._skip()
+            if self._closed.is_set():
+                return None
             frame, self._next = self._next, None
             frame = frame or self._advance()
             if frame is None:
@@ -235,7 +237,9 @@ class StreamFeed:
 def open_file(path: Path, label: str) -> VideoFile:
     """Raises UserError when the file is missing, empty or no video."""
     if not path.exists():
-        raise UserError(f"{label} does not exist; give a video file, a folder of pictures, a camera, a URL or demo")
+        raise UserError(
+            f"{label} does not exist; give a video file, a picture or a folder of them, a camera, a URL or demo"
+        )
     if path.stat().st_size == 0:
         raise UserError(f"{label} is empty; record or fetch it again")
     return VideoFile(Decoder(str(path), label, {}, timeout_s=60.0, threads=2), label)

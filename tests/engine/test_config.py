@@ -44,7 +44,7 @@ def test_later_layers_win_and_each_value_says_where_it_came_from(default_file: P
         ("engine.slot=5", ["engine.slot is unknown", "did you mean 'slots'"]),
         ("reed.delay_ms=5", ["no section [reed]", "did you mean 'read'"]),
         ("numbers.width=wide", ["numbers.width", "'wide'", "int"]),
-        ("engine.in_flight=10", ["too few", "at least 13"]),
+        ("engine.in_flight=8", ["too few", "at least 11"]),
         ("worker.replicas=2", ["worker.replicas=2", "[[worker]]", "--config"]),
         ("engine.silent_s=1", ["engine.silent_s", "three times"]),
         ("nonsense", ["section.key=value"]),
@@ -112,7 +112,7 @@ def test_fewer_workers_join_the_first_ones(default_file: Path) -> None:
         config.with_workers(0)
 
 
-@pytest.mark.parametrize(("given", "live", "file"), [({}, 3, 9), ({"slots": 4}, 1, 1), ({"in_flight": 2}, 2, 2)])
+@pytest.mark.parametrize(("given", "live", "file"), [({}, 3, 7), ({"slots": 4}, 1, 1), ({"in_flight": 2}, 2, 2)])
 def test_a_file_has_more_frames_in_flight_than_what_is_live(given: dict[str, int], live: int, file: int) -> None:
     settings = EngineSettings(**given)  # type: ignore[arg-type]
     assert (settings.frames_in_flight(live=True), settings.frames_in_flight(live=False)) == (live, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
@@ -111,20 +110,6 @@ def test_every_packet_becomes_one_line(tmp_path: Path) -> None:
     stage.close()
 
 
-def test_an_earlier_runs_results_are_kept_under_another_name(tmp_path: Path) -> None:
-    file = tmp_path / "out.jsonl"
-    file.write_text("the day before\n")
-    for sequence in (3, 4):
-        stage = Results(ResultsSettings(path=str(file)))
-        stage.open(context())
-        stage.process(packet(sequence))
-        stage.close()
-    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [4]
-    assert (tmp_path / "out.earlier-1.jsonl").read_text() == "the day before\n"
-    assert json.loads((tmp_path / "out.earlier-2.jsonl").read_text())["sequence"] == 3
-    assert len(list(tmp_path.iterdir())) == 3
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_results_on_a_full_disk_end_the_run_with_a_sentence() -> None:
     stage = Results(ResultsSettings(path="/dev/full"))
@@ -160,21 +145,6 @@ def test_a_restarted_worker_goes_on_in_the_same_file_without_doubles(tmp_path: P
     assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0, 1, 2]
 
 
-def test_results_of_an_earlier_run_are_not_gone_on_with_by_workers_that_died_early(tmp_path: Path) -> None:
-    file = tmp_path / "out.jsonl"
-    file.write_bytes(b'{"stream":"0","sequence":500}\n')
-    for restarts in (0, 1):  # the first is killed while others open, so that it was never ready; so is its successor
-        Results(ResultsSettings(path=str(file))).open(context(restarts, resumes=False))
-        assert file.read_bytes() == b""
-    last = Results(ResultsSettings(path=str(file)))
-    last.open(context(restarts=2, resumes=False))
-    last.process(packet(0))
-    last.close()
-    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0]
-    assert json.loads((tmp_path / "out.earlier-1.jsonl").read_text())["sequence"] == 500
-    assert len(list(tmp_path.iterdir())) == 2
-
-
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_a_restarted_worker_goes_on_writing_to_what_is_no_file(tmp_path: Path, restarts: int) -> None:
     pipe = tmp_path / "pipe"
@@ -188,40 +158,6 @@ def test_a_restarted_worker_goes_on_writing_to_what_is_no_file(tmp_path: Path, r
     assert json.loads(os.read(reader, 100_000))["sequence"] == 3
     os.close(reader)
     assert list(tmp_path.iterdir()) == [pipe]
-
-
-@pytest.mark.parametrize("earlier", ["earlier\n", None])
-def test_results_behind_a_link_go_where_it_leads(tmp_path: Path, earlier: str | None) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    file, link = tmp_path / "elsewhere" / "real.jsonl", tmp_path / "out.jsonl"
-    link.symlink_to(file)
-    if earlier is not None:
-        file.write_text(earlier)
-    stage = Results(ResultsSettings(path=str(link)))
-    stage.open(context())
-    stage.process(packet(0))
-    stage.close()
-    assert link.is_symlink()
-    assert [json.loads(line)["sequence"] for line in file.read_text().splitlines()] == [0]
-    kept = [file.with_name("real.earlier-1.jsonl")] if earlier else []
-    assert sorted(tmp_path.rglob("*")) == sorted([file.parent, file, link, *kept])
-
-
-def test_earlier_results_that_cannot_be_renamed_are_named_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "out.jsonl"
-    file.write_text("earlier\n")
-
-    def refuse(source: Path, target: Path) -> None:  # as in a folder that is read-only, which does not stop root
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    stage = Results(ResultsSettings(path=str(file)))
-    with pytest.raises(UserError, match=r"results\.path: the earlier .*out\.jsonl cannot be renamed.*; remove it"):
-        stage.open(context())
-    stage.close()
-    assert file.read_text() == "earlier\n"
 
 
 def test_results_to_a_missing_folder_are_refused(tmp_path: Path) -> None:

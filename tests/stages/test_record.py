@@ -19,8 +19,9 @@ from engine.clock import now_ns
 from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context
+from stages.outputs import owned
 from stages.packets import ArnisPacket
-from stages.record import Record, Recorder, RecordSettings, VideoWriter, finish_recordings, recording_path
+from stages.record import Record, Recorder, RecordSettings, VideoWriter, files_of, finish_recordings, recording_path
 
 
 class NoFrames:
@@ -114,22 +115,24 @@ def test_the_account_of_a_restarted_worker_names_what_dead_ones_recorded(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
-def test_an_earlier_lesson_is_kept_under_another_name(tmp_path: Path, name: str) -> None:
-    record(tmp_path / name, [0.0, 0.1])
-    finish(tmp_path / name)
-    (tmp_path / "out.recording.mkv").write_bytes(b"of a program that was killed" * (name == "out.mp4"))
-    stage = Record(RecordSettings(path=str(tmp_path / name), when_slow="wait"))
-    stage.open(context())  # and dies before its first picture
-    stage = Record(RecordSettings(path=str(tmp_path / name), when_slow="wait"))
-    stage.open(context(restarts=1))
-    stage.process(packet(0.2, picture(90)))
-    stage.close()
-    finish(tmp_path / name, restarts=1)
-    newest = tmp_path / f"out.1{Path(name).suffix}"
-    assert stage.describe() == {str(newest): "1 frames, 0 left out"}, "what is there of today"
-    assert len(read_back(newest)[0]) == 1
-    assert len(read_back(tmp_path / f"out.earlier-1{Path(name).suffix}")[0]) == 2
-    assert (tmp_path / "out.recording.earlier-1.mkv").exists() == (name == "out.mp4")
+def test_earlier_lessons_are_kept_and_not_taken_for_parts_of_todays(tmp_path: Path, name: str) -> None:
+    path, ending = tmp_path / name, Path(name).suffix
+    record(path, [0.0, 0.1])
+    record(path, [0.3], restarts=1)
+    finish(path, restarts=1)
+    written, later = ([("record.path", file) for file in files] for files in files_of(path, ["0"]))
+    with owned(written, later):
+        stage = Record(RecordSettings(path=str(path), when_slow="wait"))
+        stage.open(context())  # and dies before its first picture
+        stage = Record(RecordSettings(path=str(path), when_slow="wait"))
+        stage.open(context(restarts=1))
+        for pts in (0.2, 0.3, 0.4):
+            stage.process(packet(pts, picture(90)))
+        stage.close()
+        finish(path, restarts=1)
+        assert stage.describe() == {str(tmp_path / f"out.1{ending}"): "3 frames, 0 left out"}, "what is there of today"
+    frames = {file.name: len(read_back(file)[0]) for file in tmp_path.iterdir()}
+    assert frames == {name: 2, f"out.1{ending}": 3, f"out.1.earlier-1{ending}": 1}, "the first part never came to be"
 
 
 def test_each_of_several_streams_has_its_file(tmp_path: Path) -> None:

@@ -96,11 +96,13 @@ def test_the_page_tells_what_to_correct_and_why_nothing_was_named(tmp_path: Path
 
 def test_the_page_says_which_source_is_which_and_how_often_one_was_lost(tmp_path: Path) -> None:
     file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
-    lost = frames(None, 1.1, 1.3, status="source_lost")
-    written(file, frames("crown_thrust", 0, 1, stream="1"), lost, frames("crown_thrust", 5, 6), lost)
+    def lost(start_s: float) -> Iterator[dict[str, Any]]:
+        return frames(None, start_s, start_s + 0.2, status="source_lost")
+
+    written(file, frames("crown_thrust", 0, 1, stream="1"), lost(1.1), frames("crown_thrust", 5, 6), lost(6.1))
     write_report(file, page, ["door.mp4", "window.mp4"], SHIPPED)
     text = page.read_text()
-    assert "[0] door.mp4, [1] window.mp4: 2 holds of 1 pose in 0:06. The source was lost 1 time.<" in text
+    assert "[0] door.mp4, [1] window.mp4: 2 holds of 1 pose in 0:06. The source was lost 2 times.<" in text
     assert "<td>[1] 0:00</td>" in text
 
 

@@ -18,7 +18,7 @@ class Classifier(Protocol):
 
     def fit(self, train: Mixture, inner: PoseTable, settings: FitSettings, run: Path) -> float:
         """Learn from `train`; `inner` are people apart, to stop by, and `run` is a folder for what is kept. Returns the
-        seconds that it took, also where an earlier call did it."""
+        seconds that it took, also where an earlier call did it; NaN where that did not say."""
 
     def logits(self, table: PoseTable) -> np.ndarray:
         """float (N, classes); their softmax over a temperature is the confidence."""

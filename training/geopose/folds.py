@@ -50,7 +50,7 @@ class CrossValidation:
     temperatures: list[float]
     certain: list[bool]
     """Of each fold, whether its inner people were enough to prove that nine of ten accepted answers are right."""
-    train_seconds: float
+    train_seconds: float | None
     """Of one fold, on average."""
     infer_ms: float
     """Of one sample, in batches of 256."""
@@ -136,7 +136,8 @@ def cross_validate(
         log.warning("%s: in %d of %d folds the inner people are too few to be certain that nine of ten accepted "
                     "answers are right", model, certain.count(False), count)  # fmt: skip
     return CrossValidation(
-        probabilities, thresholds, right, fold, temperatures, certain, float(np.mean(seconds)), float(np.mean(ms))
+        probabilities, thresholds, right, fold, temperatures, certain,
+        float(np.nanmean(seconds)) if np.isfinite(seconds).any() else None, float(np.mean(ms)),
     )
 
 
