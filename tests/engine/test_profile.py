@@ -56,7 +56,34 @@ def test_a_restarted_worker_goes_on_in_the_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_ends_the_trace_and_not_the_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_ends_the_trace_and_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("engine.profile._log.warning", lambda text, *values: said.append(text % values))
     profile = Profile(Path("/dev/full"), ["0"], ["read"], fresh=True)
     profile.add(packet(0, 0), 10_000)
-    assert caplog.text.count("engine.profile: cannot write /dev/full any more: No space left") == 1
+    assert len(said) == 1 and "engine.profile: cannot write /dev/full any more: No space left" in said[0]
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_an_event_leaves_a_trace_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.profile._log.warning", lambda text, *values: None)
+    trace = tmp_path / "trace.json"
+    profile = Profile(trace, ["0"], ["read"], fresh=True)
+    profile.add(packet(0, 0), 10_000)
+    assert profile._file is not None
+    whole = profile._file
+
+    class Full:
+        """Has room for ten more bytes."""
+
+        def write(self, data: bytes) -> int:
+            return whole.write(data[:10])
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(whole, name)
+
+    profile._file = Full()  # type: ignore[assignment]
+    profile.add(packet(1, 20), 30_000)
+    profile.add(packet(2, 40), 50_000)
+    assert [event["name"] for event in events_of(trace) if not event["pid"]] == ["0:0"]
