@@ -7,6 +7,7 @@ after a kill -9; MP4 is made from it, without encoding again, at the end.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import queue
 import threading
 from collections.abc import Sequence
@@ -206,6 +207,9 @@ class Record:
         CANVAS_DEMAND.discard(self.name)
         for recorder in self._recorders.values():
             recorder.close()
+        program = multiprocessing.parent_process()
+        if self._recorders and program is not None and not program.is_alive():  # which would have done so at its end
+            finish_recordings(self._settings, self._context.streams, self._context.restarts)
 
     def describe(self) -> dict[str, str]:
         """What was recorded, for the account at the end."""

@@ -488,6 +488,18 @@ def test_a_source_is_never_overwritten(tmp_path: Path, light: Path, clip: Path, 
     assert source.read_bytes() == clip.read_bytes()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as Linux does where memory ends")
+def test_an_mp4_is_made_though_the_program_itself_was_killed(tmp_path: Path, light: Path) -> None:
+    raw, movie = tmp_path / "o.recording.mkv", tmp_path / "o.mp4"
+    with running("--config", light, "--source", "demo", "--publish", "off", "--record", movie) as program:
+        wait_for(lambda: raw.exists() and raw.stat().st_size > 50_000)
+        program.kill()
+        wait_for(movie.exists)
+    wait_for(lambda: not raw.exists())
+    with av.open(str(movie)) as container:
+        assert len(list(container.decode(video=0))) > 10
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="files are locked otherwise there")
 def test_a_second_program_of_the_same_outputs_leaves_the_first_ones_alone(tmp_path: Path, light: Path) -> None:
     words = ["--config", light, "--source", "demo", "--publish", "off", "--report", tmp_path / "s.html", "--record"]
