@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from engine.errors import UserError
 
 if sys.platform == "win32":
-    fcntl = None  # nor can a file be renamed there that somebody has open
+    fcntl = None  # a file that somebody has open can be neither renamed nor removed there anyway
 else:
     import fcntl
 
@@ -103,7 +103,8 @@ def owned(written: Iterable[tuple[str, Path]], made_later: Iterable[tuple[str, P
                 if not _lock(probe):
                     raise UserError(f"{setting}: another run is writing {path}; choose another name")
             stack.callback(_put_back, file, keep_earlier(path, setting))
-            _lock(stack.enter_context(file.open("ab")))
+            if fcntl is not None:
+                _lock(stack.enter_context(file.open("ab")))
         yield
 
 
