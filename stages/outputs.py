@@ -93,8 +93,6 @@ def owned(written: Iterable[tuple[str, Path]], made_later: Iterable[tuple[str, P
     written in the end, all is as it was. Raises UserError.
     """
     with ExitStack() as stack:
-        for setting, path in made_later:
-            stack.callback(_put_back, path.resolve(), keep_earlier(path, setting))
         for setting, path in written:
             file = path.resolve()
             if not is_file_to_be(file):
@@ -105,6 +103,8 @@ def owned(written: Iterable[tuple[str, Path]], made_later: Iterable[tuple[str, P
             stack.callback(_put_back, file, keep_earlier(path, setting))
             if fcntl is not None:
                 _lock(stack.enter_context(file.open("ab")))
+        for setting, path in made_later:  # now that no other run is at it
+            stack.callback(_put_back, path.resolve(), keep_earlier(path, setting))
         yield
 
 
