@@ -18,7 +18,7 @@ import msgspec
 from engine.errors import UserError
 
 _LIVE_IN_FLIGHT = 3
-"""More make the picture older; a file, of which nobody waits for the newest frame, gains a tenth more frames by 7."""
+"""More make the picture older; a file, of which nobody waits for the newest frame, gains 4 to 16 % of frames by 7."""
 Origin = Literal["default", "file", "command line"]
 
 

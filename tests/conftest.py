@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from program_runs import OUTPUT, make_clip, write_config
 
 
 class Publisher:
@@ -47,3 +54,22 @@ def make_publisher() -> Iterator[Callable[..., Publisher]]:
 @pytest.fixture
 def publisher(make_publisher: Callable[..., Publisher]) -> Publisher:
     return make_publisher()
+
+
+@pytest.fixture(scope="session")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration without models."""
+    return write_config(tmp_path_factory.mktemp("config") / "light.toml", gate=["gate:MotionGate"], output=OUTPUT)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 frames of 160x120 at 10 FPS, in which a square moves."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "square.mkv", frames=30)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,148 @@
+"""What a user can get wrong is told in one sentence, with exit code 2."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import socket
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+from program_runs import OUTPUT, check_sentence, run, write_config
+
+from stages.cards import sha256_of
+from stages.classes import models_folder
+
+
+def test_a_missing_file_is_named(light: Path) -> None:
+    check_sentence(run("--config", light, "--source", "nowhere.mp4"), "nowhere.mp4", "does not exist")
+
+
+def test_a_file_that_is_no_video_is_named(tmp_path: Path, light: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("these are notes")
+    check_sentence(run("--config", light, "--source", tmp_path / "notes.mp4"), "notes.mp4")
+
+
+def test_an_empty_file_is_named(tmp_path: Path, light: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    check_sentence(run("--config", light, "--source", tmp_path / "empty.mp4"), "empty.mp4 is empty")
+
+
+def test_a_camera_that_is_not_there_is_named(light: Path) -> None:
+    check_sentence(run("--config", light, "--source", 97, "--publish", "off"), "camera 97")
+
+
+def test_a_stream_that_nobody_serves_is_named_without_its_password(light: Path, free_port: int) -> None:
+    url = f"rtsp://me:secret@127.0.0.1:{free_port}/door"
+    done = run("--config", light, "--source", url, "--publish", "off")
+    check_sentence(done, f"127.0.0.1:{free_port}/door")
+    assert "secret" not in done.stderr
+
+
+def test_no_source_is_told_what_to_give() -> None:
+    check_sentence(run(), "--source")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("record.qualiti=3", ("record.qualiti", "unknown")),
+        ("recrod.crf=3", ("recrod", "did you mean 'record'")),
+        ("record.crf=300", ("record.crf", "300", "0 to 51")),
+        ("record.preset=slowest", ("record.preset", "'slowest'", "'ultrafast'")),
+        ("crf=3", ("crf", "section.key")),
+    ],
+)
+def test_a_setting_that_cannot_be_is_explained(light: Path, clip: Path, setting: str, words: tuple[str, ...]) -> None:
+    check_sentence(run("--config", light, "--source", clip, "--set", setting), *words)
+
+
+def test_a_broken_configuration_is_named(tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "own.toml").write_text("[record\ncrf = 3")
+    check_sentence(run("--config", tmp_path / "own.toml", "--source", clip), "own.toml", "TOML")
+    check_sentence(run("--config", tmp_path / "none.toml", "--source", clip), "none.toml")
+
+
+def test_a_missing_model_is_named(tmp_path: Path, clip: Path) -> None:
+    config = write_config(tmp_path / "own.toml", detect=["detect:Detect"], output=OUTPUT)
+    done = run("--config", config, "--source", clip, "--set", "detect.body=models/nothing")
+    check_sentence(done, "models/nothing", "card.toml")
+
+
+@pytest.mark.parametrize("section", ["detect", "classify"])
+def test_a_named_device_that_is_missing_is_an_error_not_a_surprise(section: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this build may really use it")
+    done = run("--source", "demo", "--publish", "off", "--view", "none", "--set", f"{section}.device=cuda")
+    check_sentence(done, 'device = "cuda"', "no CUDA", "onnxruntime-gpu", 'device = "auto"')
+
+
+def test_a_model_file_that_was_changed_is_refused(tmp_path: Path, clip: Path) -> None:
+    model = shutil.copytree(models_folder() / "movenet_lightning", tmp_path / "changed")
+    data = bytearray((model / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (model / "model.onnx").write_bytes(data)
+    config = write_config(tmp_path / "own.toml", detect=["detect:Detect"], output=OUTPUT)
+    check_sentence(run("--config", config, "--source", clip, "--set", f"detect.body={model}"), "SHA-256")
+
+
+def test_a_classifier_for_other_classes_is_refused(tmp_path: Path, clip: Path) -> None:
+    shipped = models_folder() / "geopose"
+    if not (shipped / "card.toml").is_file():
+        pytest.skip("the classifier is not shipped")
+    model = shutil.copytree(shipped, tmp_path / "other")
+    card = (model / "card.toml").read_text()
+    assert '"crown_thrust"' in card
+    (model / "card.toml").write_text(card.replace('"crown_thrust"', '"crown_strike"'))
+    assert sha256_of(model / "model.onnx") in card
+    config = write_config(tmp_path / "own.toml", classify=["classify:Classify"], output=OUTPUT)
+    check_sentence(run("--config", config, "--source", clip, "--set", f"classify.model={model}"), "class")
+
+
+def test_a_port_in_use_is_named_with_the_way_out(light: Path, clip: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        check_sentence(run("--config", light, "--source", clip, "--publish", url), url, "in use", "--publish")
+
+
+def test_publishing_to_the_world_without_keys_is_refused(light: Path, clip: Path) -> None:
+    check_sentence(run("--config", light, "--source", clip, "--publish", "tcp://*:5570"), "CURVE")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a display here")
+def test_a_window_without_a_display_is_refused(light: Path, clip: Path) -> None:
+    check_sentence(run("--config", light, "--source", clip, "--view", "window"), "no display", "--view none")
+
+
+def test_a_dry_run_checks_and_leaves_nothing(tmp_path: Path, light: Path, clip: Path) -> None:
+    results, record = tmp_path / "out.jsonl", tmp_path / "out.mkv"
+    arguments = ["--config", light, "--source", clip, "--results", results, "--record", record, "--dry-run"]
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "160x120" in done.stdout and "all is well" in done.stdout
+    assert not list(tmp_path.iterdir())
+    results.write_text("earlier results\n")
+    run(*arguments)
+    assert results.read_text() == "earlier results\n"
+
+
+def test_a_dry_run_names_an_address_without_its_password(light: Path, clip: Path) -> None:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(clip.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}/{clip.name}"
+        done = run("--config", light, "--source", f"http://user:secret@{address}?key=secret", "--dry-run")
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert f"source 0: http://***@{address}?***: 160x120" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_dry_run_finds_a_missing_file(light: Path) -> None:
+    check_sentence(run("--config", light, "--source", "nowhere.mp4", "--dry-run"), "nowhere.mp4")
