@@ -23,7 +23,6 @@ pytest.importorskip("torch")
 OWN = {"crown_thrust": "corona", "left_knee_block": "bagsak_kaliwa", "neutral": "idle"}
 """Names that somebody gives to three of the shipped classes, in another order than theirs."""
 DRAWN = 2000
-STATISTICS = Path(__file__).parents[1] / "training" / "synth" / "pose_statistics.json"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +51,7 @@ def write_table(file: Path) -> Path:
     """Skeletons of five rows for each person, without pictures."""
     from training.data import table
     from training.geopose.pose_statistics import PoseStatistics
+    from training.synth.skeletons import STATISTICS
 
     shipped = load_classes().names
     keypoints, labels = PoseStatistics(STATISTICS, shipped).draw(DRAWN, np.random.default_rng(0))

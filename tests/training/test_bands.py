@@ -16,8 +16,8 @@ from training import app
 from training.bands import MIN_SAMPLES, band_of, format_bands, learn_bands
 from training.data.table import make_table, write_table
 from training.geopose.pose_statistics import PoseStatistics
+from training.synth.skeletons import STATISTICS
 
-STATISTICS = Path(__file__).parent.parent.parent / "training" / "synth" / "pose_statistics.json"
 DEGREES = (0.0, 180.0)
 
 

@@ -34,8 +34,8 @@ from training.geopose.parts import (
 from training.geopose.people import groups_with_warning
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
+from training.synth.skeletons import STATISTICS
 
-STATISTICS = Path(__file__).parent.parent / "synth" / "pose_statistics.json"
 DRAWN = 6000
 
 log = logging.getLogger(__name__)

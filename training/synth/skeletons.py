@@ -26,6 +26,8 @@ NOMINAL_DISTANCE_M = 2.8
 NOMINAL_HEIGHT_M = 1.4
 STICK_M = 0.615  # grip to tip of the average stick
 HERE = Path(__file__).parent
+STATISTICS = HERE / "pose_statistics.json"
+"""Aggregates of real poses: no photograph and no single pose can be told from them."""
 _FREE = 3 * sk.NODE_COUNT
 """Coordinates of a skeleton, before the yaw of each view among what is fitted."""
 
@@ -46,7 +48,7 @@ LENGTH_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 def load_statistics() -> dict[str, dict[str, dict[str, Any]]]:
     """Class -> view -> mean, spread and modes of the keypoints in torso units (see the file's `units`)."""
-    data: dict[str, dict[str, dict[str, Any]]] = json.loads((HERE / "pose_statistics.json").read_text())["classes"]
+    data: dict[str, dict[str, dict[str, Any]]] = json.loads(STATISTICS.read_text())["classes"]
     return data
 
 
