@@ -24,6 +24,7 @@ from stages.detectors import (
     overlap,
 )
 from stages.detectors.closer import CloserLook
+from stages.detectors.hand import GivenHand, WeaponHand
 from stages.detectors.mediapipe import MediaPipePose
 from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
@@ -36,15 +37,14 @@ from stages.skeleton import LEFT_WRIST, RIGHT_WRIST
 AUTO_CLOSER = {"movenet_lightning": "movenet_thunder"}
 """The closer look that `auto` puts beside a body network; the others are exact, or somebody's own choice."""
 
-VOTE_WEIGHT = 0.05
-"""Share of the earlier votes that a clear sighting replaces: 14 of them make believe that a stick has changed hands."""
+VOTE_WEIGHT = 0.02
+"""Share of the earlier votes that a clear sighting replaces: 35 of them make believe that a stick has changed hands."""
 
-RIGHT_HEAD_START = 0.15
-"""Torso lengths by which the left wrist must be nearer to count: nine of ten people hold the stick in the right, and in
-many poses both are close. On renders with a tenth of left-handers 11 % of single pictures are wrong instead of 22."""
+AT_FIRST = 0.8
+"""Nine of ten people hold the stick in the right hand: what is believed of somebody new, and weighs as one sighting."""
 
 CLEAR_GAP = 0.25
-"""Torso lengths by which one wrist must be nearer to the grip for a full vote; hands held together tell nothing."""
+"""Torso lengths by which the other wrist must be nearer to the grip to put the verdict in doubt."""
 
 
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +54,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stick: str = "stick_heatmap"
     fused: str = ""
     closer: str = "auto"
+    hand: str = "weapon_hand"
     backend: Backend = "auto"
     device: Device = "auto"
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
@@ -94,18 +95,17 @@ def is_plausible(
 
 
 class HandVote:
-    """Which hand holds the stick: the wrist nearest to the grip, over time; unclear sightings hardly count."""
+    """Which hand holds the stick, over time: what single pictures make of it is averaged."""
 
     def __init__(self) -> None:
-        self._rightness = 0.0  # -1: surely left, 1: surely right
-        self._sightings = 0
+        self._rightness = AT_FIRST  # -1: surely left, 1: surely right
+        self._sightings = 1
 
-    def cast(self, left: float, right: float, confidence: float) -> Hand:
-        """Distances of the grip to both wrists in torso lengths, at least one of them finite; returns the verdict."""
-        evidence = confidence * min(1.0, max(-1.0, (left - right + RIGHT_HEAD_START) / CLEAR_GAP))
+    def cast(self, rightness: float) -> Hand:
+        """`rightness` of one picture, -1 to 1; returns the verdict."""
         self._sightings += 1
         # At first a plain mean, so that the very first frame does not weigh like a long history.
-        self._rightness += max(VOTE_WEIGHT, 1 / self._sightings) * (evidence - self._rightness)
+        self._rightness += max(VOTE_WEIGHT, 1 / self._sightings) * (rightness - self._rightness)
         return "left" if self._rightness < 0 else "right"
 
 
@@ -149,8 +149,9 @@ class Sought(msgspec.Struct):
 class StickChoice:
     """Which of the sticks that a network sees is the person's, and in which hand; votes by stream."""
 
-    def __init__(self, settings: DetectSettings) -> None:
+    def __init__(self, settings: DetectSettings, hand: WeaponHand | GivenHand) -> None:
         self._limits = settings.grip_within, settings.longest_stick
+        self._hand = hand
         self._votes: dict[str, tuple[int, HandVote]] = {}
 
     def choose(self, stream: str, person: Person, candidates: Sequence[StickCandidate]) -> Stick | None:
@@ -165,8 +166,7 @@ class StickChoice:
         if track != person.track:
             vote = HandVote()
         self._votes[stream] = person.track, vote
-        left, right = wrist_distances(grip, person.keypoints, torso_px)
-        hand = vote.cast(left, right, float(grip[2]))
+        hand = vote.cast(self._hand.rightness(np.vstack([person.keypoints, grip, tip]).astype(np.float32)))
         return Stick(hand=hand, grip=_end(grip), tip=_end(tip), detected_tip=None if tip[2] == 0 else _end(tip)[:2])
 
 
@@ -196,7 +196,7 @@ class Detect:
     def __init__(self, settings: DetectSettings) -> None:
         self._settings = settings
         self._streams: dict[str, _Followed] = {}
-        self._choice = StickChoice(settings)
+        self._choice: StickChoice
         self._body: BodyDetector
         self._closer: CloserLook | None = None
 
@@ -205,6 +205,8 @@ class Detect:
         chosen = self._settings
         self._frames = context.frames
         self._body = make_body_detector(chosen.fused or chosen.body, _runtime(chosen), fused=bool(chosen.fused))
+        if chosen.fused:
+            self._choice = StickChoice(chosen, make_hand(chosen.hand, _beside(chosen, self._body)))
         closer = closer_model(chosen)
         gated = context.sections.get("gate", {}).get("motion", True)
         if gated and closer:
@@ -292,7 +294,7 @@ class DetectStick:
 
     def __init__(self, settings: DetectSettings) -> None:
         self._settings = settings
-        self._choice = StickChoice(settings)
+        self._choice: StickChoice
         self._sought: dict[str, Sought] = {}
         self._stick: StickDetector | None = None
 
@@ -301,6 +303,8 @@ class DetectStick:
         self._frames = context.frames
         if self._settings.stick and not self._settings.fused:
             self._stick = make_stick_detector(self._settings.stick, _runtime(self._settings))
+            hand = make_hand(self._settings.hand, _beside(self._settings, self._stick))
+            self._choice = StickChoice(self._settings, hand)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if self._stick is None or packet.person is None or packet.frame is None:
@@ -357,14 +361,25 @@ def make_stick_detector(model: str, runtime: Runtime) -> StickDetector:
     return kind(model, card, network)
 
 
+def make_hand(hand: str, runtime: Runtime) -> WeaponHand | GivenHand:
+    """What tells which hand holds the stick: `left`, `right`, or a network by its name or folder; raises UserError when
+    it can't be made."""
+    if hand in ("left", "right"):
+        return GivenHand("left" if hand == "left" else "right")
+    card, network = open_model(hand, runtime, ["weapon_hand"])
+    return WeaponHand(hand, card.temperature, network)
+
+
 def _runtime(settings: DetectSettings) -> Runtime:
     return Runtime(settings.backend, settings.threads, settings.precision, settings.device)
 
 
-def _beside(settings: DetectSettings, body: BodyDetector) -> Runtime:
-    """For the closer look: one thread of the CPU, which is enough, in the body network's runtime, as another would take
-    some 40 MB more."""
-    backend = body.backend if isinstance(body, MoveNet) and settings.backend == "auto" else settings.backend
+def _beside(settings: DetectSettings, first: BodyDetector | StickDetector) -> Runtime:
+    """For what helps a network: one thread of the CPU, which is enough, in that network's runtime, as another would
+    take some 40 MB more."""
+    backend = settings.backend
+    if backend == "auto" and isinstance(first, MoveNet | StickHeatmap):
+        backend = first.backend
     return Runtime(backend, 1, "f32", "cpu")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from benchmarks.demo import QUIET, load_holds, named_share
 from benchmarks.running import run_program
+from stages.classes import models_folder
 
 Run = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -48,3 +50,28 @@ def test_one_process_names_the_same_poses(processes: Run, one_process: Run) -> N
     labels = [[r["pose"] and r["pose"]["label"] for r in results] for results in (processes[1], one_process[1])]
     same = sum(a == b for a, b in zip(*labels, strict=True))
     assert same == len(labels[0])
+
+
+def test_a_left_hander_is_told_as_one_and_judged_as_the_mirror_image(
+    processes: Run, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("mirrored")
+    clip = mirror(models_folder() / "demo.mp4", folder / "mirrored.mkv")
+    results = run_program(["--source", str(clip), *QUIET, *SAME_NETWORKS], folder).results
+    hands = [result["stick"]["hand"] for result in results if result["stick"]]
+    assert hands.count("left") > 0.95 * len(hands)
+    shares = {hold.label: round(named_share(results, hold), 2) for hold in load_holds()}
+    assert sum(share > 0.5 for share in shares.values()) >= 10, shares
+
+
+def mirror(source: Path, file: Path) -> Path:
+    """The clip as a mirror shows it."""
+    with av.open(str(source)) as given, av.open(str(file), "w") as out:
+        rate = given.streams.video[0].average_rate
+        stream = out.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "16"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        for frame in given.decode(video=0):
+            picture = av.VideoFrame.from_ndarray(frame.to_ndarray(format="bgr24")[:, ::-1].copy(), format="bgr24")
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode())
+    return file

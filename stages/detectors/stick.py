@@ -11,7 +11,7 @@ from engine.errors import UserError
 from stages.cards import Card
 from stages.detectors import StickCandidate, mark_missing
 from stages.packets import Hand
-from stages.runtime import Network
+from stages.runtime import Backend, Network
 from stages.stick_crop import Crop, from_crop, stick_crop, stick_inputs
 
 
@@ -49,6 +49,11 @@ class StickHeatmap:
         points = outputs[self._points][0].astype(np.float32)
         points[:, :2] = from_crop(points[:, :2], crop)
         return StickCandidate(points, float(outputs[self._presence].reshape(-1)[0]))
+
+    @property
+    def backend(self) -> Backend:
+        """The runtime that the network runs in."""
+        return self._network.backend
 
     def describe(self) -> str:
         return self._network.describe()

@@ -23,9 +23,11 @@ from stages.detect import (
     choose_person,
     closer_model,
     is_plausible,
+    make_hand,
     wrist_distances,
 )
-from stages.detectors import StickCandidate, mark_missing, overlap
+from stages.detectors import Runtime, StickCandidate, mark_missing, overlap
+from stages.detectors.hand import GivenHand
 from stages.packets import MISSING_END, End, GateDecision, Person, Stick
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST
 
@@ -205,7 +207,8 @@ def test_how_far_a_grip_and_how_long_a_stick_may_be_can_be_set(
     x, y = keypoints[RIGHT_WRIST, :2].tolist()
     person = Person(track=1, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints)
     stick = stick_at((x - 100 * gap, y), (x - 100 * gap - 100 * length, y))
-    assert (StickChoice(DetectSettings(**settings)).choose("0", person, [stick]) is not None) == is_held
+    choice = StickChoice(DetectSettings(**settings), GivenHand("right"))
+    assert (choice.choose("0", person, [stick]) is not None) == is_held
 
 
 def test_without_wrists_or_grip_nothing_is_believed() -> None:
@@ -219,20 +222,18 @@ def test_without_wrists_or_grip_nothing_is_believed() -> None:
 
 def test_the_hand_is_voted_over_time() -> None:
     vote = HandVote()
-    for _ in range(10):
-        assert vote.cast(left=1.1, right=0.1, confidence=0.9) == "right"
-    assert vote.cast(left=0.1, right=0.3, confidence=0.9) == "right", "one odd frame changes nothing"
-    for _ in range(30):
-        verdict = vote.cast(left=0.1, right=1.1, confidence=0.9)
-    assert verdict == "left", "but a stick may change hands"
+    for _ in range(200):
+        assert vote.cast(1.0) == "right"
+    assert {vote.cast(-1.0) for _ in range(20)} == {"right"}, "two thirds of a second change nothing"
+    assert [vote.cast(-1.0) for _ in range(20)][-1] == "left", "but a stick may change hands"
 
 
-def test_close_hands_count_as_right_handed_until_the_left_one_is_clearly_nearer() -> None:
+def test_somebody_new_counts_as_right_handed_until_most_of_what_is_seen_speaks_against() -> None:
+    assert HandVote().cast(0.0) == "right"
+    assert HandVote().cast(-0.7) == "right", "the left hand is likelier by five to one: nine of ten are right-handers"
+    assert HandVote().cast(-0.9) == "left"
     vote = HandVote()
-    assert vote.cast(left=0.1, right=0.2, confidence=0.9) == "right"
-    for _ in range(5):
-        verdict = vote.cast(left=0.1, right=0.6, confidence=0.9)
-    assert verdict == "left"
+    assert [vote.cast(-0.5) for _ in range(3)] == ["right", "left", "left"]
 
 
 def test_a_stick_that_is_seen_in_the_hand_without_is_looked_for_everywhere_again() -> None:
@@ -254,7 +255,8 @@ def test_a_stick_that_is_seen_in_the_hand_without_is_looked_for_everywhere_again
 
 
 def test_somebody_else_begins_a_new_vote_and_streams_vote_apart() -> None:
-    choice, keypoints = StickChoice(DetectSettings()), standing_person(100)
+    keypoints = standing_person(100)
+    choice = StickChoice(DetectSettings(), make_hand("weapon_hand", Runtime("onnxruntime", 1)))
 
     def hand(stream: str, track: int, wrist: int) -> str:
         x, y = keypoints[wrist, :2].tolist()
@@ -269,11 +271,22 @@ def test_somebody_else_begins_a_new_vote_and_streams_vote_apart() -> None:
     assert hand("0", 2, RIGHT_WRIST) == "right"
 
 
+def test_who_knows_the_hand_can_say_so() -> None:
+    keypoints = standing_person(100)
+    x, y = keypoints[RIGHT_WRIST, :2].tolist()
+    person = Person(track=1, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints)
+    for hand in ("left", "right"):
+        choice = StickChoice(DetectSettings(hand=hand), make_hand(hand, Runtime("onnxruntime", 1)))
+        sticks = [choice.choose("0", person, [stick_at((x, y), (x, y + 80))]) for _ in range(5)]
+        assert {stick and stick.hand for stick in sticks} == {hand}
+
+
 # --- other networks -------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_model_is_named() -> None:
-    for settings in (DetectSettings(body="no_such"), DetectSettings(stick="no_such"), DetectSettings(fused="no_such")):
+    for settings in (DetectSettings(body="no_such"), DetectSettings(stick="no_such"), DetectSettings(fused="no_such"),
+                     DetectSettings(hand="no_such")):
         with pytest.raises(UserError, match="no_such"):
             Runner(settings)
 
@@ -281,6 +294,8 @@ def test_a_missing_model_is_named() -> None:
 def test_a_model_for_another_task_is_refused() -> None:
     with pytest.raises(UserError, match="task body, not for stick"):
         Runner(DetectSettings(stick="movenet_lightning"))
+    with pytest.raises(UserError, match="task stick, not for weapon_hand"):
+        Runner(DetectSettings(hand="stick_heatmap"))
 
 
 def test_a_missing_mediapipe_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Which hand holds the stick, told by a small network from the keypoints of body and stick.
+
+The wrist nearer to the grip is right for four of five pictures only: in many poses both hands are close together. How
+the body stands tells it then.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from engine.errors import UserError
+from stages.graph import build_graph, mirror_keypoints
+from stages.packets import Hand
+from stages.runtime import Network
+
+INPUTS = ("nodes", "edges")
+"""Of `build_graph`, for a person as they are."""
+
+
+class WeaponHand:
+    """Runs a weapon-hand network: nodes (B, 19, 15) and edges (B, 75, 8) in; `score` (B,) out, in log-odds."""
+
+    def __init__(self, model: str, temperature: float, network: Network) -> None:
+        given, asked = [item.name for item in network.outputs], [item.name for item in network.inputs]
+        if given != ["score"] or asked != list(INPUTS):
+            raise UserError(
+                f"model {model} takes {', '.join(asked)} and gives {', '.join(given)}, not {', '.join(INPUTS)} and "
+                "score; make one with `arnis-train hand`"
+            )
+        self._temperature, self._network = temperature, network
+
+    def rightness(self, keypoints: np.ndarray) -> float:
+        """-1 (surely the left hand) to 1 (surely the right one), as likely as the other way round for a mirror image;
+        keypoints (19, 3), missing ones with confidence 0. 0 where nothing tells it."""
+        nodes, edges, _ = build_graph(np.stack([keypoints, mirror_keypoints(keypoints)]))
+        as_is, mirrored = self._network(nodes, edges)[0].tolist()
+        return math.tanh((as_is - mirrored) / (2.0 * self._temperature))
+
+
+class GivenHand:
+    """Somebody knows which hand it is."""
+
+    def __init__(self, hand: Hand) -> None:
+        self._rightness = 1.0 if hand == "right" else -1.0
+
+    def rightness(self, keypoints: np.ndarray) -> float:
+        """As `WeaponHand.rightness`."""
+        return self._rightness

@@ -1,0 +1,227 @@
+"""`arnis-train hand`: the network that tells which hand holds the stick, from the keypoints of body and stick.
+
+    arnis-train hand --table runs/seen/table.csv --output models/weapon_hand
+
+It learns from pictures of which is known who is left-handed: `true_hand` in a table that `see` wrote. Each is given as
+it is and as a mirror shows it, so left-handers are half of all, and an answer for a mirror image is the opposite one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.errors import UserError
+from engine.numbers import at_least
+from engine.revision import git_revision
+from stages.cards import CARD_FILE, Card, CardInput, sha256_of
+from stages.classes import load_classes
+from stages.detectors.hand import INPUTS
+from stages.graph import EDGE_FEATURES, NODE_FEATURES, build_graph, mirror_keypoints, torso_length
+from stages.skeleton import COCO19, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
+from training.data.readers import read_any
+from training.geopose.card_text import is_rendered
+from training.geopose.data import PoseTable
+from training.geopose.measure import fit_temperature, person_interval
+from training.geopose.parts import load_parts
+from training.geopose.pose_statistics import PoseStatistics
+from training.stick.export import Form, export_onnx, toml_text
+from training.synth.skeletons import STATISTICS
+
+EPOCHS = 30
+BATCH = 128
+RATE = 2e-3
+WEIGHT_DECAY = 0.02
+HIDDEN = 64
+NOISE = 0.03
+"""Torsos by which keypoints are shifted at random, each for itself."""
+MISSING = 0.03
+"""Share of keypoints that are taken away at random; the grip stays."""
+PARITY_BOUND = 1e-3
+"""Largest difference of a score, in log-odds, that is rounding."""
+
+_log = logging.getLogger(__name__)
+
+
+class HandNet(nn.Module):
+    """Score (B,) of nodes (B, 19, 15) and edges (B, 75, 8): log-odds of the right hand are its score less that of the
+    mirror image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = NODE_COUNT * len(NODE_FEATURES) + len(COCO19.directed_edges) * len(EDGE_FEATURES)
+        self.register_buffer("shift", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.layers = nn.Sequential(
+            nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(0.4),
+            nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Dropout(0.4), nn.Linear(HIDDEN, 1),
+        )  # fmt: skip
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        return self.layers((_features(nodes, edges) - self.shift) * self.scale).squeeze(-1)
+
+    def measure(self, nodes: Tensor, edges: Tensor) -> None:
+        """Bring the features of these to mean 0 and spread 1."""
+        features = _features(nodes, edges)
+        self.shift.copy_(features.mean(0))
+        self.scale.copy_(1 / features.std(0).clamp(min=0.05))
+
+
+def _features(nodes: Tensor, edges: Tensor) -> Tensor:
+    return torch.cat([nodes.flatten(1), edges.flatten(1)], 1)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `hand`."""
+    parser.add_argument("--table", type=Path, required=True, help="what the detectors saw: a table of `see`, or "
+                        "several that `convert` made into one")  # fmt: skip
+    parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from as well")
+    parser.add_argument("--drawn", type=at_least(0), default=5000, help="samples drawn from them (default %(default)s)")
+    parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
+    parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="model folder to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, measure and write the model folder."""
+    classes = load_classes(args.classes)
+    rows = read_any(args.table, classes.names)
+    if not (rows.true_hands != "").any():
+        raise UserError(f"{args.table} does not say in `true_hand` which hand holds the stick; fill that column in")
+    parts = load_parts(args.table, classes, args.no_groups)
+    train, validation, test = (_by_the_true_hand(part) for part in (parts.train, parts.validation, parts.test))
+    keypoints = train.keypoints
+    if args.drawn:
+        drawn = PoseStatistics(args.statistics, classes.names).draw(args.drawn, np.random.default_rng(args.seed))[0]
+        keypoints = np.concatenate([keypoints, drawn[drawn[:, GRIP, 2] > 0]])
+    net = fit(keypoints, args.seed)
+    odds = log_odds(net, validation.keypoints)
+    temperature = fit_temperature(np.stack([odds, np.zeros_like(odds)], 1), np.zeros(len(odds), int))
+    figures = figures_of(log_odds(net, test.keypoints) / temperature, test)
+    _log.info("of %d pictures of %d people right: %.3f, by the nearer wrist %.3f", figures["samples"],
+              figures["people"], figures["right"], figures["right_by_the_nearer_wrist"])  # fmt: skip
+    export_onnx(net, args.output / "model.onnx", _FORM)
+    write_card(args.output, temperature, figures, _data_text(train, is_rendered(rows), args.drawn))
+    return 0
+
+
+def _by_the_true_hand(table: PoseTable) -> PoseTable:
+    """The samples with a stick, the weapon hand on the right."""
+    return table.mirrored(table.wrong_hand).select(table.keypoints[:, GRIP, 2] > 0)
+
+
+def fit(keypoints: np.ndarray, seed: int) -> HandNet:
+    """A network for canonical keypoints (N, 19, 3); the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    net = HandNet()
+    net.measure(*_graphs(np.concatenate([keypoints, mirror_keypoints(keypoints)])))
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    for epoch in range(EPOCHS):
+        shaken = _augmented(keypoints, rng)
+        as_is, mirrored = _graphs(shaken), _graphs(mirror_keypoints(shaken))
+        losses = []
+        net.train()
+        for rows in torch.randperm(len(keypoints)).split(BATCH):
+            odds = net(*(part[rows] for part in as_is)) - net(*(part[rows] for part in mirrored))
+            loss = functional.softplus(-odds).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        schedule.step()
+        _log.info("epoch %d of %d: loss %.3f", epoch + 1, EPOCHS, np.mean(losses))
+    return net.eval()
+
+
+def _augmented(keypoints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turned by some 5 degrees, stretched by a tenth, shaken, and some points taken away."""
+    unit = torso_length(keypoints)[:, None, None]
+    out = keypoints.astype(np.float32)
+    out[..., :2] += rng.normal(0, NOISE, out[..., :2].shape) * unit
+    angle = rng.normal(0, 0.08, (len(out), 1))
+    x, y = out[..., 0] * rng.normal(1, 0.1, (len(out), 1)), out[..., 1].copy()
+    out[..., 0], out[..., 1] = x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
+    gone = rng.random(out.shape[:2]) < MISSING
+    gone[:, GRIP] = False
+    out[gone] = 0
+    return out
+
+
+def _graphs(keypoints: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Nodes and edges of keypoints (N, 19, 3)."""
+    nodes, edges, _ = build_graph(keypoints)
+    return torch.from_numpy(nodes), torch.from_numpy(edges)
+
+
+def log_odds(net: HandNet, keypoints: np.ndarray) -> np.ndarray:
+    """float32 (N,): of the right hand against the left, for keypoints (N, 19, 3)."""
+    with torch.no_grad():
+        return np.asarray((net(*_graphs(keypoints)) - net(*_graphs(mirror_keypoints(keypoints)))).numpy())
+
+
+def figures_of(odds: np.ndarray, table: PoseTable) -> dict[str, Any]:
+    """How often a single picture tells the hand, of right- and left-handers alike."""
+    points, present = table.keypoints[..., :2], table.keypoints[..., 2] > 0
+    left, right = (
+        np.where(present[:, wrist], np.hypot(*(points[:, wrist] - points[:, GRIP]).T), np.inf)
+        for wrist in (LEFT_WRIST, RIGHT_WRIST)
+    )
+    hits = odds > 0
+    return {
+        "samples": len(odds),
+        "people": len(np.unique(table.people)),
+        "right": float(hits.mean()),
+        "right_interval_by_person": person_interval(hits, table.people),
+        "right_by_the_nearer_wrist": float((right < left).mean()),
+        "negative_log_likelihood": float(np.logaddexp(0, -odds).mean()),
+    }
+
+
+def _data_text(train: PoseTable, rendered: bool, drawn: int) -> str:
+    kind = "Renders of {} synthetic people" if rendered else "Pictures of {} people or recordings"
+    text = kind.format(len(np.unique(train.people)))
+    return text + ("; samples of aggregate pose statistics" if drawn else "")
+
+
+_FORM = Form(
+    (
+        CardInput("nodes", "float32", (0, NODE_COUNT, len(NODE_FEATURES))),
+        CardInput("edges", "float32", (0, len(COCO19.directed_edges), len(EDGE_FEATURES))),
+    ),
+    ("score",),
+    PARITY_BOUND,
+)
+assert tuple(item.name for item in _FORM.inputs) == INPUTS
+
+
+def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: str) -> None:
+    """Write the card beside `model.onnx`."""
+    card = Card(
+        task="weapon_hand",
+        architecture="perceptron",
+        file="model.onnx",
+        sha256=sha256_of(folder / "model.onnx"),
+        inputs=_FORM.inputs,
+        outputs=_FORM.outputs,
+        licence="AGPL-3.0-or-later",
+        source="training/hand.py, from random weights",
+        data=data,
+        metrics={key: value for key, value in metrics.items() if value is not None},
+        temperature=temperature,
+        notes="The log-odds of the right hand are the score of a person less that of their mirror image, divided by "
+        "the temperature, which comes from validation people. Figures are of single pictures of test people with a "
+        "stick, right-handers and left-handers being alike.",
+        made_with={name: version(name) for name in ("torch", "onnx")} | {"revision": git_revision()},
+    )
+    (folder / CARD_FILE).write_text(toml_text(card))
