@@ -238,7 +238,8 @@ def _pose_rows(holds: Sequence[Hold], named_s: Mapping[str, float]) -> list[tupl
     rows: list[tuple[str, ...]] = []
     for label, members in sorted(by_pose.items(), key=lambda item: -len(item[1])):
         advice = Counter(sentence for hold in members for sentence in hold.advice)
-        told = "<br>".join(f"{escape(s)} (in {n} of {len(members)} holds)" for s, n in advice.most_common(_ADVICE_SHOWN))
+        of = f"of {len(members)} holds"
+        told = "<br>".join(f"{escape(s)} (in {n} {of})" for s, n in advice.most_common(_ADVICE_SHOWN))
         alone = all(hold.picture is not None for hold in members)
         times = ("", "") if alone else (f"{named_s[label]:.1f}", f"{max(hold.named_s for hold in members):.1f}")
         rows.append((_words(label), str(len(members)), *times, told))
