@@ -189,7 +189,7 @@ def find_faults(
 
 
 def worst_by_part(cues: Iterable[Cue], given: Container[str] = ()) -> list[Cue]:
-    """One cue for each part of the body, worst first; the quantities in `given` were chosen before."""
+    """One cue for each part of the body, worst first; one in `given` stays until another is clearly worse."""
     worst: dict[str, Cue] = {}
     for cue in sorted(cues, key=lambda cue: -cue.severity * (_CLEARLY_WORSE if cue.quantity in given else 1.0)):
         worst.setdefault(part_of(cue.quantity), cue)
