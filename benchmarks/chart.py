@@ -18,7 +18,7 @@ def draw_charts(parts: Sequence[Part]) -> str:
     for part in parts:
         bars = bars_of(part)
         if bars and part.chart is not None:
-            panels.append(_panel(f"{part.title}: {part.chart.value.replace('_', ' ')}", bars, y))
+            panels.append(_panel(f"{part.title}: {_drawn(part.chart.value)}", bars, y))
             y += (len(bars) + 3) * ROW
     style = "text{font:13px sans-serif;fill:#222}.t{font-weight:bold}"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + MARGIN}">'
@@ -41,6 +41,10 @@ def bars_of(part: Part) -> list[tuple[str, float]]:
 
 def _word(column: str, value: Value) -> str:
     return str(value) if isinstance(value, str) else f"{column} {value}"
+
+
+def _drawn(column: str) -> str:
+    return f"{column.replace('_', ' ')}, {'less' if column.endswith('_ms') else 'more'} is better"
 
 
 def _panel(title: str, bars: Sequence[tuple[str, float]], top: int) -> str:

@@ -99,6 +99,9 @@ _CLEARLY = 1.5
 """So many standard deviations of the detector's noise must a quantity lie beyond its band. On 442 rightly named renders
 of unseen people 22 of 98 cues were untrue without (the true keypoints lay in the band), and 5 of 45 are with this and
 what is asked of elbows and wrists; of 92 true faults 37 were told, and 26 are."""
+_CLEARLY_WORSE = 1.5
+"""So many times worse must another fault of the same part be, to be told in the place of the one before: two measures
+of one fault would else take turns while somebody holds still."""
 _ARMS = [sk.LEFT_ELBOW, sk.RIGHT_ELBOW, sk.LEFT_WRIST, sk.RIGHT_WRIST]
 _ARM_DOUBT = 0.1
 
@@ -107,6 +110,8 @@ _LEVELS = (
     (-0.7, "to waist level"), (-1.2, "to hip level"), (-2.0, "to knee level"),
 )  # fmt: skip
 """Lower ends of the heights, in torsos above the shoulders."""
+_LITTLE = 0.2
+"""Torsos; where less is missing no level is named, and else the one that comes first on the way."""
 
 
 def read_bands(path: Path) -> BandTable:
@@ -183,12 +188,12 @@ def find_faults(
     return faults
 
 
-def worst_by_part(cues: Iterable[Cue]) -> list[Cue]:
-    """One cue for each part of the body, worst first."""
+def worst_by_part(cues: Iterable[Cue], given: Container[str] = ()) -> list[Cue]:
+    """One cue for each part of the body, worst first; one in `given` stays until another is clearly worse."""
     worst: dict[str, Cue] = {}
-    for cue in sorted(cues, key=lambda cue: -cue.severity):
+    for cue in sorted(cues, key=lambda cue: -cue.severity * (_CLEARLY_WORSE if cue.quantity in given else 1.0)):
         worst.setdefault(part_of(cue.quantity), cue)
-    return list(worst.values())
+    return sorted(worst.values(), key=lambda cue: -cue.severity)
 
 
 def part_of(quantity: str) -> str:
@@ -205,9 +210,10 @@ def advice_for(quantity: str) -> _Advice:
 def advise(quantity: str, value: float, band: Band) -> str:
     """Sentence for a quantity, in the performer's own sides, that lies outside its band."""
     advice = advice_for(quantity)
-    level = level_name((band.low + band.high) / 2)
-    level = "a little" if level == level_name(value) else level
-    sentence = advice.too_low if value < band.low else advice.too_high
+    sentence, edge = (advice.too_low, band.low) if value < band.low else (advice.too_high, band.high)
+    level = level_name(edge)
+    if abs(value - edge) < _LITTLE or level == level_name(value):
+        level = "a little"
     return sentence.format(side=quantity.partition("_")[0], level=level)
 
 
@@ -224,6 +230,8 @@ class _Faults(NamedTuple):
     hand: Hand
     since_s: dict[str, float]
     """By canonical names, from when on without a break."""
+    given: frozenset[str]
+    """Quantities, in the performer's own sides, of which a cue was given."""
 
 
 class Feedback:
@@ -271,13 +279,16 @@ class Feedback:
     def _cues(self, packet: ArnisPacket, person: Person, stick: Stick, label: str, settle_s: float) -> list[Cue]:
         """Of the faults that have been seen for `settle_s`, the worst."""
         before = self._faults.get(packet.stream)
-        since_s = before.since_s if before is not None and before[:3] == (person.track, label, stick.hand) else {}
+        if before is None or before[:3] != (person.track, label, stick.hand):
+            before = _Faults(person.track, label, stick.hand, {}, frozenset())
+        since_s = before.since_s
         told = {name for name, start_s in since_s.items() if packet.pts - start_s >= settle_s}
         faults = self._beyond(person, stick, label, told)
         since_s = {name: since_s.get(name, packet.pts) for name in faults}
-        self._faults[packet.stream] = _Faults(person.track, label, stick.hand, since_s)
         settled = (cue for name, cue in faults.items() if packet.pts - since_s[name] >= settle_s)
-        return worst_by_part(settled)[: self._settings.max_cues]
+        cues = worst_by_part(settled, before.given)
+        self._faults[packet.stream] = before._replace(since_s=since_s, given=frozenset(cue.quantity for cue in cues))
+        return cues[: self._settings.max_cues]
 
     def _beyond(self, person: Person, stick: Stick, label: str, told: Container[str]) -> dict[str, Cue]:
         """All that lies beyond its band now, by canonical names."""

@@ -89,7 +89,7 @@ def draw_person(canvas: np.ndarray, person: Person, min_confidence: float) -> No
     """Bounding box, limbs and joints, into `canvas`; performer's left and right differ in colour."""
     thick = _line_px(canvas)
     x0, y0, x1, y1 = (round(v) for v in person.box)
-    cv2.rectangle(canvas, (x0, y0), (x1, y1), GREY, 1, cv2.LINE_AA)
+    cv2.rectangle(canvas, (x0, y0), (x1, y1), GREY, thick, cv2.LINE_AA)
     points = person.keypoints
     seen = (points[:, 2] >= min_confidence) & np.isfinite(points[:, :2]).all(axis=1)
     for a, b in DRAWN_EDGES:
@@ -117,7 +117,7 @@ def draw_stick(canvas: np.ndarray, stick: Stick, min_confidence: float) -> None:
     cv2.circle(canvas, grip, 2 * thick - 1, STICK, cv2.FILLED, cv2.LINE_AA)
 
 
-_REASONS = {"not_upright": "not upright: turn the camera"}
+_REASONS = {"not_upright": "not upright: stand straight, or turn the camera"}
 """Where the words of the reason don't say what to do."""
 
 
@@ -243,18 +243,19 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
     left, top = round(0.5 * em), round(2.4 * em)
     width, height = _draw_text(canvas, pose_text(packet), (left, top), 1.25 * em, colour)
     if pose is not None and packet.status != "no_person" and not is_refused:
-        right = left + max(1, round(width * min(1.0, pose.confidence)))
-        # A result that stands in is shown hollow: it is remembered, not seen.
-        thick = 1 if is_remembered(packet) else cv2.FILLED
-        cv2.rectangle(canvas, (left, top + height + 2), (right, top + height + round(0.4 * em)), colour, thick)
+        upper, right = top + height + 2, left + max(1, round(width * min(1.0, pose.confidence)))
+        lower = upper + round(0.5 * em)
+        cv2.rectangle(canvas, (left, upper), (right, lower), colour, cv2.FILLED)
+        if is_remembered(packet):  # Shown hollow: it is remembered, not seen.
+            edge = _line_px(canvas)
+            cv2.rectangle(canvas, (left + edge, upper + edge), (right - edge, lower - edge), OUTLINE, cv2.FILLED)
 
 
 def _draw_cues(canvas: np.ndarray, cues: list[Cue], em: float) -> None:
     bottom = canvas.shape[0] - round(0.6 * em)
+    size = min((_fitting(canvas, cue.sentence, 1.25 * em) for cue in cues), default=0.0)  # the same for all
     for cue in reversed(cues):
-        size = 1.25 * em
-        _, height = _text_box(cue.sentence, _fitting(canvas, cue.sentence, size))
-        bottom -= height + round(0.25 * em)
+        bottom -= _text_box(cue.sentence, size)[1] + round(0.25 * em)
         _draw_text(canvas, cue.sentence, (round(0.5 * em), bottom), size, AMBER)
 
 
@@ -268,11 +269,12 @@ def _mark(canvas: np.ndarray, packet: ArnisPacket, cue: Cue, min_confidence: flo
 
 
 def _point_of(packet: ArnisPacket, quantity: str) -> np.ndarray | tuple[float, float, float] | None:
-    """Where the eye should look for `right_elbow_deg`, `left_hand_height`, `wrist_deg`, `tip_height`, ..."""
+    """The joint or the stick's end that the cue about a quantity names."""
     if quantity in ("stick_deg", "tip_height", "wrist_deg"):
         ends = packet.stick
         return None if ends is None else ends.grip if quantity == "wrist_deg" else ends.tip
-    joint = quantity.rsplit("_", 1)[0].replace("hand", "wrist")
+    # What the shoulder's angle asks for is told of the elbow.
+    joint = quantity.rsplit("_", 1)[0].replace("hand", "wrist").replace("shoulder", "elbow")
     known = packet.person is not None and joint in KEYPOINT_NAMES[: len(packet.person.keypoints)]
     return packet.person.keypoints[KEYPOINT_NAMES.index(joint)] if packet.person is not None and known else None
 

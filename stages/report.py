@@ -6,22 +6,26 @@ It is made at the end from the lines of results, so that it tells nothing that t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from engine.errors import UserError
+from engine.packet import Ending
 from stages.cards import load_card
 from stages.classify import Classify, ClassifySettings, classes_of
 from stages.packets import LONGEST_STEP_S
+from stages.tally import PoseTally
 
 SHORTEST_HOLD_S = 0.5
-"""Another pose that is named for less does not end a hold."""
+"""What is named for less is no hold."""
+LONGEST_BREAK_S = 0.25
+"""A hold goes on over so much of anything else: a doubt, or a frame in which the person was missed."""
 _ADVICE_SHOWN = 2
 
 _CAUSES = {
@@ -30,14 +34,18 @@ _CAUSES = {
     "body_unsure": "the body was not seen clearly: the whole of it must be in the picture, in good light",
     "grip_unsure": "the grip was not seen clearly",
     "tip_unsure": "the tip of the stick was not seen clearly",
-    "not_upright": "the picture lay on its side: turn the camera",
+    "not_upright": "the body was not upright: stand straight; if the picture lies on its side, turn the camera",
     "doubt": "the pose was in doubt",
 }
 """Why nothing was named."""
+_NOT_LOOKED_AT = get_args(Ending)
 _TOO_FAST = ("replaced", "too_old", "late", "overrun")
 """Why a frame was dropped that a faster machine would have looked at."""
 _WORTH_SAYING = 0.01
-_SECONDS = "Seconds count as long as a pose is named, with the way into it and out of it."
+_SECONDS = (
+    "Seconds count as long as a pose is named, with the way into it and out of it; a hold is named for "
+    f"{SHORTEST_HOLD_S} s or longer."
+)
 _FEWEST_PEOPLE = 5
 """Of fewer in a model's test no share is told."""
 _CAVEAT = "Advice compares with good examples; where none is given there may still be something to correct."
@@ -86,14 +94,12 @@ class Hold(msgspec.Struct):
     label: str
     start_s: float
     end_s: float
-    confidences: list[float]
-    advice: Counter[str]
-    """Sentences, by how many frames showed them."""
     picture: str | None = None
-
-    @property
-    def duration_s(self) -> float:
-        return self.end_s - self.start_s
+    named_s: float = 0.0
+    """Without the breaks."""
+    confidences: list[float] = []
+    advice: Counter[str] = msgspec.field(default_factory=Counter)
+    """Sentences, by how many frames showed them."""
 
 
 def read_lines(file: Path) -> Iterator[Line]:
@@ -109,13 +115,13 @@ def read_lines(file: Path) -> Iterator[Line]:
                 raise UserError(f"line {number} of {file} is no result ({error}); give a file of --results") from None
 
 
-def holds_of(lines: Sequence[Line], neutral: str) -> list[Hold]:
-    """Holds in the order of their beginning; of pictures that stand alone, each that is named."""
+def holds_of(lines: Sequence[Line], neutral: str, tally: PoseTally) -> list[Hold]:
+    """Holds in the order of their beginning; of pictures that stand alone, each that is named. All time goes into
+    `tally`, also that of what is too short for a hold."""
     holds = []
     for stream in dict.fromkeys(line.stream for line in lines):
-        own = [line for line in lines if line.stream == stream and line.named]
-        runs = list(_runs(own, alone=stand_alone([line for line in lines if line.stream == stream])))
-        holds += [hold for hold in _joined(runs) if hold.label != neutral]
+        own = [line for line in lines if line.stream == stream and line.status not in _NOT_LOOKED_AT]
+        holds += [hold for hold in _joined(_runs(own, tally)) if hold.label != neutral]
     return sorted(holds, key=lambda hold: hold.start_s)
 
 
@@ -125,43 +131,49 @@ def stand_alone(lines: Sequence[Line]) -> bool:
     return bool(times) and all(after - before > LONGEST_STEP_S for before, after in pairwise(times))
 
 
-def _runs(lines: Sequence[Line], alone: bool) -> Iterator[Hold]:
-    """Stretches of one answer without a pause; of pictures that stand alone, each."""
+def _runs(lines: Sequence[Line], tally: PoseTally) -> Iterator[Hold]:
+    """Stretches of one answer without a break; of pictures that stand alone, each."""
     run: Hold | None = None
+    alone = stand_alone(lines)
     for line in lines:
-        assert line.pose is not None
-        label, picture = line.pose.label, line.picture if alone else None
-        if run is None or alone or run.label != label or not 0 <= line.pts - run.end_s <= LONGEST_STEP_S:
-            if run is not None:
-                yield run
-            run = Hold(line.stream, label, line.pts, line.pts, [], Counter(), picture)
+        step_s = tally.add(line.stream, line.pts, line.named, line.picture)
+        if run is not None and (line.named != run.label or not step_s):
+            yield run
+            run = None
+        if line.named is None or line.pose is None:
+            continue
+        if run is None:
+            run = Hold(line.stream, line.named, line.pts - step_s, line.pts, line.picture if alone else None)
         run.end_s = line.pts
+        run.named_s += step_s
         run.confidences.append(line.pose.confidence)
         run.advice.update(cue.sentence for cue in line.feedback)
     if run is not None:
         yield run
 
 
-def _joined(runs: Sequence[Hold]) -> list[Hold]:
-    """Runs of one pose with only short ones of others between them are one hold; what is short then is none."""
+def _joined(runs: Iterable[Hold]) -> list[Hold]:
+    """Runs of one pose with only a short break between them are one hold; what is short then is none."""
     holds: list[Hold] = []
     for run in runs:
         last = holds[-1] if holds else None
-        near = last is not None and run.picture is None and 0 <= run.start_s - last.end_s <= LONGEST_STEP_S
+        near = last is not None and run.picture is None and abs(run.start_s - last.end_s) <= LONGEST_BREAK_S
         if last is not None and near and run.label == last.label:
             last.end_s = run.end_s
+            last.named_s += run.named_s
             last.confidences += run.confidences
             last.advice += run.advice
-        elif last is None or not near or run.duration_s >= SHORTEST_HOLD_S or last.duration_s < SHORTEST_HOLD_S:
+        elif last is None or not near or run.named_s >= SHORTEST_HOLD_S or last.named_s < SHORTEST_HOLD_S:
             holds.append(run)
-    return [hold for hold in holds if hold.picture is not None or hold.duration_s >= SHORTEST_HOLD_S]
+    return [hold for hold in holds if hold.picture is not None or hold.named_s >= SHORTEST_HOLD_S]
 
 
 def write_report(results: Path, page: Path, sources: Sequence[str], sections: Mapping[str, Any]) -> None:
     """The page of a session, from its results and the program's settings. Raises UserError when they are none."""
     lines = list(read_lines(results))
-    holds = holds_of(lines, classes_of(sections).neutral)
-    text = report_html(lines, holds, sources, datetime.now(), caveat(sections))
+    tally = PoseTally()
+    holds = holds_of(lines, classes_of(sections).neutral, tally)
+    text = report_html(lines, holds, tally.seconds(), sources, datetime.now(), caveat(sections))
     page.write_text(text, encoding="utf-8")
 
 
@@ -174,14 +186,15 @@ def caveat(sections: Mapping[str, Any]) -> str:
         return _CAVEAT
     if metrics.get("people", _FEWEST_PEOPLE) < _FEWEST_PEOPLE:
         return f"The model was tested on too few people to say how often a named pose is right. {_CAVEAT}"
-    tested = f"In the test on the model's card {right:.0%} of the named poses were right; on you nobody has tested it."
-    return f"{tested} {_CAVEAT}"
+    tested = f"In the test on the model's card {100 * right:.0f} % of the named poses were right"
+    return f"{tested}, where the weapon hand was known; on you nobody has tested it. {_CAVEAT}"
 
 
 def report_html(
-    lines: Sequence[Line], holds: Sequence[Hold], sources: Sequence[str], ended: datetime, said: str
+    lines: Sequence[Line], holds: Sequence[Hold], named_s: Mapping[str, float], sources: Sequence[str],
+    ended: datetime, said: str,
 ) -> str:
-    """One page without anything from elsewhere; `said` stands at its end."""
+    """One page without anything from elsewhere; `named_s` has the seconds by pose; `said` stands at its end."""
     pictures = {(line.stream, line.picture) for line in lines if line.picture is not None}
     over = _count(len(pictures), "picture") if pictures else _clock(_length_s([line.pts for line in lines]))
     head = f"{_count(len(holds), 'hold')} of {_count(len({hold.label for hold in holds}), 'pose')} in {over}"
@@ -191,7 +204,8 @@ def report_html(
     parts = [
         f"<h1>Session of {ended:%Y-%m-%d, %H:%M}</h1>",
         f"<p>{escape(', '.join(names))}: {head}.{_losses(lines)}</p>",
-        _table("Poses", ("pose", "holds", "named for, s", "longest, s", "most often to correct"), _pose_rows(holds)),
+        _table("Poses", ("pose", "holds", "named for, s", "longest, s", "most often to correct"),
+               _pose_rows(holds, named_s)),
         _table("In order", ("when", "pose", "named for, s", "how sure", "to correct"),
                _hold_rows(holds, len(sources) > 1)),
         _table("Not named", (f"share of the {frames}", "because"), _cause_rows(lines)),
@@ -217,17 +231,17 @@ def _losses(lines: Sequence[Line]) -> str:
     return said
 
 
-def _pose_rows(holds: Sequence[Hold]) -> list[tuple[str, ...]]:
+def _pose_rows(holds: Sequence[Hold], named_s: Mapping[str, float]) -> list[tuple[str, ...]]:
     by_pose: dict[str, list[Hold]] = {}
     for hold in holds:
         by_pose.setdefault(hold.label, []).append(hold)
     rows: list[tuple[str, ...]] = []
     for label, members in sorted(by_pose.items(), key=lambda item: -len(item[1])):
         advice = Counter(sentence for hold in members for sentence in hold.advice)
-        told = "<br>".join(f"{escape(s)} ({n} of {len(members)})" for s, n in advice.most_common(_ADVICE_SHOWN))
-        total, longest = sum(hold.duration_s for hold in members), max(hold.duration_s for hold in members)
+        of = f"of {len(members)} holds"
+        told = "<br>".join(f"{escape(s)} (in {n} {of})" for s, n in advice.most_common(_ADVICE_SHOWN))
         alone = all(hold.picture is not None for hold in members)
-        times = ("", "") if alone else (f"{total:.1f}", f"{longest:.1f}")
+        times = ("", "") if alone else (f"{named_s[label]:.1f}", f"{max(hold.named_s for hold in members):.1f}")
         rows.append((_words(label), str(len(members)), *times, told))
     return rows
 
@@ -239,7 +253,7 @@ def _hold_rows(holds: Sequence[Hold], with_stream: bool) -> list[tuple[str, ...]
         when = f"[{escape(hold.stream)}] {when}" if with_stream else when
         told = "<br>".join(escape(sentence) for sentence, _ in hold.advice.most_common())
         sure = f"{100 * sum(hold.confidences) / len(hold.confidences):.0f} %"
-        rows.append((when, _words(hold.label), "" if hold.picture else f"{hold.duration_s:.1f}", sure, told))
+        rows.append((when, _words(hold.label), "" if hold.picture else f"{hold.named_s:.1f}", sure, told))
     return rows
 
 

@@ -9,7 +9,7 @@ from stages.packets import LONGEST_STEP_S, ArnisPacket
 
 
 class PoseTally:
-    """Adds up the time of accepted poses over the packets of all streams; of a folder that is not played as a film, it
+    """Adds up the time of accepted poses over the frames of all streams; of a folder that is not played as a film, it
     counts the pictures."""
 
     def __init__(self) -> None:
@@ -22,15 +22,23 @@ class PoseTally:
         """Call with every packet of a stream, in order; the time of a frame that was dropped goes to the next one."""
         if packet.ended:
             return
-        step_s = packet.pts - self._last_pts.get(packet.stream, -math.inf)
-        self._last_pts[packet.stream] = packet.pts
-        goes_on = 0 <= step_s <= LONGEST_STEP_S
-        if goes_on:
-            self._films.add(packet.stream)
-        if packet.status in ("ok", "held") and packet.pose is not None and packet.pose.accepted:
-            self._held_s[packet.pose.label] += step_s if goes_on else 0.0
-            if packet.picture is not None:
-                self._pictures[packet.stream][packet.pose.label] += 1
+        pose = packet.pose if packet.status in ("ok", "held") else None
+        self.add(packet.stream, packet.pts, pose.label if pose and pose.accepted else None, packet.picture)
+
+    def add(self, stream: str, pts: float, label: str | None, picture: str | None = None) -> float:
+        """Count a frame that was not dropped and, if `label` is given, shows a pose. Returns the seconds since the one
+        before, which go to the pose; 0 after a pause."""
+        step_s = pts - self._last_pts.get(stream, -math.inf)
+        self._last_pts[stream] = pts
+        if 0 <= step_s <= LONGEST_STEP_S:
+            self._films.add(stream)
+        else:
+            step_s = 0.0
+        if label is not None:
+            self._held_s[label] += step_s
+            if picture is not None:
+                self._pictures[stream][label] += 1
+        return step_s
 
     def told(self) -> dict[str, str]:
         """By pose, the longest and then the most frequent first, with the unit."""

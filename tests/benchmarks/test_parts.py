@@ -13,8 +13,9 @@ from benchmarks import app as app_module
 from benchmarks import latency, program
 from benchmarks import tune as tune_module
 from benchmarks.app import PARTS, file_name
+from benchmarks.chart import draw_charts
 from benchmarks.devices import try_devices
-from benchmarks.figures import Part, Session, ratio
+from benchmarks.figures import Chart, Part, Session, ratio
 from benchmarks.latency import flip_times
 from benchmarks.machine import Machine
 from benchmarks.overload import memory_growth_mb
@@ -305,3 +306,9 @@ def test_a_busy_machine_is_told() -> None:
 
 def test_columns_without_any_value_are_left_out() -> None:
     assert table([{"a": 1, "b": None}, {"a": None, "c": 2.0}]).splitlines()[0] == "| a | c |"
+
+
+@pytest.mark.parametrize(("column", "better"), [("p50_ms", "p50 ms, less"), ("fps", "fps, more")])
+def test_a_chart_says_whether_more_or_less_is_better(column: str, better: str) -> None:
+    part = Part(name="hop", title="Hop", rows=[{"way": "ring", column: 2.0}], chart=Chart(("way",), column))
+    assert f">Hop: {better} is better<" in draw_charts([part])

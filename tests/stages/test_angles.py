@@ -68,6 +68,14 @@ def test_somebody_who_stands_straight_measures_straight() -> None:
     assert values["wrist_deg"] == pytest.approx(90)
 
 
+def test_heights_and_reach_are_those_of_hands_and_tip() -> None:
+    keypoints = standing()
+    keypoints[[sk.RIGHT_WRIST, sk.LEFT_WRIST, sk.TIP], :2] = (-60, -60), (30, -80), (-132, -120)
+    values = measure(keypoints)
+    assert values["right_hand_height"] == pytest.approx(-0.4) and values["left_hand_height"] == pytest.approx(-0.2)
+    assert values["tip_height"] == pytest.approx(0.2) and values["right_hand_reach"] == pytest.approx(0.5)
+
+
 def test_a_rising_stick_has_a_positive_angle_whichever_way_it_points() -> None:
     for way in (-70, 70):
         keypoints = standing()

@@ -51,7 +51,16 @@ def test_the_sentences_say_what_to_do() -> None:
     assert advise("left_hand_height", -0.5, Band(0.3, 0.5, 50)) == "Raise your left hand to eye level."
     assert advise("stick_deg", 60.0, Band(0.0, 20.0, 50)) == "Lower the tip of the stick."
     assert advise("tip_height", 0.1, Band(0.9, 1.2, 50)) == "Raise the tip of the stick above your head."
-    assert advise("right_hand_height", 0.22, Band(0.3, 0.5, 50)) == "Raise your right hand a little."
+
+
+def test_a_height_is_told_by_the_level_that_comes_first_on_the_way_and_no_level_where_little_is_missing() -> None:
+    eyes, crown = Band(-0.02, 0.41, 50), Band(-0.3, 0.3, 50)
+    assert advise("right_hand_height", 0.5, eyes) == "Lower your right hand a little."
+    assert advise("right_hand_height", 0.7, eyes) == "Lower your right hand to eye level."
+    assert advise("right_hand_height", -0.3, eyes) == "Raise your right hand to shoulder level."
+    assert advise("left_hand_height", -0.6, crown) == "Raise your left hand to chest level."
+    assert advise("left_hand_height", -0.45, crown) == "Raise your left hand a little."
+    assert advise("left_hand_height", -1.0, Band(-0.75, -0.3, 50)) == "Raise your left hand a little.", "the same level"
 
 
 def test_heights_have_the_names_people_use() -> None:
@@ -310,6 +319,19 @@ def test_a_forearm_that_points_at_the_camera_gets_no_cue(tmp_path: Path) -> None
     elbow = person.keypoints[sk.RIGHT_ELBOW, :2]
     person.keypoints[sk.RIGHT_WRIST, :2] = elbow + 0.05 * (person.keypoints[sk.RIGHT_WRIST, :2] - elbow)
     assert not judged(opened(bands=str(tmp_path / "b.toml")), (person, stick))
+
+
+def test_of_two_faults_of_one_part_the_told_one_stays_until_the_other_is_clearly_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bands, elbow, reach = tmp_path / "b.toml", "right_elbow_deg", "right_hand_reach"
+    bands.write_text(f"[right_knee_block.any]\n{elbow} = [150.0, 180.0, 9]\n{reach} = [1.0, 1.5, 9]\n")
+    stage, told = opened(bands=str(bands)), []
+    for elbow_off, reach_off in ((3.0, 2.9), (3.0, 4.0), (3.0, 5.0), (3.0, 2.9)):  # in half-widths of the bands
+        seen = {elbow: np.float64(150 - 15 * elbow_off), reach: np.float64(1 - 0.25 * reach_off)}
+        monkeypatch.setattr("stages.feedback.measure", lambda keypoints, least, seen=seen: seen)
+        told += [cue.quantity for cue in judged(stage, performer())]
+    assert told == [elbow, elbow, reach, reach]
 
 
 def test_two_faults_of_one_arm_settle_each_for_itself(tmp_path: Path) -> None:

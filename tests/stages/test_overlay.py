@@ -20,8 +20,11 @@ from engine.clock import now_ns
 from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context, FrameOverrun
+from stages.angles import QUANTITIES
+from stages.feedback import Band, advise
 from stages.overlay import Overlay, OverlaySettings, draw_overlay, figures_text, pose_text
 from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Stick
+from stages.skeleton import KEYPOINT_NAMES
 from stages.view import CANVAS_DEMAND, LiveLine, Rate, arrange
 
 
@@ -85,6 +88,44 @@ def test_the_corrected_stick_is_drawn_from_grip_to_tip() -> None:
     assert tuple(canvas[269, 172]) == (60, 240, 250)
 
 
+def test_the_tip_as_it_was_detected_is_drawn_thin_and_white() -> None:
+    seen = packet(person=None, feedback=[])
+    assert seen.stick is not None
+    near_it = draw_overlay(grey_picture(), seen)[264:280, 112:140]
+    assert 10 < (near_it.min(axis=2) > 180).sum() < 60
+    seen.stick.detected_tip = None
+    assert (draw_overlay(grey_picture(), seen)[264:280, 112:140] == 120).all()
+
+
+def test_left_and_right_limbs_have_colours_of_their_own() -> None:
+    canvas = draw_overlay(grey_picture(), packet(stick=None, feedback=[]))
+    left, right, white = (255, 200, 70), (80, 160, 255), (255, 255, 255)
+    for a, b, colour in ((7, 9, left), (8, 10, right), (13, 11, left), (16, 14, right), (5, 6, white), (9, 9, left)):
+        x, y = standing_person().keypoints[[a, b], :2].mean(axis=0).round().astype(int)
+        assert tuple(canvas[y, x]) == colour, (a, b)
+
+
+@pytest.mark.parametrize("quantity", [*QUANTITIES, "left_hand_reach"])
+def test_the_ring_is_around_what_the_cue_names(quantity: str) -> None:
+    sentence = advise(quantity, -9.0, Band(0.0, 1.0, 50))
+    cue = Cue(quantity=quantity, measured=-9.0, wanted=(0.0, 1.0), severity=1.0, sentence=sentence)
+    shown = packet(feedback=[cue])
+    assert shown.person is not None and shown.stick is not None
+    red = coloured(draw_overlay(grey_picture(), shown), (80, 80, 255))[:, ::-1]
+    words = {"hand": "wrist", "elbow": "elbow", "hip": "hip", "knee": "knee"}
+    joints = [joint for word, joint in words.items() if f"{word} " in sentence or f"{word}." in sentence]
+    if joints:
+        side = "left" if "left" in sentence else "right"
+        point = shown.person.keypoints[KEYPOINT_NAMES.index(f"{side}_{joints[0]}"), :2]
+    elif "stick" in sentence:
+        point = np.array((shown.stick.tip if "tip" in sentence else shown.stick.grip)[:2])
+    else:
+        assert not len(red), "the torso and the feet are no joint"
+        return
+    away = np.hypot(*(red - point).T)
+    assert len(red) > 20 and away.min() >= 8 and away.max() <= 12
+
+
 def test_missing_keypoints_and_a_missing_tip_are_left_out() -> None:
     stick = Stick(hand="right", grip=(224.0, 288.0, 0.9), tip=(math.nan, math.nan, 0.0))
     canvas = draw_overlay(grey_picture(), packet(stick=stick, feedback=[]))
@@ -143,9 +184,11 @@ def test_a_held_result_reads_like_the_look_and_a_refused_guess_is_not_told() -> 
         assert pose_text(packet(status="unsure", pose=guess)) == "unsure"
 
 
-def test_who_lies_across_the_picture_is_told_to_turn_the_camera() -> None:
+def test_who_leans_is_told_to_stand_straight_or_to_turn_the_camera() -> None:
     gate = GateDecision(classify=False, reason="not_upright")
-    assert pose_text(packet(status="unsure", pose=None, gate=gate)) == "unsure (not upright: turn the camera)"
+    assert pose_text(packet(status="unsure", pose=None, gate=gate)) == (
+        "unsure (not upright: stand straight, or turn the camera)"
+    )
 
 
 def test_what_is_not_seen_is_said_with_its_reason() -> None:
@@ -162,6 +205,30 @@ def test_every_cue_that_is_given_is_drawn() -> None:
     cues = 5 * [Cue(quantity="stance", measured=0, wanted=(1, 2), severity=1, sentence="Widen your stance.")]
     drawn = [draw_overlay(grey_picture(), packet(feedback=cues[:count])) for count in range(6)]
     assert all((fewer != more).any() for fewer, more in pairwise(drawn))
+
+
+@pytest.mark.parametrize(("width", "height"), [(240, 320), (320, 240), (1280, 720), (3840, 2160)])
+def test_a_bar_that_stands_in_is_hollow_and_can_be_seen(width: int, height: int) -> None:
+    shown = [draw_overlay(np.full((height, width, 3), 215, np.uint8), packet(person=None, stick=None, feedback=[],
+                          status=status)) for status in ("ok", "held")]  # fmt: skip
+    full, hollow = (coloured(canvas, (110, 230, 110)) for canvas in shown)
+    bar = full[full[:, 0] == full[:, 0].max()]  # its last row
+    _, x = bar[len(bar) // 2]
+    column = shown[1][: full[:, 0].max() + 1, x].astype(int)
+    edge = column[::-1][: max(2, min(width, height) // 280)]
+    assert (edge == (110, 230, 110)).all(), "as thick as the other lines"
+    inside = column[::-1][len(edge) :]
+    assert (inside[0] == (20, 20, 20)).all() or (inside[1] == (20, 20, 20)).all()
+    assert 0 < len(hollow) < len(full)
+
+
+def test_all_cues_of_a_frame_have_letters_of_one_size() -> None:
+    long, short = "Turn the stick farther from the line of your forearm.", "Stand more upright."
+    cues = [Cue(quantity="x", measured=0, wanted=(1, 2), severity=1, sentence=text) for text in (short, long)]
+    canvas = draw_overlay(grey_picture(240, 320), packet(person=None, stick=None, feedback=cues))
+    edges = np.flatnonzero(np.diff((canvas[160:, 7, 0] != 120).astype(int)))
+    heights = (edges[1::2] - edges[::2]).tolist()
+    assert len(heights) == 2 and heights[0] == heights[1]
 
 
 def test_from_which_confidence_on_points_are_drawn_can_be_set() -> None:

@@ -13,6 +13,7 @@ import pytest
 from engine.errors import UserError
 from stages.cards import load_card
 from stages.report import caveat, holds_of, read_lines, write_report
+from stages.tally import PoseTally
 
 
 def frames(label: str | None, start_s: float, end_s: float, *cues: str, **changes: Any) -> Iterator[dict[str, Any]]:
@@ -32,19 +33,43 @@ SHIPPED: dict[str, Any] = {}
 
 
 def holds(file: Path) -> list[tuple[str, float, float]]:
-    return [(hold.label, hold.start_s, hold.end_s) for hold in holds_of(list(read_lines(file)), "neutral")]
+    found = holds_of(list(read_lines(file)), "neutral", PoseTally())
+    return [(hold.label, round(hold.start_s, 6), hold.end_s) for hold in found]
 
 
 def test_a_hold_survives_a_doubt_and_ends_with_another_pose_or_rest(tmp_path: Path) -> None:
     file = written(
         tmp_path / "a.jsonl",
-        frames("crown_thrust", 0, 1), frames(None, 1.1, 1.4), frames("crown_thrust", 1.5, 2.5),
+        frames("crown_thrust", 0, 1), frames(None, 1.1, 1.2), frames("crown_thrust", 1.3, 2.5),
         frames("left_eye_thrust", 2.6, 2.9),  # too short
         frames("right_eye_thrust", 3, 4), frames("left_eye_thrust", 4.1, 4.2), frames("right_eye_thrust", 4.3, 5),
         frames("neutral", 5.1, 5.8), frames("right_eye_thrust", 5.9, 7), frames("right_eye_thrust", 9, 10),
     )  # fmt: skip
     named = "right_eye_thrust"
-    assert holds(file) == [("crown_thrust", 0, 2.5), (named, 3, 5), (named, 5.9, 7), (named, 9, 10)]
+    assert holds(file) == [("crown_thrust", 0, 2.5), (named, 2.9, 5), (named, 5.8, 7), (named, 9, 10)]
+
+
+def test_a_pose_that_is_thrust_four_times_is_four_holds_and_the_pauses_are_not_named(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    crown, parts = "crown_thrust", []
+    for start_s in (0, 2, 4, 6):
+        parts += [frames(crown, start_s, start_s + 1), frames(None, start_s + 1.1, start_s + 1.9, status="no_person")]
+    written(file, *parts, frames(crown, 8, 8.3), frames(None, 8.4, 9))  # the last is too short
+    assert holds(file) == [(crown, 0, 1), (crown, 1.9, 3), (crown, 3.9, 5), (crown, 5.9, 7)]
+    write_report(file, page, ["0"], SHIPPED)
+    assert "4 holds of 1 pose" in page.read_text()
+    assert "<td>4</td><td>4.7</td><td>1.1</td>" in page.read_text(), "as the terminal says it, with what is too short"
+
+
+def test_a_pose_that_flickers_is_no_hold(tmp_path: Path) -> None:
+    parts = [part for n in range(9) for part in (frames("crown_thrust", n, n), frames(None, n + 0.1, n + 0.9))]
+    assert not holds(written(tmp_path / "a.jsonl", *parts))
+
+
+def test_the_time_of_dropped_frames_belongs_to_the_hold(tmp_path: Path) -> None:
+    lost = {"status": "dropped", "reason": "replaced"}
+    parts = [part for n in range(4) for part in (frames("crown_thrust", n, n), frames(None, n + 0.1, n + 0.9, **lost))]
+    assert holds(written(tmp_path / "a.jsonl", *parts)) == [("crown_thrust", 0, 3)]
 
 
 def test_a_slow_stream_has_holds_too(tmp_path: Path) -> None:
@@ -75,7 +100,8 @@ def test_the_figure_of_the_card_is_told_where_its_threshold_holds(tmp_path: Path
     file, page = written(tmp_path / "a.jsonl", frames("crown_thrust", 0, 1)), tmp_path / "a.html"
     for threshold, told in ((0.0, True), (0.3, False)):
         write_report(file, page, ["0"], {"classify": {"threshold": threshold}})
-        assert ("% of the named poses were right; on you nobody has tested it" in page.read_text()) == told
+        sentence = " % of the named poses were right, where the weapon hand was known; on you nobody has tested it"
+        assert (sentence in page.read_text()) == told
 
 
 def test_the_page_tells_what_to_correct_and_why_nothing_was_named(tmp_path: Path) -> None:
@@ -90,7 +116,8 @@ def test_the_page_tells_what_to_correct_and_why_nothing_was_named(tmp_path: Path
     text = page.read_text(encoding="utf-8")
     assert "gym &lt;1&gt;.mp4: 2 holds of 1 pose in 0:09. 51 % of the frames were not looked at" in text
     assert "with the way into it and out of it" in text
-    assert "Raise your &lt;left&gt; hand. (1 of 2)" in text and "<td>0:02</td><td>crown thrust</td><td>0.8</td>" in text
+    assert "Raise your &lt;left&gt; hand. (in 1 of 2 holds)" in text
+    assert "<td>0:02</td><td>crown thrust</td><td>0.8</td>" in text
     assert "<td>25 %</td><td>no stick was seen: " in text and "<td>25 %</td><td>nobody was seen</td>" in text
 
 
