@@ -178,13 +178,14 @@ def figures_of(odds: np.ndarray, table: PoseTable) -> dict[str, Any]:
         for wrist in (LEFT_WRIST, RIGHT_WRIST)
     )
     hits = odds > 0
+    interval = person_interval(hits, table.people)
     return {
         "samples": len(odds),
         "people": len(np.unique(table.people)),
-        "right": float(hits.mean()),
-        "right_interval_by_person": person_interval(hits, table.people),
-        "right_by_the_nearer_wrist": float((right < left).mean()),
-        "negative_log_likelihood": float(np.logaddexp(0, -odds).mean()),
+        "right": round(float(hits.mean()), 4),
+        "right_interval_by_person": interval and [round(end, 4) for end in interval],
+        "right_by_the_nearer_wrist": round(float((right < left).mean()), 4),
+        "negative_log_likelihood": round(float(np.logaddexp(0, -odds).mean()), 4),
     }
 
 
@@ -217,7 +218,7 @@ def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: 
         licence="AGPL-3.0-or-later",
         source="training/hand.py, from random weights",
         data=data,
-        metrics={key: value for key, value in metrics.items() if value is not None},
+        metrics={name: value for name, value in metrics.items() if value is not None},
         temperature=temperature,
         notes="The log-odds of the right hand are the score of a person less that of their mirror image, divided by "
         "the temperature, which comes from validation people. Figures are of single pictures of test people with a "
