@@ -13,7 +13,7 @@ import numpy as np
 from training.geopose.ablation import Outcome, difference_interval
 from training.geopose.measure import interval_text
 
-_HEAD = ("variant", "top-1 (95 % by person)", "against the first", "top-2", "macro-F1", "kappa", "ECE", "accepted",
+_HEAD = ("variant", "top-1 (95 %)", "against the first", "top-2", "macro-F1", "kappa", "ECE", "accepted",
          "of those right", "training, s a fold", "ms a sample")  # fmt: skip
 _ROW_PX, _LEFT_PX, _PLOT_PX = 26, 420, 560
 _INK, _GREY, _BLUE = (40, 40, 40), (200, 200, 200), (180, 110, 30)
@@ -75,7 +75,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> np.ndarray:
         low, high = lines[number - 1]
         cv2.line(picture, (across(low), y), (across(high), y), _BLUE, 2, cv2.LINE_AA)
         cv2.circle(picture, (across(row["top1"]), y), 5, _BLUE, -1, cv2.LINE_AA)
-    _write(picture, "top-1, 95 % interval by person", (8, 16))
+    _write(picture, "top-1, 95 % interval", (8, 16))
     return picture
 
 
