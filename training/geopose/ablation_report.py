@@ -47,7 +47,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         against = f"{row['difference']:+.3f} ({interval_text(row['difference_interval'], '+.3f')})"
         top1 = f"{row['top1']:.3f} ({interval_text(row['top1_interval_by_person'])})"
         cells = [row["variant"], top1, "" if row is rows[0] else against]
-        cells += [f"{row[n]:.3f}" for n in ("top2", "macro_f1", "kappa", "ece", "coverage", "accepted_accuracy")]
+        cells += [f"{row[n]:.3f}" for n in ("top2", "macro_f1", "kappa", "ece", "coverage")]
+        cells.append(f"{row['accepted_accuracy']:.3f}" if row["coverage"] else "–")
         seconds = row["train_seconds_per_fold"]
         cells += ["" if seconds is None else f"{seconds:.0f}", f"{row['infer_ms_per_sample']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
