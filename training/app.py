@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import warnings
@@ -11,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from types import ModuleType
 
+from engine.arguments import Parser
 from engine.errors import UserError
 
 PROGRAM = "arnis-train"
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: done; 1: `check` says no; 2: a mistake that the user can mend."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # of torch-geometric, when it is imported
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Make the models of arnis-stream, in this order.")
+    parser = Parser(prog=PROGRAM, description="Make the models of arnis-stream, in this order.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     try:
         for name, (module, summary) in COMMANDS.items():

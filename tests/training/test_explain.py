@@ -174,6 +174,22 @@ def test_explaining_a_table_writes_data_and_pictures(run_folder: Path, tmp_path:
         assert drawing.shape[1] > drawing.shape[0] and drawing.std() > 5
 
 
+def test_a_class_that_no_test_person_shows_is_said_to_be_missing(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = seen_folder(tmp_path / "seen")
+    lines = (folder / "table.csv").read_text().splitlines()
+    kept = [line.replace(",test,", ",train,", int("crown_thrust" in line)) for line in lines]
+    people = {line.split(",")[3] for line in kept if ",test," in line}
+    alone = [line.replace(f",{line.split(',')[3]},", f",{line.split(',')[3]}b,") if ",train," in line else line
+             for line in kept]  # fmt: skip
+    (folder / "table.csv").write_text("\n".join(alone) + "\n")
+    words = ["explain", "--model", str(run_folder / "best.pt"), "--seen", str(folder), "--class", "crown_thrust"]
+    assert app.main([*words, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert f"none of the test people of {folder} ({len(people)}) shows crown_thrust; leave --class out" in said
+
+
 def test_the_shipped_model_explains_a_held_pose(tmp_path: Path) -> None:
     capture = cv2.VideoCapture(str(models_folder() / "demo.mp4"))
     capture.set(cv2.CAP_PROP_POS_FRAMES, 100)
@@ -196,7 +212,7 @@ def test_a_left_hander_is_explained_in_their_own_picture() -> None:
     for a, b in zip(build_graph(right.keypoints), build_graph(left.keypoints), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
     drawings = [
-        explain.explain_picture(model, sample, image, is_left, "pose")[1][60:]  # below the title
+        explain.explain_picture(model, sample, image, is_left, "pose")[1][60:-60]  # without title and legend
         for sample, is_left in ((right, False), (left, True))
     ]
     lit = [(drawing[:, : drawing.shape[1] // 2].max(2) > 120) for drawing in drawings]

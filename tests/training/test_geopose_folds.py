@@ -19,7 +19,7 @@ from training.data.table import make_table, write_table
 from training.geopose.ablation import difference_interval, effect_variants, parse_variant
 from training.geopose.batches import Mixture
 from training.geopose.data import PoseTable, load_table
-from training.geopose.folds import _inner, splits, with_groups, without_neutral
+from training.geopose.folds import OWN_GROUPS, _inner, named, splits, with_groups, without_neutral
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.report.page import write_report
 from training.geopose.settings import FitSettings
@@ -109,6 +109,32 @@ def test_a_table_that_names_nobody_is_refused_unless_told_otherwise(tmp_path: Pa
     assert len(np.unique(grouped.people)) == SAMPLES and "flatter" in text
 
 
+def test_a_sample_that_names_nobody_leaves_the_others_their_people(tmp_path: Path) -> None:
+    groups = [f"p{i // 5}" for i in range(SAMPLES)]
+    samples = load_table(write(tmp_path / "t.csv", ["", "", *groups[2:]]), CLASSES.names)
+    with pytest.raises(UserError, match="--no-groups"):
+        with_groups(samples, allow_none=False)
+    grouped, text = with_groups(samples, allow_none=True)
+    assert grouped.people[2:].tolist() == groups[2:] and len(np.unique(grouped.people)) == SAMPLES // 5 + 2
+    assert f"people or recordings, and 2 of {SAMPLES} samples that name nobody" in text and "has no groups" not in text
+    assert set(named(grouped.people)) == set(groups)
+
+
+def test_a_group_for_every_picture_is_not_said_to_be_by_person(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = write(tmp_path / "t.csv", [f"p{i}" for i in range(SAMPLES)])
+    words = ["--table", str(own), "--run", str(tmp_path), "--folds", "2"]
+    caplog.set_level("INFO")
+    assert app.main(["fit", "--model", "angles_rf", *words]) == 0
+    assert app.main(["evaluate", "--data", str(own)]) == 0
+    assert caplog.text.count(f"tested on {OWN_GROUPS}") == 2
+    assert json.loads((tmp_path / "report.json").read_text())["groups"] == OWN_GROUPS
+    assert app.main(["ablate", "--variants", "angles_rf", *words]) == 0
+    told = (tmp_path / "ablation.md").read_text()
+    assert f"split by {OWN_GROUPS}" in told and "95 % by person" not in told
+
+
 def test_without_neutral_the_labels_close_up() -> None:
     keypoints, labels = PoseStatistics(STATISTICS, CLASSES.names).draw(100, np.random.default_rng(0))
     from training.geopose.data import keypoint_table
@@ -164,6 +190,31 @@ def test_an_ablation_is_written_and_measured_once(
     cut.write_bytes(cut.read_bytes()[:-9])
     assert app.main([*words, *variants]) == 2
     assert f"{cut} is damaged" in capsys.readouterr().err
+
+
+def test_settings_that_a_model_does_not_read_are_refused_and_not_among_its_effects(
+    capsys: pytest.CaptureFixture[str], table: Path, tmp_path: Path
+) -> None:
+    words = ["--table", str(table), "--run", str(tmp_path)]
+    for asked in (["fit", "--model", "stgcn_fusion", "--set", "drop_edge=0"], ["fit", "--set", "backbone=foo"],
+                  ["ablate", "--variants", "pose_vit", "angles_rf+edge_noise=0"],
+                  ["ablate", "--variants", "pose_vit", "angles_rf", "--set", "edge_noise=0"]):  # fmt: skip
+        assert app.main([*asked, *words]) == 2
+        assert "changes nothing in" in capsys.readouterr().err
+    assert app.main(["fit", "--model", "geopose", "--set", "backbone=foo", *words]) == 2
+    assert "there are mobilenet_v3_small, efficientnet_lite0" in capsys.readouterr().err
+    for model in ("stgcn_fusion", "pose_vit"):
+        effects = effect_variants(model, True, [])
+        assert f"{model}+crop=off" in effects and not any("edge" in text for text in effects)
+
+
+@pytest.mark.parametrize("words", ["fit", "fit --folds 2", "ablate --variants geopose_visual"])
+def test_a_network_that_would_see_nothing_is_not_trained(
+    words: str, capsys: pytest.CaptureFixture[str], table: Path, tmp_path: Path
+) -> None:
+    model = ["--model", "geopose_visual"] if words.startswith("fit") else []
+    assert app.main([*words.split(), *model, "--table", str(table), *FAST, "--run", str(tmp_path)]) == 2
+    assert "geopose_visual looks at pictures of the hand alone" in capsys.readouterr().err
 
 
 def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str], table: Path, tmp_path: Path) -> None:

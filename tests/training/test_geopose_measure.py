@@ -59,3 +59,10 @@ def test_with_too_few_people_to_be_certain_the_surest_threshold_is_taken() -> No
     probabilities = np.column_stack([confidence, 1 - confidence])
     value, certain = measure.fit_threshold(probabilities, np.array([1, 1, 1, 0, 0, 0]))
     assert 0.65 <= value <= 0.9 and not certain
+
+
+def test_where_no_accepted_answer_is_right_the_highest_threshold_is_taken() -> None:
+    confidence = np.array([0.55, 0.7, 0.97])
+    for sure in (confidence, confidence / 2):  # all wrong, and none accepted
+        probabilities = np.column_stack([sure, 1 - sure, 0 * sure])
+        assert measure.fit_threshold(probabilities, np.full(3, 2)) == (0.95, False)

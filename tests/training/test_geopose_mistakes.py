@@ -72,6 +72,7 @@ def test_an_interrupted_training_says_that_it_can_go_on(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("training.geopose.loop.Task.training_step", interrupted)
         fit(CLASSES, Mixture(nobody), nobody, settings, tmp_path, "geopose_graph")
+    assert "60 samples an epoch from the table" in caplog.text and "at most 3 epochs" in caplog.text
     assert "the same command goes on" in caplog.text
 
 

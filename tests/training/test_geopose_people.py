@@ -197,7 +197,7 @@ def test_weights_that_have_met_nobody_here_leave_the_test_as_it_is(run_folder: P
     assert groups_with_warning(GROUPED, "geopose", strangers) == GROUPED
     assert "have met 1 of 2, such as s1p0003" in groups_with_warning(GROUPED, "geopose", np.array(["zoe", "s1p0003"]))
     assert "do not say" in groups_with_warning(GROUPED, "nowhere/none", strangers)
-    assert groups_with_warning(UNGROUPED, best, np.array(PEOPLE)) == UNGROUPED
+    assert groups_with_warning(UNGROUPED, best, np.array(["row 0", "row 1"])) == UNGROUPED
 
 
 def test_weights_that_began_with_others_that_do_not_say_do_not_say_either(
@@ -211,6 +211,15 @@ def test_weights_that_began_with_others_that_do_not_say_do_not_say_either(
         torch.save(state | facts, tmp_path / "best.pt")
         told = groups_with_warning(GROUPED, str(tmp_path / "best.pt"), np.array(["zoe"]))
         assert ("do not say" in told) == untold
+
+
+def test_weights_that_are_not_there_are_said_to_be_nothing_else(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for more in ([], ["--folds", "2"]):
+        words = ["fit", "--table", str(table), "--start", "nix", "--run", str(tmp_path), *more]
+        assert "weights nix do not exist" in mistake(capsys, *words)
+    assert "have met" not in caplog.text
 
 
 def test_trees_are_not_compared_with_weights_to_begin_with(

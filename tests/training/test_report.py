@@ -148,6 +148,17 @@ def test_the_page_tells_what_was_trained_on(tmp_path: Path) -> None:
 def test_a_model_that_is_never_sure_is_not_said_to_answer_wrongly(tmp_path: Path) -> None:
     page = page_of(tmp_path, measured() | {"coverage": 0.0, "accepted_accuracy": 0.0})
     assert "it answers none." in page.text and "of those answers" not in page.text
+    assert "–right among the answered" in page.text.replace(" right", "right")
+
+
+def test_no_pose_that_is_mostly_mistaken_is_called_sure(tmp_path: Path) -> None:
+    count = 6
+    confusion = np.full((count, count), 2) - np.eye(count, dtype=int)
+    report = {"classes": list("abcdef"), "confusion": confusion.tolist(), "samples": int(confusion.sum()), "top1": 0.1}
+    page = page_of(tmp_path, report)
+    assert "Surest" not in page.text and "Hardest: " in page.text
+    confusion[2, 2] = 20
+    assert "Surest: c. Hardest" in page_of(tmp_path, report | {"confusion": confusion.tolist()}).text
 
 
 def test_wilson_intervals_hold_the_share_and_stay_inside() -> None:

@@ -44,6 +44,11 @@ def network_model(name: str) -> NetworkModel:
     return model
 
 
+def unread_settings(name: str) -> frozenset[str]:
+    """Settings of the training that change nothing in the classifier of that name."""
+    return _declared(name).unread
+
+
 def _declared(name: str) -> NetworkModel | TreeModel:
     if name not in NAMES:
         raise UserError(f"there is no model {name!r}; there are {', '.join(NAMES)}")

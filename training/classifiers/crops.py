@@ -36,12 +36,10 @@ class EfficientNet(nn.Module):
 
 
 def backbone(settings: FitSettings) -> nn.Module:
-    """From pictures (B, 3, H, W) of -1..1 to features (B, C, H / 32, W / 32); raises UserError for an unknown name or
-    when weights cannot be fetched."""
+    """From pictures (B, 3, H, W) of -1..1 to features (B, C, H / 32, W / 32); raises UserError when weights cannot be
+    fetched."""
     if settings.backbone == "efficientnet_lite0":
         return EfficientNet(settings.pretrained)
-    if settings.backbone != "mobilenet_v3_small":
-        raise UserError(f"there is no backbone {settings.backbone!r}; there are {', '.join(BACKBONES)}")
     net = _mobilenet(settings.pretrained)
     if settings.pretrained:
         _take_minus_one_to_one(net[0][0], net[0][1])

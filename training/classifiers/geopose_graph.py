@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from training.classifiers.neural import NetworkModel
+from training.classifiers.neural import OF_CROPS, NetworkModel
 from training.geopose.network import GraphStream
 from training.geopose.settings import FitSettings
 
@@ -34,4 +34,4 @@ def _build(class_count: int, settings: FitSettings) -> GraphNet:
     return GraphNet(class_count)
 
 
-MODEL = NetworkModel("geopose_graph", _build)
+MODEL = NetworkModel("geopose_graph", _build, ignored=OF_CROPS)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.classifiers.crops import crop_stream
-from training.classifiers.neural import NetworkModel
+from training.classifiers.neural import OF_EDGES, OF_KEYPOINTS, NetworkModel
 from training.geopose.settings import FitSettings
 
 
@@ -34,4 +34,4 @@ def _build(class_count: int, settings: FitSettings) -> VisualNet:
     return VisualNet(class_count, settings)
 
 
-MODEL = NetworkModel("geopose_visual", _build)
+MODEL = NetworkModel("geopose_visual", _build, ignored=OF_EDGES | OF_KEYPOINTS, needs_crops=True)

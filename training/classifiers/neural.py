@@ -15,6 +15,12 @@ from training.geopose.batches import Mixture
 from training.geopose.data import PoseTable
 from training.geopose.settings import FitSettings
 
+OF_EDGES = frozenset({"drop_edge", "edge_noise"})
+OF_BACKBONE = frozenset({"backbone", "pretrained", "frozen_epochs"})
+OF_CROPS = OF_BACKBONE | {"crop_faults", "geometry_weight"}
+OF_KEYPOINTS = frozenset({"faults", "without", "strengths", "arcface", "arcface_margin", "arcface_scale"})
+"""Settings that say nothing to a network which doesn't look at these."""
+
 
 @dataclass(frozen=True)
 class NetworkModel:
@@ -25,6 +31,15 @@ class NetworkModel:
     """From the number of classes and the settings, of which only `backbone` and `pretrained` may matter."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What this variant sets, whatever else is asked for."""
+    ignored: frozenset[str] = frozenset()
+    """Names of settings of what it doesn't look at."""
+    needs_crops: bool = False
+    """It looks at nothing else."""
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Settings of the training that change nothing in it."""
+        return self.ignored | self.settings.keys()
 
     def classifier(self, classes: ClassFile) -> NeuralClassifier:
         """One that has not learnt yet."""

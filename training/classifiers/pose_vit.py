@@ -9,7 +9,7 @@ from torch.nn import functional
 from stages.graph import CROP_SIZE_PX, NODE_FEATURES
 from stages.skeleton import NODE_COUNT
 from training.classifiers.crops import NodeScale
-from training.classifiers.neural import NetworkModel
+from training.classifiers.neural import OF_BACKBONE, OF_EDGES, NetworkModel
 from training.geopose.settings import FitSettings
 
 WIDTH, HEADS, LAYERS, PATCH_PX = 96, 4, 3, 16
@@ -94,4 +94,4 @@ def _build(class_count: int, settings: FitSettings) -> PoseVit:
     return PoseVit(class_count)
 
 
-MODEL = NetworkModel("pose_vit", _build)
+MODEL = NetworkModel("pose_vit", _build, ignored=OF_BACKBONE | OF_EDGES)

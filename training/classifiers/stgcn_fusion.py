@@ -10,7 +10,7 @@ from torch.nn import functional
 from stages.graph import DIRECTED_EDGES, NODE_FEATURES
 from stages.skeleton import NODE_COUNT
 from training.classifiers.crops import BACKBONES, NodeScale, backbone
-from training.classifiers.neural import NetworkModel
+from training.classifiers.neural import OF_EDGES, NetworkModel
 from training.geopose.settings import FitSettings
 
 WIDTH = 256
@@ -109,4 +109,4 @@ def _build(class_count: int, settings: FitSettings) -> FusionNet:
     return FusionNet(class_count, settings)
 
 
-MODEL = NetworkModel("stgcn_fusion", _build)
+MODEL = NetworkModel("stgcn_fusion", _build, ignored=OF_EDGES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class TreeModel:
     """From canonical keypoints (N, 19, 3) to float32 (N, F)."""
     estimator: Callable[[FitSettings], Any]
     """A scikit-learn classifier."""
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Settings of the training that change nothing in it."""
+        return frozenset(field.name for field in fields(FitSettings)) - {"seed", "threads"}
 
     def classifier(self, classes: ClassFile) -> TreeClassifier:
         """One that has not learnt yet."""

@@ -20,6 +20,8 @@ LONGEST_STICK = DetectSettings().longest_stick
 USUAL_STICK = (0.8, 1.5)
 """Torsos; a table whose median is not between these has grip and tip somewhere else, or other sticks."""
 FARTHEST_GRIP = DetectSettings().grip_within
+_FEWEST_PX = 8
+"""Fewer pixels are nobody: such coordinates are of another unit, or belong to another width and height."""
 _OUTSIDE = 0.1
 """Share of the picture's size; feet cut off by the edge are guessed not farther away."""
 _CLEARLY = 0.3
@@ -38,6 +40,16 @@ def little_body(table: Table) -> np.ndarray:
     """Too few points to tell a pose from."""
     few: np.ndarray = (table.keypoints[:, : sk.BODY_COUNT, 2] >= PRESENT_CONFIDENCE).sum(1) < MIN_BODY_POINTS
     return few
+
+
+def tiny(table: Table) -> np.ndarray:
+    """A body that spans a few pixels of a picture of known size."""
+    seen = table.keypoints[..., 2:] >= PRESENT_CONFIDENCE
+    points = np.where(seen, table.keypoints[..., :2], np.nan)
+    known = ~little_body(table) & (table.sizes > 0).all(1)
+    out = np.zeros(len(table), bool)
+    out[known] = (np.nanmax(points[known], 1) - np.nanmin(points[known], 1)).max(1) < _FEWEST_PX
+    return out
 
 
 def no_stick(table: Table) -> np.ndarray:

@@ -41,13 +41,15 @@ def layout_of(head: Sequence[str]) -> Layout:
 
 
 def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Head and rows, all of the head's length and without empty lines at the end."""
+    """Head and rows, all of the head's length and without empty lines at the end; spaces around a cell, which nobody
+    sees, don't count, but in names of pictures, which may have them."""
     if not path.is_file():
         raise UserError(f"table {path} does not exist; make one with `arnis-train label` or `arnis-train synth`")
     try:
         # Spreadsheets put a byte order mark before the head.
         with path.open(newline="", encoding="utf-8-sig") as stream:
             head, *rows = list(csv.reader(stream)) or [[]]
+        head = [name.strip() for name in head]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"table {path} is not a CSV file in UTF-8 ({error}); save it as one") from None
     missing = [name for name in (*_REQUIRED, *keypoint_columns(layout_of(head).count)) if name not in head]
@@ -65,15 +67,14 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
             raise UserError(
                 f"{path.name} row {number}: {len(row)} cells instead of {len(head)}; complete or delete the row"
             )
-    return head, rows
+    picture = head.index("image_path")
+    return head, [[cell if place == picture else cell.strip() for place, cell in enumerate(row)] for row in rows]
 
 
 def keypoint_numbers(columns: dict[str, list[str]], count: int, where: list[str]) -> np.ndarray:
     """float32 (N, count, 3) of the keypoints' cells, NaN where empty."""
     names = keypoint_columns(count)
-    filled = [
-        [cell if cell.strip() else "nan" for cell in row] for row in zip(*map(columns.__getitem__, names), strict=True)
-    ]
+    filled = [[cell or "nan" for cell in row] for row in zip(*map(columns.__getitem__, names), strict=True)]
     try:
         values = np.array(filled, dtype=np.float32)
     except ValueError:
@@ -81,6 +82,8 @@ def keypoint_numbers(columns: dict[str, list[str]], count: int, where: list[str]
             (r, c, cell) for r, row in enumerate(filled) for c, cell in enumerate(row) if not _is_number(cell)
         )
         raise UserError(f"{where[row]}: {names[column]} is {cell!r}; write a number or nothing") from None
+    for row, column in np.argwhere(np.isinf(values))[:1]:
+        raise UserError(f"{where[row]}: {names[column]} is {filled[row][column]!r}; write a number or nothing")
     keypoints = values.reshape(-1, count, 3)
     # A place without a confidence was put there by hand: it is sure.
     unsaid = np.isnan(keypoints[..., 2]) & np.isfinite(keypoints[..., :2]).all(-1)

@@ -15,7 +15,7 @@ import numpy as np
 from stages.classes import ClassFile
 from training.data import anatomy
 from training.data.duplicates import Pair, find_duplicates
-from training.data.table import FEWEST_PEOPLE, SPLIT_NAMES, Table
+from training.data.table import FEWEST_PEOPLE, SPLIT_NAMES, Table, is_relative
 
 FEW_EXAMPLES = 20
 FEW_GROUPS = 5
@@ -116,6 +116,11 @@ def _groups(table: Table, need_groups: bool) -> Iterator[Finding]:
     elif 0 < len(known) < FEW_GROUPS:
         means = f"{len(known)} people or recordings are too few for {FEW_GROUPS} folds by person; picture more people"
         yield _whole("groups", means)
+    folded = [group.casefold() for group in known.tolist()]
+    alike = [group for group, name in zip(known.tolist(), folded, strict=True) if folded.count(name) > 1]
+    if alike:
+        means = "differ in capitals only, so one person may be in training and test; name a person alike everywhere"
+        yield _whole("groups", f"{', '.join(sorted(alike, key=str.casefold))} {means}")
     if len(known) == len(table) > 1:
         yield _whole("groups", "every row has a group of its own; if people are in several, name them by person")
     splits = {group: set(table.splits[table.groups == group]) - {""} for group in known}
@@ -136,8 +141,11 @@ def _pictures(table: Table) -> Iterator[Finding]:
     else:
         means = "its picture is not there; correct image_path or delete the row"
         yield from _of_rows("picture", means, gone, ALWAYS, len(table), [str(name) for name in table.pictures])
-    if not (table.sizes > 0).all() and table.keypoints[..., :2].max() <= 1.5:
-        yield _whole("size", "coordinates are 0..1 and width and height unknown: bodies are distorted; add the columns")
+    unknown = is_relative(table.keypoints) & (table.sizes <= 0).any(1)
+    means = "coordinates are 0..1 and width and height unknown: bodies are distorted; add the columns"
+    yield from _of_rows("size", means, unknown, ALWAYS, len(table))
+    means = "a body of a few pixels; correct the coordinates, or width and height, which are the picture's in pixels"
+    yield from _of_rows("pixels", means, anatomy.tiny(table), NEVER, len(table))
 
 
 def _copies(table: Table, pairs: Sequence[Pair]) -> Iterator[Finding]:
@@ -182,13 +190,14 @@ def _keypoints(table: Table, classes: ClassFile) -> Iterator[Finding]:
         "is well; else exchange left and right, and true_hand", anatomy.flipped(table), tolerated=0.1,
     )  # fmt: skip
     yield from rule(
-        "hand", "the grip is in the other hand than the table says", anatomy.wrong_hand(table), tolerated=0.05
-    )
+        "hand", "the grip is in the other hand than true_hand says, where `label` writes what most pictures of a "
+        "person show; correct the grip, or the hand", anatomy.wrong_hand(table), tolerated=0.05,
+    )  # fmt: skip
     yield from rule(
         "ends", "the grip is in no hand or farther from it than the tip; exchange grip and tip, or place them anew",
         anatomy.stick_ends(table), tolerated=0.05,
     )  # fmt: skip
-    lengths = [f"{length:.2f} torsos" for length in anatomy.stick_lengths(table).tolist()]
+    lengths = [f"{length:.3f} torsos" for length in anatomy.stick_lengths(table).tolist()]
     yield from rule("long", f"a stick longer than {anatomy.LONGEST_STICK} torsos; place grip and tip anew",
                     anatomy.long_stick(table), tolerated=0.05, details=lengths)  # fmt: skip
     yield from rule("outside", "points far outside the picture; correct width and height or the coordinates",

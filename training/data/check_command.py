@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and report; 0 or 1 as the module says."""
-    refuse_sheet(args.sheet)
+    refuse_places(args.sheet, args.json)
     classes = load_classes(args.classes)
     table = read_all(args.tables, classes.names)
     hashes = None if args.no_pictures else picture_hashes(table)
@@ -57,10 +57,12 @@ def run(args: argparse.Namespace) -> int:
     return 0 if trainable(findings) else 1
 
 
-def refuse_sheet(sheet: Path | None) -> None:
-    """Raises UserError when no picture can be written there: better said before the pictures are looked through."""
+def refuse_places(sheet: Path | None, figures: Path | None) -> None:
+    """Raises UserError when nothing can be written there: better said before the pictures are looked through."""
     if sheet and not (cv2.haveImageWriter(os.fspath(sheet)) and sheet.parent.is_dir()):
         raise UserError(_no_sheet(sheet))
+    if figures and (figures.is_dir() or not figures.parent.is_dir()):
+        raise UserError(f"cannot write {figures}; give the name of a file in a folder that exists")
 
 
 def _no_sheet(sheet: Path) -> str:

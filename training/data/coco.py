@@ -217,7 +217,7 @@ def _keypoints(person: _Person, category: _Category, where: str) -> np.ndarray:
 
 
 def _attributes(person: _Person) -> dict[str, str]:
-    return {name: str(value) for name, value in person.attributes.items()}
+    return {name: str(value).strip() for name, value in person.attributes.items()}
 
 
 def _texts(person: _Person, category: _Category, file: str, classes: list[str]) -> tuple[str, str, str, str, str, str]:

@@ -96,7 +96,7 @@ def class_and_group(name: str, classes: Sequence[str]) -> tuple[str, str]:
     known = [place for place, folder in enumerate(folders) if folder in classes]
     if known:
         below = path.parts[known[-1] + 1 : -1]
-        return folders[known[-1]], below[0] if below else group_of_file(path.name)
+        return folders[known[-1]], below[0].strip() if below else group_of_file(path.name)
     stem = as_class_name(path.stem)
     # The longest first: a class's name may be the beginning of another's.
     named = [c for c in sorted(classes, key=len, reverse=True) if stem == c or stem.startswith(f"{c}_")]
@@ -106,4 +106,4 @@ def class_and_group(name: str, classes: Sequence[str]) -> tuple[str, str]:
 def group_of_file(name: str) -> str:
     """The person before the first underscore of a file's name; empty when there is none."""
     person, underscore, _ = PurePosixPath(name).stem.partition("_")
-    return person if underscore and person.lower() not in _NOBODY else ""
+    return person.strip() if underscore and person.lower() not in _NOBODY else ""

@@ -86,11 +86,17 @@ def _head(table: Table, row: int, problem: str) -> np.ndarray:
     head = np.full((_HEAD_PX, CELL_PX, 3), BACKGROUND, np.uint8)
     _, _, number = str(table.rows[row]).rpartition(" row ")
     hand = f"{table.true_hands[row]} hand" if table.true_hands[row] else ""
-    picture = str(table.pictures[row])[-_HEAD_LETTERS:]
+    picture = end_of(str(table.pictures[row]))
     for line, texts in enumerate(((number, str(table.labels[row])), (picture,), (hand, problem))):
         text, colour = "  ".join(filter(None, texts)), RED if problem else WHITE
         cv2.putText(head, text, (6, 16 + 19 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.48, colour, 1, cv2.LINE_AA)
     return head
+
+
+def end_of(name: str) -> str:
+    """As much of a path's end as there is room for, from a whole folder's name on."""
+    short = name[-_HEAD_LETTERS:]
+    return short if short == name or name[-_HEAD_LETTERS - 1] == "/" else short.partition("/")[2] or short
 
 
 def _spread(rows: list[int], count: int) -> list[int]:

@@ -5,9 +5,9 @@ group, view, width, height, grip_hand, true_hand, split`, in any order. `label` 
 class file; `label_name` overrules it. An empty cell, `nan` and confidence 0 mean missing. A file with `kp0` to `kp34`
 holds MediaPipe's 33 landmarks, grip and tip (`BLAZE35`), of which the 19 are taken.
 
-Coordinates are pixels, or 0..1 of the picture: when none in the whole file is above 1.5 (points may lie a little
-outside the picture), they are 0..1 and are scaled by `width` and `height` or, without those, by the picture's own
-size. Where that is unknown too they stay as they are, as if the picture were square, and the table's size is 0 x 0.
+Coordinates are pixels, or 0..1 of the picture where half of a row's are no larger than 1.5 (points may lie outside
+the picture): these are scaled by `width` and `height` or, without those, by the picture's own size. Where that is
+unknown too they stay as they are, as if the picture were square, and the row's size is 0 x 0.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from training.data.pictures import picture_size
 from training.files import whole_file
 
 __all__ = [
-    "COLUMNS", "KEYPOINT_COLUMNS", "OTHER_SIDE", "Table", "append_table", "make_table", "mirrored_views", "read_table",
-    "write_table", "written_rows",
+    "COLUMNS", "KEYPOINT_COLUMNS", "OTHER_SIDE", "Table", "append_table", "is_relative", "make_table",
+    "mirrored_views", "read_table", "write_table", "written_rows",
 ]  # fmt: skip
 
 COLUMNS = (*TEXT_COLUMNS, *KEYPOINT_COLUMNS)
@@ -224,17 +224,23 @@ def read_table(path: Path, names: Sequence[str] | None = None) -> Table:
     return in_pixels(table)
 
 
+def is_relative(keypoints: np.ndarray) -> np.ndarray:
+    """bool (N,): keypoints (N, 19, 3) that are 0..1 of the picture. Judged by the median: one point far outside says
+    nothing, and 0 is what some programs write for a point that they lack."""
+    distances = (np.abs(row[row[:, 2] > 0, :2]) for row in keypoints)
+    placed = [values[values > 0] for values in distances]
+    return np.array([len(values) > 0 and np.median(values) <= _LARGEST_RELATIVE for values in placed], bool)
+
+
 def in_pixels(table: Table) -> Table:
     """The table with coordinates of 0..1 scaled to pixels where the size is known; others are left alone."""
-    points = table.keypoints[table.keypoints[..., 2] > 0]
-    if not len(points) or points[:, :2].max() > _LARGEST_RELATIVE:
-        return table
-    sizes = table.sizes.copy()
-    for i in np.flatnonzero((sizes <= 0).any(1)).tolist():
+    relative, sizes = is_relative(table.keypoints), table.sizes.copy()
+    for i in np.flatnonzero(relative & (sizes <= 0).any(1)).tolist():
         sizes[i] = picture_size(table.picture_path(i)) if table.pictures[i] else 0
     keypoints, landmarks = table.keypoints.copy(), table.landmarks.copy()
+    scaled = relative & (sizes > 0).all(1)
     for points in (keypoints, landmarks):
-        points[..., :2] *= np.where(sizes > 0, sizes, 1)[:, None]
+        points[scaled, :, :2] *= sizes[scaled, None]
     return replace(table, keypoints=keypoints, landmarks=landmarks, sizes=sizes)
 
 

@@ -20,7 +20,7 @@ from training.geopose.ablation import (
 from training.geopose.ablation_report import write_comparison
 from training.geopose.corrected import corrected
 from training.geopose.data import PoseTable, pose_table, read_source, with_hand
-from training.geopose.fit_command import add_settings_arguments, refuse_start, settings_of
+from training.geopose.fit_command import add_settings_arguments, refuse_blind, refuse_start, refuse_unread, settings_of
 from training.geopose.folds import with_groups, without_neutral
 from training.geopose.parts import add_data_arguments
 from training.geopose.people import groups_with_warning
@@ -85,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
         texts = args.variants or model_variants(has_crops)
     variants = [parse_variant(text) for text in texts]
     settings = settings_of(args)
+    refuse_unread(args.changes, [variant.model for variant in variants])
+    for variant in variants:
+        refuse_unread(variant.changes, [variant.model])
+        refuse_blind(variant.model, has_crops and variant.crop)
     told = [(variant.model, settings.changed(variant.changes)) for variant in variants]
     for model, asked in told:
         refuse_start(model, asked)

@@ -86,9 +86,10 @@ def model_variants(has_crops: bool) -> list[str]:
 
 
 def effect_variants(base: str, has_crops: bool, corrections: Sequence[str], has_neutral: bool = True) -> list[str]:
-    """The base without each of its parts, and with each that it does not have, such as `corrections` of the stick."""
-    network_model(base.split("+")[0])
-    settings = FitSettings().changed(parse_variant(base).changes)
+    """The base without each of its parts, and with each that it does not have, such as `corrections` of the stick;
+    nothing that its network doesn't read."""
+    variant = parse_variant(base)
+    model, settings = network_model(variant.model), FitSettings().changed(variant.changes)
     # How far a limb is missed by says nothing where none is missed: `without=limb_miss` is both.
     faults = [f"without={field.name}" for field in fields(KeypointFaults) if field.name != "limb_miss_by"]
     parts = [f"drop_edge={0 if settings.drop_edge else 0.1}", f"edge_noise={0 if settings.edge_noise else 0.02}",
@@ -97,10 +98,10 @@ def effect_variants(base: str, has_crops: bool, corrections: Sequence[str], has_
              *(["faults=mild"] if settings.faults == "none" else ["faults=none", *faults])]  # fmt: skip
     parts += [] if settings.strengths else ["strengths=node_dropout:0.1"]
     parts += [f"hard_negatives={0 if settings.hard_negatives else 0.1}"] if has_neutral else []
-    looks = has_crops and not base.startswith("geopose_graph")
-    parts += [f"crop_faults={str(not settings.crop_faults).lower()}", "crop=off"] if looks else []
+    parts += [f"crop_faults={str(not settings.crop_faults).lower()}"] if has_crops else []
+    parts += ["crop=off"] if has_crops and not model.needs_crops and "crop_faults" not in model.unread else []
     parts += [f"correct={method}" for method in corrections]
-    return [base, *(f"{base}+{part}" for part in parts)]
+    return [base, *(f"{base}+{part}" for part in parts if part.partition("=")[0] not in model.unread)]
 
 
 def run_variants(

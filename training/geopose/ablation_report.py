@@ -13,7 +13,7 @@ import numpy as np
 from training.geopose.ablation import Outcome, difference_interval
 from training.geopose.measure import interval_text
 
-_HEAD = ("variant", "top-1 (95 % by person)", "against the first", "top-2", "macro-F1", "kappa", "ECE", "accepted",
+_HEAD = ("variant", "top-1 (95 %)", "against the first", "top-2", "macro-F1", "kappa", "ECE", "accepted",
          "of those right", "training, s a fold", "ms a sample")  # fmt: skip
 _ROW_PX, _LEFT_PX, _PLOT_PX = 26, 420, 560
 _INK, _GREY, _BLUE = (40, 40, 40), (200, 200, 200), (180, 110, 30)
@@ -47,7 +47,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         against = f"{row['difference']:+.3f} ({interval_text(row['difference_interval'], '+.3f')})"
         top1 = f"{row['top1']:.3f} ({interval_text(row['top1_interval_by_person'])})"
         cells = [row["variant"], top1, "" if row is rows[0] else against]
-        cells += [f"{row[n]:.3f}" for n in ("top2", "macro_f1", "kappa", "ece", "coverage", "accepted_accuracy")]
+        cells += [f"{row[n]:.3f}" for n in ("top2", "macro_f1", "kappa", "ece", "coverage")]
+        cells.append(f"{row['accepted_accuracy']:.3f}" if row["coverage"] else "–")
         seconds = row["train_seconds_per_fold"]
         cells += ["" if seconds is None else f"{seconds:.0f}", f"{row['infer_ms_per_sample']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -75,7 +76,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> np.ndarray:
         low, high = lines[number - 1]
         cv2.line(picture, (across(low), y), (across(high), y), _BLUE, 2, cv2.LINE_AA)
         cv2.circle(picture, (across(row["top1"]), y), 5, _BLUE, -1, cv2.LINE_AA)
-    _write(picture, "top-1, 95 % interval by person", (8, 16))
+    _write(picture, "top-1, 95 % interval", (8, 16))
     return picture
 
 

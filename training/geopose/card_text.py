@@ -55,10 +55,10 @@ def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain:
     seen = _eyes(source)
     if is_rendered(table):
         people = f"Test people are rendered and {seen};"
-    elif (table.groups != "").all():
-        people = f"Test people are in the same table but were not trained on; they are {seen};"
-    else:
+    elif (table.groups == "").all():
         people = f"The table names no people: test samples, {seen}, may be of people who were trained on, and flatter;"
+    else:
+        people = f"Test people are in the same table but were not trained on; they are {seen};"
     confidence = _CONFIDENCE + (_CERTAIN if certain else _UNCERTAIN)
     doubt = [] if groups in (GROUPED, UNGROUPED) else [f"Tested on {groups}."]
     unseen = 1 - float((table.keypoints[..., 2] > 0).any(1).mean())

@@ -13,7 +13,7 @@ from stages.classes import ClassFile, load_classes
 from training.data.readers import read_any
 from training.geopose import measure
 from training.geopose.data import PoseTable, pose_table, read_source, with_hand
-from training.geopose.folds import GROUPED
+from training.geopose.folds import groups_of
 from training.geopose.parts import add_hand_argument, add_truth_argument
 from training.geopose.people import groups_with_warning
 from training.geopose.served import ServedModel
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"model": str(args.model), "data": str(args.data), **figures}, indent=1))
-    log.info("%s", measure.summary_line(figures))
+    log.info("%s; tested on %s", measure.summary_line(figures), figures["groups"])
     if "hand_known" in figures:
         log.info("with the hand known: %s", measure.summary_line(figures["hand_known"]))
     return 0
@@ -65,7 +65,7 @@ def evaluate(
         figures["hand_known"] = measure.summary(_figures(model, table.mirrored(table.wrong_hand), classes))
     named = (table.people != "").all()
     figures |= {
-        "groups": groups_with_warning(GROUPED, str(model.folder), table.people) if named else NAMELESS,
+        "groups": groups_with_warning(groups_of(table.people), str(model.folder), table.people) if named else NAMELESS,
         "hand_mistaken": float(table.wrong_hand.mean()),
         "temperature": model.temperature, "threshold": model.threshold, "runtime": model.runtime,
         "with_crop": float(table.crop_present.mean()),

@@ -15,6 +15,8 @@ from stages.skeleton import EDGES, KEYPOINT_NAMES, MIRROR
 from training.geopose.attention import Attention, attend, has_attention
 from training.geopose.data import PoseTable
 from training.geopose.explain_picture import (
+    ATTENTION_LEGEND,
+    EFFECT_LEGEND,
     EFFECT_SCALE,
     EVEN_ATTENTION_SCALE,
     figure_panel,
@@ -109,14 +111,15 @@ def explain_picture(
     keypoints = sample.keypoints[0]
     nodes, edges, effect = _drawn_weights(entry)
     panels = []
-    for weights, lines, text in ((nodes, edges, f"{title}: attention"), (effect, None, "lost when hidden")):
+    for weights, lines, text, legend in ((nodes, edges, f"{title}: attention", ATTENTION_LEGEND),
+                                         (effect, None, "lost when hidden", EFFECT_LEGEND)):  # fmt: skip
         if weights is None:
             continue
         order = MIRROR if left_handed else np.arange(len(keypoints))
         shown = mirror_keypoints(keypoints) if left_handed else keypoints
         # Edges of the canonical skeleton keep their numbers: only the places of their ends change.
         points, present = (shown[order, :2], shown[order, 2] > 0)
-        panels.append(picture_panel(image, points, present, weights, lines, text))
+        panels.append(picture_panel(image, points, present, weights, lines, text, legend))
     return entry, side_by_side(panels)
 
 
@@ -168,10 +171,8 @@ def _class_picture(entry: Explained, table: PoseTable) -> np.ndarray:
     title = entry.name.replace("_", " ")
     panels = []
     if nodes is not None:
-        legend = f"{EVEN_ATTENTION_SCALE:.0f} x even attention"
-        panels.append(figure_panel(points, present, f"{title}: attention", legend, nodes, edges))
-    legend = f"{EFFECT_SCALE:.1f} probability lost"
-    panels.append(figure_panel(points, present, "lost when hidden", legend, effect, None))
+        panels.append(figure_panel(points, present, f"{title}: attention", ATTENTION_LEGEND, nodes, edges))
+    panels.append(figure_panel(points, present, "lost when hidden", EFFECT_LEGEND, effect, None))
     return side_by_side(panels)
 
 

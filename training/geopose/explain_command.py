@@ -72,9 +72,11 @@ def run(args: argparse.Namespace) -> int:
     tested = load_parts(args.seen, classes, args.no_groups, args.hand).test
     refuse_met(state, weights, tested.people)
     if args.class_name:
+        everybody = len(np.unique(tested.people))
         tested = tested.select(tested.labels == classes.names.index(args.class_name))
         if not len(tested):
-            raise UserError(f"{args.seen} has no test sample of {args.class_name}; give --picture, or show more people")
+            raise UserError(f"none of the test people of {args.seen} ({everybody}) shows {args.class_name}; leave "
+                            "--class out, give a picture of it with --picture, or picture more people")  # fmt: skip
     table = evenly_sampled(tested, args.samples)
     explanation = explain_table(model, table, classes.names, args.out, temperature, data=args.seen.name)
     log.info("wrote %d explanations to %s", len(explanation.explained), args.out)

@@ -14,6 +14,8 @@ EVEN_ATTENTION_SCALE = 3.0
 """Attention that is drawn brightest, in shares of even attention."""
 EFFECT_SCALE = 0.3
 """Loss of probability that is drawn brightest."""
+ATTENTION_LEGEND = f"{EVEN_ATTENTION_SCALE:.0f} x even attention (colour, size)"
+EFFECT_LEGEND = f"{EFFECT_SCALE:.1f} probability lost (colour, size)"
 
 _FINER = 2
 """Drawn this much larger and scaled down, which is smoother than OpenCV's own anti-aliasing."""
@@ -46,13 +48,15 @@ def figure_panel(
 
 
 def picture_panel(image: np.ndarray, points: np.ndarray, present: np.ndarray, nodes: np.ndarray,
-                  edges: np.ndarray | None, title: str) -> np.ndarray:  # fmt: skip
+                  edges: np.ndarray | None, title: str, legend: str) -> np.ndarray:  # fmt: skip
     """The same over uint8 BGR `image`, darkened; `points` float (19, 2) in its pixels."""
     scale = 900 / max(image.shape[:2])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     canvas = cv2.convertScaleAbs(cv2.resize(image, size, interpolation=cv2.INTER_AREA), alpha=0.45)
     draw_weights(canvas, points * scale, present, nodes, edges)
     canvas[:48] //= 3
+    canvas[-48:] //= 3
+    _draw_scale(canvas, legend)
     cv2.putText(canvas, title, (16, 32), _FONT, 0.7, _INK, 1, cv2.LINE_AA)
     return canvas
 

@@ -26,7 +26,6 @@ from training.geopose.checkpoint import report_facts
 from training.geopose.data import PoseTable, load_table, read_source
 from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_table
 from training.geopose.fit import load_trained
-from training.geopose.folds import GROUPED
 from training.geopose.judge import calibrate, figures_of, judge
 from training.geopose.parts import (
     Parts,
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     rows = read_source(args.seen, classes.names)[0]
     data = args.data_text or data_text(rows, trained.get("mixture", {}))
     groups = groups_with_warning(parts.groups, str(best), parts.test.people)
-    if groups == GROUPED:
+    if groups == parts.groups:
         groups = trained.get("groups", groups)  # `fit` knows of the weights that it began with
     notes = args.notes or notes_text(rows, args.seen, groups, bool(args.transfer), certain)
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,

@@ -70,6 +70,9 @@ def fit(
         _refuse_random_backbone(network, settings)
         _standardise(network, mixture, settings)
     run.mkdir(parents=True, exist_ok=True)
+    told = mixture.facts()
+    log.info("%s: %d samples an epoch from the table, %d with exact keypoints, %d drawn; at most %d epochs, each tells "
+             "its end", run, told["samples"], told["exact"], told["drawn"], settings.epochs)  # fmt: skip
     train(Task(network.train(), classes, mixture, validation, settings), settings, run, facts)
     return best
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from engine.errors import UserError
 from engine.numbers import at_least, share
 from engine.revision import git_revision
 from stages.classes import ClassFile, load_classes
-from training.classifiers import NAMES, is_network, network_model
+from training.classifiers import NAMES, is_network, network_model, unread_settings
 from training.geopose import measure
 from training.geopose.batches import Mixture
-from training.geopose.checkpoint import report_facts, write_checkpoint
+from training.geopose.checkpoint import read_checkpoint, report_facts, write_checkpoint
 from training.geopose.fit import data_hash, fit, load_trained, settings_used
 from training.geopose.folds import cross_validate, fold_report, with_groups, without_neutral
 from training.geopose.judge import calibrate, judge
@@ -35,6 +36,7 @@ from training.geopose.people import groups_with_warning
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
 from training.synth.skeletons import STATISTICS
+from training.weights import weights_file
 
 DRAWN = 6000
 
@@ -91,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     classes = load_classes(args.classes)
     # A model that takes crops would be shown some when it is served, whatever it was trained on.
     args.model = args.model or ("geopose_graph" if args.graph_only or not args.seen.is_dir() else "geopose")
+    refuse_unread(args.changes, [args.model])
     if args.poses_only and not args.folds:
         raise UserError("--poses-only measures; give --folds with it, or a class file without neutral to train by")
     drawn = drawn_samples(args)
@@ -104,14 +107,32 @@ def run(args: argparse.Namespace) -> int:
     report = (_measure_by_folds if args.folds else _train_one)(args, classes, mixture)
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "report.json").write_text(json.dumps({"model": args.model, **report}, indent=1))
-    log.info("%.1f minutes; %s", (now_ns() - started) / NS_PER_S / 60, measure.summary_line(report))
+    minutes = (now_ns() - started) / NS_PER_S / 60
+    log.info("%.1f minutes; %s; tested on %s", minutes, measure.summary_line(report), report["groups"])
     return 0
 
 
 def refuse_start(model: str, settings: FitSettings) -> None:
-    """Raises UserError where a classifier without weights is to begin with some."""
+    """Raises UserError where a classifier without weights is to begin with some, or there are none."""
     if settings.start and not is_network(model):
         raise UserError(f"--start gives a network its weights, and {model} is none; leave it out")
+    if settings.start:
+        read_checkpoint(weights_file(settings.start))
+
+
+def refuse_unread(changes: Sequence[str], models: Sequence[str]) -> None:
+    """Raises UserError for a change such as `mixup=0.4` of a setting that none of these classifiers reads: what was
+    measured with it would be taken for its effect."""
+    for change in changes:
+        if all(change.partition("=")[0] in unread_settings(model) for model in models):
+            raise UserError(f"{change} changes nothing in {', '.join(sorted(set(models)))}; leave it out")
+
+
+def refuse_blind(model: str, has_crops: bool) -> None:
+    """Raises UserError where a network that looks at the hand's picture alone gets none."""
+    if not has_crops and is_network(model) and network_model(model).needs_crops:
+        raise UserError(f"{model} looks at pictures of the hand alone, and here are none; give it a folder that `see` "
+                        "wrote with --seen, or choose another model")  # fmt: skip
 
 
 def drawn_samples(args: argparse.Namespace) -> int:
@@ -127,6 +148,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
     settings = settings_of(args)
+    refuse_start(args.model, settings)
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
     groups = groups_with_warning(parts.groups, settings.start, parts.test.people) if settings.start else parts.groups
     # Before the training: a truth that cannot be read would cost it.
@@ -134,6 +156,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
     if args.graph_only:
         train, validation, test = (part.without_crops() for part in (train, validation, test))
+    refuse_blind(args.model, bool(train.crop_present.any()))
     # Who is in the exact samples may be in any part of this table.
     held_out = np.concatenate([validation.people, test.people])
     mixture = replace(mixture.without_people(held_out), table=train)
@@ -157,6 +180,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
     every = classes
     if args.graph_only:
         table = table.without_crops()
+    refuse_blind(args.model, bool(table.crop_present.any()))
     if args.poses_only:
         if mixture.statistics:
             raise UserError("the statistics to draw from have a neutral class; leave out --drawn or --poses-only")

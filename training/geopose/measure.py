@@ -40,7 +40,7 @@ class Threshold(NamedTuple):
 
 def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float = 0.9) -> Threshold:
     """The least confidence down to which the accepted answers are certainly right as often as `wanted`; else the one of
-    which most is certain.
+    which most is certain, which is the highest where no accepted answer is right.
 
     Thresholds are tried from the highest downwards until the first that fails: so the certainty is that of a single
     one. The least that passes would be the luckiest of many, and other people would hear more mistakes than they were
@@ -48,12 +48,13 @@ def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float =
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     accepted = confidence >= THRESHOLDS[:, None]
-    answered = accepted.sum(1)
-    least = wilson((accepted & right).sum(1), answered, ONE_SIDED)[0]
+    answered, hits = accepted.sum(1), (accepted & right).sum(1)
+    least = wilson(hits, answered, ONE_SIDED)[0]
     # Fewer answers prove nothing, even if all but one are right: no threshold is tried by them.
     tried = np.flatnonzero(answered >= FEWEST_ANSWERS)[::-1]
     passed = tried[np.logical_and.accumulate(least[tried] >= wanted)]
-    best = passed[-1] if len(passed) else int(least.argmax())
+    surest = int(least.argmax()) if hits.any() else -1
+    best = passed[-1] if len(passed) else surest
     return Threshold(round(float(THRESHOLDS[best]), 2), len(passed) > 0)
 
 

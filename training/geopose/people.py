@@ -19,7 +19,7 @@ from stages.cards import model_folder
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint
 from training.geopose.data import PoseTable
-from training.geopose.folds import GROUPED, PEOPLE, UNGROUPED
+from training.geopose.folds import GROUPED, PEOPLE, named
 from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ def groups_with_warning(groups: str, weights: str, tested: np.ndarray) -> str:
 
     `weights` are those that are tested, or with which a training begins: a shipped model's name, a folder or a file.
     """
-    names = hashed(tested)
-    if groups == UNGROUPED or not names:
+    names = hashed(named(tested))
+    if not names:
         return groups
     file = (model_folder(weights) / WEIGHTS_FILE if model_folder(weights).is_dir() else Path(weights)).resolve()
     state: Mapping[str, Any] = read_checkpoint(file) if file.is_file() else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ from training.geopose.augment import changed_faults
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Weight = Annotated[float, Meta(ge=0)]
+Backbone = Literal["mobilenet_v3_small", "efficientnet_lite0"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class FitSettings:
     """What a table's own keypoints suffer: mild (a detector's faults are in them already), full or none."""
     averaging: Share = 0.99
     """Decay of the running mean of the weights, which is what gets validated and shipped."""
-    backbone: str = "mobilenet_v3_small"
-    """Of the crop: mobilenet_v3_small or efficientnet_lite0."""
+    backbone: Backbone = "mobilenet_v3_small"
+    """Of the crop."""
     pretrained: bool = False
     """Begin with ImageNet weights: they learn at a tenth of the rate, after `frozen_epochs`."""
     frozen_epochs: Annotated[int, Meta(ge=0)] = 20
@@ -81,7 +82,8 @@ class FitSettings:
             try:
                 msgspec.convert(values, type=FitSettings, strict=False)
             except msgspec.ValidationError as error:
-                raise UserError(f"{change!r} makes no sense: {str(error).partition(' - at ')[0]}") from None
+                choice = f"; there are {', '.join(get_args(Backbone))}" if name == "backbone" else ""
+                raise UserError(f"{change!r} makes no sense: {str(error).partition(' - at ')[0]}{choice}") from None
         settings = msgspec.convert(values, type=FitSettings, strict=False)
         changed_faults(settings.without, settings.strengths)
         return settings

@@ -17,7 +17,7 @@ from stages.graph import mirror_keypoints
 from training import app
 from training.data.check import Finding, check_table, trainable
 from training.data.duplicates import difference_hash, find_duplicates, picture_hashes
-from training.data.sheet import chosen_rows, draw_sheet
+from training.data.sheet import chosen_rows, draw_sheet, end_of
 from training.data.table import Table, make_table, write_table
 from training.geopose.pose_statistics import PoseStatistics
 
@@ -89,6 +89,19 @@ def test_a_table_without_groups_passes_only_when_that_is_wanted(table: Table) ->
     nobody = replace(table, groups=np.full(len(table), ""))
     assert not trainable(check_table(nobody, CLASSES))
     assert trainable(check_table(nobody, CLASSES, need_groups=False))
+
+
+def test_a_body_of_a_few_pixels_forbids_training(table: Table) -> None:
+    keypoints = table.keypoints.copy()
+    keypoints[ROW, :, :2] /= SIDE
+    findings = check_table(replace(table, keypoints=keypoints), CLASSES)
+    assert "pixels" in rules(findings) and not trainable(findings)
+
+
+def test_people_whose_names_differ_in_capitals_only_are_told_of(table: Table) -> None:
+    findings = check_table(changed(changed(table, ROW, groups="P1"), ROW + 1, groups="P9"), CLASSES)
+    told = [finding for finding in findings if "capitals" in finding.means]
+    assert [finding.means.split(" differ")[0] for finding in told] == ["P1, p1"] and trainable(findings)
 
 
 @pytest.mark.parametrize(("people", "verdict"), [(2, False), (3, True)])
@@ -236,6 +249,21 @@ def test_the_command_says_it_in_words_and_json(
         {"row": f"t.csv row {ROW + 2}", "picture": f"{ROW}.jpg", "detail": "'somersault'"}
     ]
     assert app.main(["check", str(tmp_path / "gone.csv")]) == 2
+
+
+def test_a_json_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (tmp_path, tmp_path / "nowhere" / "c.json"):
+        assert app.main(["check", str(tmp_path / "gone.csv"), "--json", str(place)]) == 2
+        assert f"cannot write {place}; give" in capsys.readouterr().err
+
+
+def test_a_head_begins_with_a_whole_folder() -> None:
+    person = "a" * 12
+    assert end_of(f"photos/crown_thrust/{person}/IMG_000000000001.jpg") == f"{person}/IMG_000000000001.jpg"
+    assert end_of("x" * 50 + ".jpg") == "x" * 36 + ".jpg"
+    assert end_of(f"photos/{'b' * 36}.jpg") == f"{'b' * 36}.jpg"
 
 
 @pytest.mark.parametrize("sheet", ["sheet", "sheet.pdf", "nowhere/sheet.png"])

@@ -110,6 +110,23 @@ def test_relative_coordinates_become_pixels_by_the_columns_or_by_the_picture(tmp
     np.testing.assert_allclose(by_picture.keypoints[0], points[0], atol=1e-4)
 
 
+def test_one_point_far_outside_or_rows_in_pixels_leave_relative_rows_what_they_are(tmp_path: Path) -> None:
+    points = keypoints(3, scale=1.0)
+    points[1, 18, 0], points[2, :, :2] = 1.7, points[2, :, :2] * (640, 480)
+    table = read_table(write(tmp_path / "t.csv", points, width="640", height="480"))
+    np.testing.assert_allclose(table.keypoints[:2, :17, :2], points[:2, :17, :2] * (640, 480), rtol=1e-3)
+    np.testing.assert_allclose(table.keypoints[1, 18, 0], 1.7 * 640, rtol=1e-3)
+    np.testing.assert_allclose(table.keypoints[2], points[2], rtol=1e-3)
+
+
+def test_spaces_around_cells_do_not_count(tmp_path: Path) -> None:
+    change = {"label_name": f" {NAMES[2]}", "label": " 2 ", "group": "Anna ", "split": "train ", "kp1_conf": " "}
+    file = write(tmp_path / "t.csv", keypoints(3), change, label="0", label_name=NAMES[0], group="Anna", split="train")
+    table = read_table(file)
+    assert table.labels.tolist() == [NAMES[0], NAMES[2], NAMES[0]] and table.keypoints[1, 1, 2] == 1
+    assert set(table.groups) == {"Anna"} and set(table.splits) == {"train"}
+
+
 def test_the_hand_is_told_from_the_keypoints_where_the_table_is_silent(tmp_path: Path) -> None:
     points = keypoints(3)
     points[:, GRIP], points[1, GRIP] = points[:, RIGHT_WRIST], points[1, LEFT_WRIST]
@@ -147,6 +164,7 @@ def test_a_line_that_was_cut_off_when_its_writer_was_killed_does_not_count(tmp_p
     ("change", "message"),
     [
         ({"kp3_x": "abc"}, r"t.csv row 3: kp3_x is 'abc'; write a number"),
+        ({"kp3_x": "inf"}, r"t.csv row 3: kp3_x is 'inf'; write a number"),
         ({"kp3_conf": "2"}, r"t.csv row 3: kp3_conf is 2; confidences"),
         ({"label": "13"}, r"t.csv row 3: label is 13, and the class file has 0 to 12"),
         ({"width": "wide"}, r"t.csv row 3: width is 'wide'"),

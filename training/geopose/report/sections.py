@@ -218,7 +218,10 @@ def origin(report: RunReport) -> str:
 def _cards(values: Mapping[str, Any]) -> str:
     """Those figures that are there."""
     there = [entry for entry in _CARDS if values.get(entry[0]) is not None]
-    return "".join(card(form.format(values[name]), text, hint) for name, form, text, hint in there)
+    unanswered = () if values.get("coverage", 1) else ("accepted_accuracy",)
+    return "".join(
+        card("–" if name in unanswered else form.format(values[name]), text, hint) for name, form, text, hint in there
+    )
 
 
 def _sentence(report: RunReport) -> str:
@@ -232,8 +235,9 @@ def _sentence(report: RunReport) -> str:
         text += f" Where it may say “unsure”, it answers {right if report.coverage else 'none'}."
     ranked = sorted((r for r in class_rows(report) if r.samples >= _ENOUGH), key=lambda row: -row.recall)
     if len(ranked) >= 6:
-        best, worst = names_text([r.name for r in ranked[:3]]), names_text([r.name for r in ranked[-3:]])
-        text += f" Surest: {best}. Hardest: {worst}."
+        best = [row.name for row in ranked[:3] if row.recall >= _WEAK]
+        text += f" Surest: {names_text(best)}." if best else ""
+        text += f" Hardest: {names_text([row.name for row in ranked[-3:]])}."
     return escape(text)
 
 
