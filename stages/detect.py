@@ -109,6 +109,11 @@ class HandVote:
         return "left" if self._rightness < 0 else "right"
 
 
+def hand_in_picture(rightness: np.ndarray) -> np.ndarray:
+    """left or right (N,) for pictures that stand alone."""
+    return np.array([HandVote().cast(value) for value in rightness.tolist()], dtype=str)
+
+
 EVERY_LOOK: tuple[Hand | None, ...] = (None, "right", "left")
 """Where a stick is looked for: in what both hands reach, and from close by, in what each does."""
 
@@ -166,7 +171,8 @@ class StickChoice:
         if track != person.track:
             vote = HandVote()
         self._votes[stream] = person.track, vote
-        hand = vote.cast(self._hand.rightness(np.vstack([person.keypoints, grip, tip]).astype(np.float32)))
+        keypoints = np.vstack([person.keypoints, grip, tip]).astype(np.float32)
+        hand = vote.cast(float(self._hand.rightness(keypoints[None])[0]))
         return Stick(hand=hand, grip=_end(grip), tip=_end(tip), detected_tip=None if tip[2] == 0 else _end(tip)[:2])
 
 

@@ -75,7 +75,6 @@ _HEAD = np.array([NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR])
 _SHOULDERS = np.array([LEFT_SHOULDER, RIGHT_SHOULDER])
 _HIPS = np.array([LEFT_HIP, RIGHT_HIP])
 _KNEES = np.array([LEFT_KNEE, RIGHT_KNEE])
-_WRISTS = np.array([LEFT_WRIST, RIGHT_WRIST])
 _STICK = np.array(STICK_EDGE)
 _RULERS = np.array([(LEFT_SHOULDER, RIGHT_SHOULDER), (LEFT_HIP, LEFT_KNEE), (RIGHT_HIP, RIGHT_KNEE)])
 """Pairs of nodes whose distance tells the torso."""
@@ -100,18 +99,6 @@ def mirror_keypoints(keypoints: np.ndarray) -> np.ndarray:
     mirrored: np.ndarray = keypoints[..., MIRROR, :].copy()
     mirrored[..., 0] *= -1
     return mirrored
-
-
-def weapon_hand(keypoints: np.ndarray) -> np.ndarray:
-    """bool (...): True where the grip of (..., 19, 3) is nearer to the left wrist than to the right one.
-
-    False where the grip or both wrists are missing; a missing wrist is infinitely far.
-    """
-    points, present = _split(keypoints)
-    distance = _length(points[..., _WRISTS, :] - points[..., [GRIP], :])
-    distance = np.where(present[..., _WRISTS], distance, np.inf)
-    left: np.ndarray = present[..., GRIP] & (distance[..., 0] < distance[..., 1])
-    return left
 
 
 def torso_length(keypoints: np.ndarray) -> np.ndarray:

@@ -17,10 +17,10 @@ from stages.correct import CorrectSettings, refine_stick
 from stages.detectors import BodyCandidate, BodyDetector
 from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
-from stages.graph import build_graph, canonical_keypoints, hand_crop, torso_length, weapon_hand
+from stages.graph import build_graph, canonical_keypoints, hand_crop, torso_length
 from stages.packets import GraphInput, Hand
 from stages.sessions import Network, TensorSpec
-from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from stages.skeleton import BODY_COUNT, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST, TIP
 from stages.smooth import SmoothSettings, smooth_keypoints
 
 BODY, STICK, POSE = "movenet_lightning", "stick_heatmap", "geopose"
@@ -100,13 +100,19 @@ class PoseNamer:
         points[:, 2] = np.nan_to_num(points[:, 2])
         points[:, :2] = self._previous = smooth_keypoints(points[:, :2], self._previous, SmoothSettings().alpha)
         follow_rod(image, points)
-        hand: Hand = "left" if weapon_hand(points) else "right"
+        hand: Hand = "left" if _nearer_is_left(points) else "right"
         grip, tip = tuple(points[GRIP].tolist()), tuple(points[TIP].tolist())
         nodes, edges, mask = build_graph(canonical_keypoints(points[:BODY_COUNT], grip, tip, hand))
         graph = GraphInput(nodes=nodes, edges=edges, mask=mask, crop=hand_crop(image, points, hand))
         (row,) = class_probabilities(self._network(*network_inputs([graph]))[0], self._card.temperature)
         pose = name_pose(row, self._classes, self._card.threshold or 0.0)
         return pose.label if pose.accepted else None
+
+
+def _nearer_is_left(points: np.ndarray) -> bool:
+    """Whether the grip of (19, 3) `points` is nearer to the left wrist than to the right one."""
+    left, right = np.hypot(*(points[[LEFT_WRIST, RIGHT_WRIST], :2] - points[GRIP, :2]).T)
+    return bool(left < right)
 
 
 def follow_rod(image: np.ndarray, points: np.ndarray) -> None:

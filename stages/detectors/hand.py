@@ -6,8 +6,6 @@ the body stands tells it then.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from engine.errors import UserError
@@ -31,12 +29,12 @@ class WeaponHand:
             )
         self._temperature, self._network = temperature, network
 
-    def rightness(self, keypoints: np.ndarray) -> float:
-        """-1 (surely the left hand) to 1 (surely the right one), as likely as the other way round for a mirror image;
-        keypoints (19, 3), missing ones with confidence 0. 0 where nothing tells it."""
-        nodes, edges, _ = build_graph(np.stack([keypoints, mirror_keypoints(keypoints)]))
-        as_is, mirrored = self._network(nodes, edges)[0].tolist()
-        return math.tanh((as_is - mirrored) / (2.0 * self._temperature))
+    def rightness(self, keypoints: np.ndarray) -> np.ndarray:
+        """float32 (N,), -1 (surely the left hand) to 1 (surely the right one), for keypoints (N, 19, 3), missing ones
+        with confidence 0. A mirror image gets the opposite; 0 where nothing tells it."""
+        nodes, edges, _ = build_graph(np.concatenate([keypoints, mirror_keypoints(keypoints)]))
+        as_is, mirrored = np.split(self._network(nodes, edges)[0], 2)
+        return np.asarray(np.tanh((as_is - mirrored) / (2.0 * self._temperature)))
 
 
 class GivenHand:
@@ -45,6 +43,6 @@ class GivenHand:
     def __init__(self, hand: Hand) -> None:
         self._rightness = 1.0 if hand == "right" else -1.0
 
-    def rightness(self, keypoints: np.ndarray) -> float:
+    def rightness(self, keypoints: np.ndarray) -> np.ndarray:
         """As `WeaponHand.rightness`."""
-        return self._rightness
+        return np.full(len(keypoints), self._rightness)

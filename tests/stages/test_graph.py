@@ -21,7 +21,6 @@ from stages.graph import (
     hand_crop,
     mirror_keypoints,
     torso_length,
-    weapon_hand,
 )
 from stages.packets import ArnisPacket, GateDecision, Person, Stick
 from stages.skeleton import BODY_COUNT, GRIP, LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER, RIGHT_WRIST, TIP
@@ -63,7 +62,6 @@ def test_a_left_hander_looks_like_the_right_hander_in_a_mirror() -> None:
     graph = build_graph(canonical_keypoints(left[:BODY_COUNT], grip, tip, "left"))
     for a, b in zip(graph, graph_of(right), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
-    assert weapon_hand(np.stack([right, left])).tolist() == [False, True]
 
 
 def test_a_batch_gives_what_each_would_give() -> None:

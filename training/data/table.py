@@ -23,7 +23,9 @@ import cv2
 import numpy as np
 
 from engine.errors import UserError
-from stages.graph import mirror_keypoints, weapon_hand
+from stages.detect import DetectSettings, hand_in_picture, make_hand
+from stages.detectors import Runtime
+from stages.graph import mirror_keypoints
 from stages.skeleton import BLAZE35, COCO19, GRIP
 from training.data.cells import (
     KEYPOINT_COLUMNS,
@@ -136,15 +138,12 @@ class Table:
         """The same table with the hand that really holds each stick for the one that seems to: what `true_hands` says,
         else `hands`, else the keypoints. For labels; what detectors saw keeps their mistakes, as a classifier meets."""
         told = np.where(self.true_hands == "", self.hands, self.true_hands)
-        untold = (told == "") & self.keypoints[:, GRIP].any(-1)
-        nearest = np.where(weapon_hand(self.keypoints), "left", "right")
-        return replace(self, hands=np.where(untold, nearest, told))
+        return replace(self, hands=_told(told, self.keypoints))
 
     def left_handed(self) -> np.ndarray:
         """bool (N,): to be mirrored, because the stick is in the left hand, as `hands` says or, where it is silent, the
         keypoints of the grip. Where neither tells, nothing is mirrored, as in serving."""
-        seems = weapon_hand(self.keypoints) & self.keypoints[:, GRIP].any(-1)
-        return np.where(self.hands == "", seems, self.hands == "left")
+        return _told(self.hands, self.keypoints) == "left"
 
     def canonical(self) -> np.ndarray:
         """float32 (N, 19, 3): the keypoints with the weapon hand on the right; left-handers are mirrored (x = -x)."""
@@ -169,6 +168,16 @@ class Table:
 
 
 _ARRAYS = [field.name for field in fields(Table) if field.name != "folder"]
+
+
+def _told(hands: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """str (N,): `hands`, and where they are empty what the program makes of such a picture; empty without a grip."""
+    untold = (hands == "") & keypoints[:, GRIP].any(-1)
+    told = hands.astype("<U5")
+    if untold.any():
+        network = make_hand(DetectSettings().hand, Runtime("onnxruntime", 1))
+        told[untold] = hand_in_picture(network.rightness(keypoints[untold]))
+    return told
 
 
 def mirrored_views(views: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -11,9 +11,12 @@ import pytest
 
 from engine.errors import UserError
 from stages.classes import load_classes
-from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
+from stages.graph import mirror_keypoints
+from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT
 from training.data.cells import whole_lines
 from training.data.table import KEYPOINT_COLUMNS, make_table, read_table, write_table
+from training.geopose.pose_statistics import PoseStatistics
+from training.synth.skeletons import STATISTICS
 
 NAMES = load_classes().names
 
@@ -26,6 +29,15 @@ def keypoints(count: int, scale: float = 100.0) -> np.ndarray:
     )
     points[0, GRIP:] = 0
     return points.astype(np.float32)
+
+
+def people_with_the_second_left_handed() -> np.ndarray:
+    """Keypoints (3, 19, 3) of people in a clear pose."""
+    drawn, labels = PoseStatistics(STATISTICS, NAMES).draw(400, np.random.default_rng(0))
+    clear = (labels == NAMES.index("crown_thrust")) & (drawn[:, GRIP, 2] > 0)
+    points = drawn[clear][:3] * np.float32([100, 100, 1])
+    points[1] = mirror_keypoints(points[1])
+    return points + np.float32([500, 300, 0])
 
 
 def write(path: Path, points: np.ndarray, change: dict[str, str] | None = None, **texts: str) -> Path:
@@ -128,22 +140,19 @@ def test_spaces_around_cells_do_not_count(tmp_path: Path) -> None:
 
 
 def test_the_hand_is_told_from_the_keypoints_where_the_table_is_silent(tmp_path: Path) -> None:
-    points = keypoints(3)
-    points[:, GRIP], points[1, GRIP] = points[:, RIGHT_WRIST], points[1, LEFT_WRIST]
-    table = read_table(write(tmp_path / "t.csv", points))
+    table = read_table(write(tmp_path / "t.csv", people_with_the_second_left_handed()))
     assert table.left_handed().tolist() == [False, True, False]
 
 
 def test_a_hand_that_is_named_counts_without_a_grip_as_a_remembered_one_in_serving(tmp_path: Path) -> None:
-    points = keypoints(3)
-    points[1, GRIP] = points[1, RIGHT_WRIST]
+    points = people_with_the_second_left_handed()[[1, 0, 1]]
+    points[0, GRIP:] = 0
     table = read_table(write(tmp_path / "t.csv", points, {"grip_hand": ""}, grip_hand="left"))
     assert table.left_handed().tolist() == [True, False, True]
 
 
 def test_the_hand_is_told_from_the_keypoints_in_the_rows_that_name_none(tmp_path: Path) -> None:
-    points = keypoints(3)
-    points[1, GRIP] = points[1, LEFT_WRIST]
+    points = people_with_the_second_left_handed()
     table = read_table(write(tmp_path / "t.csv", points, {"grip_hand": ""}, grip_hand="right"))
     assert table.left_handed().tolist() == [False, True, False]
     assert table.as_held().hands.tolist() == ["right", "left", "right"]
