@@ -44,18 +44,28 @@ def make_stick_network(folder: Path, size: int = 64, told: bool = False) -> str:
     return write_card(folder, "stick", "stick_heatmap", [1, size, size, 3], 0.4, tuple(outputs))
 
 
-@pytest.mark.parametrize("brightness", [250, 10])
+@pytest.mark.parametrize("brightness", [250, 115, 10])
 def test_the_sticks_places_come_back_into_the_picture(tmp_path: Path, brightness: int) -> None:
     detector = make_stick_detector(make_stick_network(tmp_path), Runtime("onnxruntime", 1))
     body = standing_person(100, (400, 200))
     found = detector.detect(np.full((800, 800, 3), brightness, np.uint8), body, (None,))
     if brightness == 10:
-        assert not found, "presence is below the card's threshold"
+        assert not found, "presence is below the card's threshold of 0.4"
         return
     x, y, side = stick_crop(body, 800, 800)
     grip, tip = found[0].points
     assert grip == pytest.approx([x, y, 0.9], abs=0.01)
     assert tip == pytest.approx([x - side / 4, y, 0.8], abs=0.01)
+
+
+def test_an_end_beyond_the_picture_is_missing(tmp_path: Path) -> None:
+    detector = make_stick_detector(make_stick_network(tmp_path), Runtime("onnxruntime", 1))
+    body = standing_person(100, (40, 200))
+    x, y, side = stick_crop(body, 800, 800)
+    assert x > 0 > x - side / 4
+    ((grip, tip),) = (found.points for found in detector.detect(np.full((800, 800, 3), 250, np.uint8), body, (None,)))
+    assert grip == pytest.approx([x, y, 0.9], abs=0.01)
+    assert np.isnan(tip[:2]).all() and tip[2] == 0
 
 
 class Looks:
