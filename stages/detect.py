@@ -227,7 +227,7 @@ class Detect:
         followed = self._streams.setdefault(packet.stream, _Followed())
         size = packet.frame.width, packet.frame.height
         if followed.size != size or packet.pts - followed.frame_at_s > max(LONGEST_STEP_S, self._settings.lost_s):
-            followed.body, followed.visible = None, False
+            followed.body = None
         followed.frame_at_s, followed.size = packet.pts, size
         still = packet.gate is not None and packet.gate.still
         if self._closer is not None and not still:

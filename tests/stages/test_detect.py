@@ -25,7 +25,7 @@ from stages.detect import (
     is_plausible,
     wrist_distances,
 )
-from stages.detectors import BodyCandidate, StickCandidate, mark_missing, overlap
+from stages.detectors import BodyCandidate, StickCandidate, box_around, mark_missing, overlap
 from stages.packets import MISSING_END, End, GateDecision, Person, Stick
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST
 
@@ -91,10 +91,12 @@ def test_after_how_long_out_of_sight_somebody_is_new_can_be_set(lost_s: float, t
     assert person is not None and person.track == track
 
 
-@pytest.mark.parametrize(("step_s", "tracks"), [(0.2, [1, 1, 1]), (5.0, [1, 2, 3])])
-def test_photographs_are_each_looked_at_on_their_own(step_s: float, tracks: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("step_s", "lost_s", "tracks"), [(0.2, 0.5, [1, 1, 1]), (5.0, 0.5, [1, 2, 3]), (2.0, 3.0, [1, 1, 1])]
+)
+def test_photographs_are_each_looked_at_on_their_own(step_s: float, lost_s: float, tracks: list[int]) -> None:
     image = frames_of("sam2_juggle.mp4", every=200)[0]
-    run = Runner(BODY_ONLY)
+    run = Runner(msgspec.structs.replace(BODY_ONLY, lost_s=lost_s))
     people = [run(image, step_s * number).person for number in range(3)]
     assert [person.track for person in people if person] == tracks
 
@@ -240,6 +242,13 @@ def test_missing_points_have_no_place() -> None:
     marked = mark_missing(points, 20, 20)
     assert marked[0].tolist() == pytest.approx([5, 5, 0.9])
     assert np.isnan(marked[1:, :2]).all() and (marked[1:, 2] == 0).all()
+
+
+def test_a_box_is_a_tenth_wider_than_its_points_inside_the_picture() -> None:
+    points = np.array([(10, 20, 0.9), (90, 60, 0.9), MISSING], np.float32)
+    assert box_around(points, 200, 200) == pytest.approx((2, 16, 98, 64))
+    assert box_around(points, 95, 62) == pytest.approx((2, 16, 95, 62))
+    assert box_around(points, 200, 200, margin=1.0) == pytest.approx((0, 0, 170, 100))
 
 
 def test_overlap_is_a_share() -> None:

@@ -10,7 +10,7 @@ import pytest
 from looking import Runner, candidate, frames_of, standing_person, stick_at, write_card
 
 from stages.detect import DetectSettings
-from stages.detectors import SAME_PERSON, BodyCandidate, Runtime, open_model, overlap
+from stages.detectors import SAME_PERSON, BodyCandidate, Runtime, box_around, open_model, overlap
 from stages.detectors.yolo import Yolo, decode, letterbox
 
 
@@ -141,6 +141,7 @@ def test_whom_it_follows_is_looked_at_in_a_part_of_the_picture() -> None:
     assert network.seen[0][0] < 720 and network.seen[0][1] < 640
     centre = found.keypoints[8, :2]
     assert abs(centre[0] - 900) < 60 and abs(centre[1] - 310) < 60, "in pixels of the whole picture"
+    assert found.box == box_around(found.keypoints, 1280, 720), "its own box may hold the stick"
     for ends, narrower in (((930, 300), (1000, 250)), True), (((930, 300), (np.nan, np.nan)), False):
         stick = stick_at(*ends)
         stick.points[np.isnan(stick.points[:, 0]), 2] = 0
