@@ -35,7 +35,7 @@ class PersonResult(msgspec.Struct, kw_only=True, frozen=True):
     """The person who is followed; `track` changes when it is another one."""
 
     track: int
-    """Another number: another person, or the same after half a second out of sight."""
+    """Another number: another person, or the same after half a second out of sight or in pictures of another size."""
     box: tuple[float, float, float, float]
     """Left, top, right, bottom in pixels of the unmirrored source frame."""
     score: Share
