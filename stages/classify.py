@@ -1,7 +1,7 @@
 """Names the pose: GeoPose-Net over the packets that wait, of all streams, with calibrated probabilities.
 
-Family and chamber are the groups with the largest sums of the poses' probabilities: from a confidence of one half on
-they are those of the label itself, so an accepted answer never contradicts itself.
+Family and chamber are the groups with the largest sums of the poses' probabilities. From a confidence of one half on
+they are those of the label itself; an accepted answer has those at any threshold, so it never contradicts itself.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ def name_pose(probabilities: np.ndarray, classes: ClassFile, threshold: float) -
     """The answer for one row (classes,) of probabilities; accepted from `threshold` on, `neutral` included."""
     best = int(probabilities.argmax())
     chosen = classes.classes[best]
+    accepted = bool(probabilities[best] >= threshold)
     return Pose(
         label=chosen.name,
         confidence=float(probabilities[best]),
-        accepted=bool(probabilities[best] >= threshold),
-        family=_likeliest([c.family for c in classes.classes], probabilities),
-        chamber=_likeliest([c.chamber for c in classes.classes], probabilities),
+        accepted=accepted,
+        family=chosen.family if accepted else _likeliest([c.family for c in classes.classes], probabilities),
+        chamber=chosen.chamber if accepted else _likeliest([c.chamber for c in classes.classes], probabilities),
         probabilities={c.name: float(p) for c, p in zip(classes.classes, probabilities, strict=True)},
     )
 

@@ -9,7 +9,7 @@ real poses break it.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import cv2
 import msgspec
@@ -80,6 +80,19 @@ class Refined(msgspec.Struct, frozen=True):
     margin: float
 
 
+class _Rod(NamedTuple):
+    """A line that begins beside the grip."""
+
+    start: np.ndarray
+    direction: np.ndarray
+    angle: float
+    """To the stick as detected, radians."""
+    reach: float
+    """Torsos."""
+    evidence: float
+    margin: float
+
+
 def clamp_to_forearm(elbow: np.ndarray, wrist: np.ndarray, grip: np.ndarray, tip: np.ndarray) -> np.ndarray:
     """Tip of a stick 1.35 forearms long whose direction is clipped to within 20 degrees of the forearm's; all (2,)."""
     forearm, stick = wrist - elbow, tip - grip
@@ -110,28 +123,34 @@ def refine_stick(
     axis = (tip - grip) / np.hypot(*(tip - grip))
     strip = _cut_strip(frame, grip, axis, torso_px)
     contrast = _rod_contrast(strip)
-    inside = _inside(frame, grip, axis, torso_px)
-    angle, offset, evidence, margin = _best_line(contrast, length)
-    reach = _find_tip(strip, contrast, angle, offset, length, inside)
-    if reach > _HALFWAY * length:
-        # Half a rod says little of its direction: what lies behind may be the next best line, so judge the whole.
-        angle, offset, evidence, margin = _best_line(contrast, reach)
-        reach = _find_tip(strip, contrast, angle, offset, reach, inside)
-    if evidence < min_evidence or margin < min_margin:
-        return None
-    if abs(np.degrees(angle)) < _CLEAR_TURN_DEG and _CLEAR_RATIO[0] < reach / length < _CLEAR_RATIO[1]:
-        return None
     normal = np.array([-axis[1], axis[0]])
-    direction = np.cos(angle) * axis + np.sin(angle) * normal
-    start = grip + offset * _ROW * torso_px * normal
-    foot = start + np.dot(grip - start, direction) * direction
-    return Refined(foot, foot + reach * torso_px * direction, evidence, margin)
+
+    def follow(expected: float) -> _Rod:
+        angle, offset, evidence, margin = _best_line(contrast, expected)
+        start = grip + offset * _ROW * torso_px * normal
+        direction = np.cos(angle) * axis + np.sin(angle) * normal
+        inside = _inside(frame, start, direction) / torso_px
+        return _Rod(
+            start, direction, angle, _find_tip(strip, contrast, angle, offset, expected, inside), evidence, margin
+        )
+
+    rod = follow(length)
+    if rod.reach > _HALFWAY * length:
+        # Half a rod says little of its direction: what lies behind may be the next best line, so judge the whole.
+        rod = follow(rod.reach)
+    if rod.evidence < min_evidence or rod.margin < min_margin or not rod.reach:
+        return None
+    if abs(np.degrees(rod.angle)) < _CLEAR_TURN_DEG and _CLEAR_RATIO[0] < rod.reach / length < _CLEAR_RATIO[1]:
+        return None
+    foot = rod.start + np.dot(grip - rod.start, rod.direction) * rod.direction
+    return Refined(foot, rod.start + rod.reach * torso_px * rod.direction, rod.evidence, rod.margin)
 
 
 def _cut_strip(frame: np.ndarray, grip: np.ndarray, axis: np.ndarray, torso_px: float) -> np.ndarray:
     """uint8 (rows, columns, 3): columns run from the grip along `axis`, rows across it, the axis in the middle row."""
     along, across = axis * _COLUMN * torso_px, np.array([-axis[1], axis[0]]) * _ROW * torso_px
-    matrix = np.column_stack([along, across, grip - _HALF_ROWS * across])
+    # Pixel 0 reaches from 0 to 1, while OpenCV counts from its middle.
+    matrix = np.column_stack([along, across, grip - 0.5 - _HALF_ROWS * across])
     size = (_COLUMNS, 2 * _HALF_ROWS + 1)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(frame, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
@@ -205,7 +224,7 @@ def _find_tip(
     """Grip to tip in torsos: where the evidence for a rod ends when one walks outward along the refined axis.
 
     Each column votes for or against; the tip is where the sum of votes is largest, so that a short shadow does not
-    end the rod and a stray edge behind it does not lengthen it.
+    end the rod and a stray edge behind it does not lengthen it. 0 where the picture ends long before.
     """
     columns = np.arange(_COLUMNS)
     rows = np.clip(np.rint(_HALF_ROWS + offset + np.tan(angle) * columns * _COLUMN / _ROW), 1, 2 * _HALF_ROWS - 1)
@@ -218,21 +237,19 @@ def _find_tip(
     alike = np.exp(-0.5 * np.square((colour - usual) / (2.0 * spread)).mean(axis=1))
     level = max(float(np.median(seen[first:known])), 1e-3)
     votes = np.minimum(seen / level, 1.0) * (_TAPE + (1.0 - _TAPE) * alike) - 0.5
-    lowest = int(0.6 * length / _COLUMN)
-    highest = min(int(min(MAX_LENGTH, inside) / _COLUMN), _COLUMNS - 1)
-    if highest <= lowest:
-        return length
-    reach = (np.arange(lowest, highest + 1) + 0.5) * _COLUMN / np.cos(angle)
+    reach = (columns + 0.5) * _COLUMN / np.cos(angle)
+    possible = (columns >= int(0.6 * length / _COLUMN)) & (reach <= min(MAX_LENGTH, inside))
+    if not possible.any():
+        return 0.0
     cost = np.minimum(_TRUST * np.square(reach / length - 1.0), _MOST_TRUST)
-    return float(reach[(np.cumsum(votes)[lowest : highest + 1] - cost).argmax()])
+    return float(reach[np.where(possible, np.cumsum(votes) - cost, -np.inf).argmax()])
 
 
-def _inside(frame: np.ndarray, grip: np.ndarray, axis: np.ndarray, torso_px: float) -> float:
-    """Torsos from the grip along the axis to the border of the picture."""
-    limits = np.array([frame.shape[1] - 1.0, frame.shape[0] - 1.0])
-    with np.errstate(divide="ignore"):
-        ways = np.where(axis > 0, (limits - grip) / axis, -grip / axis)
-    return float(np.abs(ways).min()) / torso_px
+def _inside(frame: np.ndarray, start: np.ndarray, direction: np.ndarray) -> float:
+    """Pixels from a place along a direction to the middle of the picture's last pixel; 0 from outside of that."""
+    size = np.array(frame.shape[1::-1])
+    room = np.where(direction > 0, size - 0.5 - start, start - 0.5)
+    return max(0.0, float((room / np.maximum(np.abs(direction), 1e-9)).min()))
 
 
 class Correct:

@@ -64,12 +64,17 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     longest_stick: Annotated[float, msgspec.Meta(gt=0, le=5)] = 1.6
 
 
-def choose_person(candidates: Sequence[BodyCandidate], previous: BodyCandidate | None) -> BodyCandidate | None:
-    """The one that overlaps the person followed so far; else the largest, weighed by score; None of none."""
+def choose_person(
+    candidates: Sequence[BodyCandidate], previous: BodyCandidate | None, lost: bool = True
+) -> BodyCandidate | None:
+    """The one that overlaps the person followed so far; else, if they are `lost` or nobody is followed, the largest,
+    weighed by score; None of none."""
     if previous is not None:
         same = [c for c in candidates if overlap(c.box, previous.box) >= SAME_PERSON]
         if same:
             return max(same, key=lambda c: overlap(c.box, previous.box))
+        if not lost:
+            return None
     return max(candidates, key=_prominence, default=None)
 
 
@@ -180,6 +185,9 @@ class _Followed(msgspec.Struct):
     """The person of one stream."""
 
     track: int = 0
+    """Frame in which they were first seen: another one also after a restart of the worker."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the pictures."""
     body: BodyCandidate | None = None
     """As last seen, up to `lost_s` ago."""
     visible: bool = False
@@ -225,9 +233,10 @@ class Detect:
         if packet.frame is None:
             return packet
         followed = self._streams.setdefault(packet.stream, _Followed())
-        if packet.pts - followed.frame_at_s > max(LONGEST_STEP_S, self._settings.lost_s):
-            followed.body, followed.visible = None, False
-        followed.frame_at_s = packet.pts
+        size = packet.frame.width, packet.frame.height
+        if followed.size != size or packet.pts - followed.frame_at_s > max(LONGEST_STEP_S, self._settings.lost_s):
+            followed.body = None
+        followed.frame_at_s, followed.size = packet.pts, size
         still = packet.gate is not None and packet.gate.still
         if self._closer is not None and not still:
             self._closer.forget(packet.stream)
@@ -236,11 +245,14 @@ class Detect:
             if self._closer is not None and still:
                 self._look_closer(self._closer, packet.frame, followed, packet)
             return packet
+        lost = not 0 <= packet.pts - followed.seen_at_s <= self._settings.lost_s
+        if lost and not followed.visible:
+            followed.body = None
         with self._frames.read(packet.frame) as image:
-            seen = followed.body if followed.visible else None
-            body = choose_person(self._body.detect(image, seen, packet.stream, packet.pts), followed.body)
+            found = self._body.detect(image, followed.body, packet.stream, packet.pts)
         # Only now, as leaving the `with` raises when the picture was overwritten while it was looked at.
-        self._follow(followed, body, packet.pts)
+        body = choose_person(found, followed.body, lost)
+        self._follow(followed, body, packet)
         if body is not None and self._closer is not None and still:
             live, followed.held = packet.expires_at_ns is not None, True
             body = followed.body = self._closer.refine(body, packet.stream, packet.pts, wait=not live)
@@ -275,17 +287,15 @@ class Detect:
             return  # this frame needs no pixels
         closer.begin(picture, followed.body, followed.quick, packet.stream, packet.pts)
 
-    def _follow(self, followed: _Followed, body: BodyCandidate | None, pts: float) -> None:
+    def _follow(self, followed: _Followed, body: BodyCandidate | None, packet: ArnisPacket) -> None:
         """Give a new track to somebody else, or to whom was lost for long."""
-        was_visible, followed.visible = followed.visible, body is not None
-        if not was_visible and pts - followed.seen_at_s > self._settings.lost_s:
-            followed.body = None
+        followed.visible = body is not None
         if body is None:
             return
         if followed.body is None or overlap(body.box, followed.body.box) < SAME_PERSON:
-            followed.track += 1
+            followed.track = packet.sequence
         followed.body = followed.quick = body
-        followed.seen_at_s = pts
+        followed.seen_at_s = packet.pts
 
 
 class DetectStick:

@@ -128,6 +128,8 @@ class _Reference(msgspec.Struct):
     """The last frame that went through."""
 
     grey: np.ndarray
+    size: tuple[int, int]
+    """Width and height of the frame itself."""
     sequence: int
     pts: float
     moving: bool
@@ -156,9 +158,10 @@ class MotionGate:
             return packet
         with self._frames.read(packet.frame) as frame:
             grey = shrink_grey(frame)
+        size = packet.frame.width, packet.frame.height
         reference, moved = self._references.get(packet.stream), False
-        # A picture of the other orientation is another picture, as in a folder of photographs.
-        if reference is not None and reference.grey.shape == grey.shape:
+        # A picture of another size is another picture, as in a folder of photographs: what was seen lies elsewhere.
+        if reference is not None and reference.size == size:
             gate.reference = reference.sequence
             moved = motion_between(reference.grey, grey) >= self._settings.motion_threshold
             gate.still = not moved
@@ -167,7 +170,7 @@ class MotionGate:
                 gate.detect = gate.classify = False
                 reference.moving = moved
                 return packet
-        self._references[packet.stream] = _Reference(grey, packet.sequence, packet.pts, moved)
+        self._references[packet.stream] = _Reference(grey, size, packet.sequence, packet.pts, moved)
         return packet
 
     def _why_skipped(self, packet: ArnisPacket, reference: _Reference, moved: bool) -> str | None:

@@ -35,7 +35,7 @@ class PersonResult(msgspec.Struct, kw_only=True, frozen=True):
     """The person who is followed; `track` changes when it is another one."""
 
     track: int
-    """Another number: another person, or the same after half a second out of sight."""
+    """Another number: another person, or the same after half a second out of sight or in pictures of another size."""
     box: tuple[float, float, float, float]
     """Left, top, right, bottom in pixels of the unmirrored source frame."""
     score: Share
@@ -157,7 +157,7 @@ def result_of(packet: ArnisPacket) -> Result:
         picture=packet.picture,
         latency_ms=None if latency_ns is None else round(latency_ns / NS_PER_MS, 1),
         status=packet.status,
-        reason=packet.reason or _gate_reason(packet),
+        reason=packet.reason,
         person=_person(seen.person) if seen and seen.person else None,
         stick=_stick(seen.stick) if seen and seen.stick else None,
         pose=_pose(seen.pose) if seen and seen.pose else None,
@@ -202,11 +202,6 @@ def field_meanings(kind: type) -> dict[str, str]:
 def schema_text() -> str:
     """What stands in `result.schema.json`."""
     return msgspec.json.format(msgspec.json.encode(json_schema(), order="deterministic"), indent=2).decode() + "\n"
-
-
-def _gate_reason(packet: ArnisPacket) -> str | None:
-    """Why there is no fresh result, where a gate decided so."""
-    return packet.gate.reason if packet.gate is not None and packet.status != "ok" else None
 
 
 def _person(person: Person) -> PersonResult:

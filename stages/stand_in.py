@@ -53,7 +53,10 @@ def extrapolate(seen: _Seen, before: _Seen | None, pts: float) -> tuple[Person |
 
     keypoints = person.keypoints.copy()
     keypoints[:, :2] = moved(keypoints[:, :2], before.person.keypoints[:, :2])
-    person = msgspec.structs.replace(person, keypoints=keypoints)
+    # The box keeps its size: it may have changed only because a foot was not seen.
+    along, down = np.nanmedian(keypoints[:, :2] - person.keypoints[:, :2], axis=0).tolist()
+    x0, y0, x1, y1 = person.box
+    person = msgspec.structs.replace(person, keypoints=keypoints, box=(x0 + along, y0 + down, x1 + along, y1 + down))
     if stick is not None and before.stick is not None and before.stick.hand == stick.hand:
         grip, tip = moved_end(stick.grip, before.stick.grip), moved_end(stick.tip, before.stick.tip)
         stick = msgspec.structs.replace(stick, grip=grip, tip=tip, detected_tip=None)
@@ -80,8 +83,10 @@ class StandIn:
         gate = packet.gate or GateDecision()
         seen: _Seen | None
         if gate.detect:
-            if not gate.classify and packet.status != "no_person":
-                packet.status, packet.reason = "unsure", gate.reason
+            if not gate.classify:
+                packet.reason = gate.reason
+                if packet.status != "no_person":
+                    packet.status = "unsure"
             seen = self._remember(packet)
         else:
             seen = self._last.get(packet.stream)
@@ -126,7 +131,6 @@ class StandIn:
             packet.person, packet.stick = extrapolate(seen, self._before.get(packet.stream), packet.pts)
         if packet.person is not None:
             packet.person = msgspec.structs.replace(packet.person, age_frames=packet.sequence - seen.sequence)
-        packet.feedback = seen.feedback
         packet.status = "no_person" if seen.status == "no_person" else "unsure"
         if seen.pose is not None:
             packet.pose = msgspec.structs.replace(seen.pose, age_frames=packet.sequence - seen.sequence)

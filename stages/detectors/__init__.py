@@ -58,7 +58,7 @@ class BodyDetector(Protocol):
     def detect(
         self, image: np.ndarray, previous: BodyCandidate | None, stream: str, time_s: float
     ) -> Sequence[BodyCandidate]:
-        """`image` uint8 BGR (height, width, 3); `previous` is the person followed in the frame before."""
+        """`image` uint8 BGR (height, width, 3); `previous` is the person followed so far, as last seen."""
 
     def describe(self) -> str: ...
 

@@ -36,8 +36,6 @@ def square_around(keypoints: np.ndarray, width: int, height: int) -> Square:
     torso = np.abs(xy[TORSO][sure[TORSO]] - centre).max()
     body = np.abs(xy[sure] - centre).max()
     half = max(1.9 * torso, 1.2 * body)
-    farthest_border = max(centre[0], width - centre[0], centre[1], height - centre[1])
-    half = min(half, farthest_border)
     if half > max(width, height) / 2:
         return whole_frame(width, height)
     return float(centre[0]), float(centre[1]), float(2 * half)

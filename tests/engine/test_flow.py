@@ -104,6 +104,14 @@ def test_after_a_workers_death_its_frames_are_written_off_and_said_to_be_lost() 
     assert in_flight.has_room
 
 
+def test_a_second_death_does_not_prolong_the_wait_after_the_first() -> None:
+    in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
+    in_flight.send(packet(0), 0)
+    for death_s in (5.0, 5.9):
+        in_flight.worker_lost(int(death_s * NS_PER_S))
+    assert [lost.sequence for lost in in_flight.take_notices(6 * NS_PER_S)] == [0]
+
+
 def test_a_slow_pipeline_in_which_nobody_died_keeps_its_frames() -> None:
     in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
     in_flight.send(packet(0), 0)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import zmq
 
+from engine.frames import OwnedFrames
 from engine.links import EntryServer, Parcel, PullInlet, PushOutlet, TakeInlet
 from engine.packet import Packet, PacketCodec
 
@@ -52,6 +53,18 @@ def link(tmp_path: Path) -> Iterator[Link]:
         yield made
         made.inlet.close()
         made.server.socket.close()
+
+
+def test_a_frame_whose_pixels_are_gone_is_sent_as_dropped() -> None:
+    frames, codec = OwnedFrames("0"), PacketCodec(Packet)
+    frames.begin(4, 4, busy=())[:] = 7
+    packet = Packet(stream="0", sequence=3, pts=0.0, captured_at_ns=0, frame=frames.commit(3))
+    assert len(Parcel(codec, frames).pack(packet)) == 2
+    assert packet.frame is not None
+    frames.drop(packet.frame)
+    (message,) = Parcel(codec, frames).pack(packet)
+    sent = codec.decode(message)
+    assert (sent.sequence, sent.status, sent.reason) == (3, "dropped", "overrun")
 
 
 def test_a_request_stands_until_there_is_a_frame_and_a_busy_worker_gets_none(link: Link) -> None:

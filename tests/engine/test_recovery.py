@@ -116,6 +116,16 @@ def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path) -> None:
     assert summary.stats["dropped"]["worker_lost"] >= 1
 
 
+def test_the_frame_of_a_killed_worker_is_written_off_soon_however_long_workers_may_be_silent(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["60"], "middle.hang_at=20", "engine.silent_s=600")
+    wait_until(lambda: bench.line_count() >= 20)
+    time.sleep(0.5)  # it hangs
+    os.kill(bench.pids()["Middle"], signal.SIGKILL)
+    dropped = summary_of(process)["stats"]["dropped"]
+    assert sequences_and_wrong(bench) == (list(range(61)), []) and dropped["worker_lost"] >= 1
+
+
 def test_a_worker_that_has_much_to_close_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
     summary = Bench(tmp_path).run(["5"], "write.close_s=4", "engine.silent_s=2", "engine.heartbeat_s=0.2")
     assert summary.stats["stages"]["write"] == {"file": "closed"}

@@ -47,7 +47,8 @@ class Drawn(NamedTuple):
 def draw_stick(
     picture: np.ndarray, grip: np.ndarray, tip: np.ndarray, width_px: float, colour: np.ndarray
 ) -> np.ndarray:
-    """A shaded rod with the butt behind the grip, anti-aliased, and a fist round the grip."""
+    """A shaded rod with the butt behind the grip, anti-aliased, and a fist round the grip. Pixel 0 reaches from 0 to 1,
+    while OpenCV draws from the middle of one to that of another."""
     axis = (tip - grip) / np.hypot(*(tip - grip))
     normal, butt = np.array([-axis[1], axis[0]]), grip - 0.15 * TORSO_PX * axis
     result = picture.copy()
@@ -55,8 +56,8 @@ def draw_stick(
         half = normal * width_px * share / 2
         corners = np.array([butt + half, butt - half, tip - half, tip + half])
         paint = np.clip(colour * shade, 0, 255).tolist()
-        cv2.fillPoly(result, [np.rint(corners * 16).astype(np.int32)], paint, cv2.LINE_AA, 4)
-    fist = tuple(int(v) for v in np.rint(grip))
+        cv2.fillPoly(result, [np.rint(16 * (corners - 0.5)).astype(np.int32)], paint, cv2.LINE_AA, 4)
+    fist = tuple(int(v) for v in grip)
     cv2.circle(result, fist, int(0.07 * TORSO_PX), (105, 130, 190), -1, cv2.LINE_AA)
     return result
 
@@ -142,7 +143,7 @@ def test_a_tip_that_was_seen_halfway_along_the_stick_is_moved_to_its_end(frames:
 
 def test_a_rail_of_the_same_colour_behind_the_tip_hardly_lengthens_the_stick() -> None:
     wall, colour = np.full((480, 640, 3), 150, np.uint8), np.array([82, 140, 184])
-    grip, tip = np.array([150.0, 240.0]), np.array([300.0, 240.0])
+    grip, tip = np.array([150.5, 240.5]), np.array([300.5, 240.5])
     cv2.line(wall, (150, 240), (345, 240), colour.tolist(), 3, cv2.LINE_AA)
     found = refine_stick(draw_stick(wall, grip, tip, 6.0, colour), grip, tip, TORSO_PX, **ACCEPT)
     assert found is None or np.hypot(*(found.tip - tip)) < 0.12 * TORSO_PX
@@ -156,7 +157,66 @@ def test_nothing_is_found_on_an_empty_wall() -> None:
 def test_the_edge_of_a_wall_is_not_a_rod() -> None:
     wall = np.full((480, 640, 3), 60, np.uint8)
     wall[240:] = 200
-    assert refine_stick(wall, np.array([300.0, 240.0]), np.array([450.0, 240.0]), TORSO_PX, **ACCEPT) is None
+    assert refine_stick(wall, np.array([300.0, 240.5]), np.array([450.0, 240.5]), TORSO_PX, **ACCEPT) is None
+
+
+def test_the_axis_lies_in_the_middle_of_the_rod_in_every_direction() -> None:
+    """Half a pixel to the side, as pixels are counted from their corner or their middle, would be seen in a small
+    picture."""
+    wall, torso_px, aside = np.full((240, 320, 3), 150, np.uint8), 60.0, []
+    for angle in range(0, 360, 15):
+        grip, direction = np.array([160.3, 120.2]), polar(angle)
+        normal = np.array([-direction[1], direction[0]])
+        corners = [grip + along * direction + side * normal for along, side in ((0, 2), (0, -2), (69, -2), (69, 2))]
+        big = cv2.resize(wall, None, fx=16, fy=16)
+        cv2.fillPoly(big, [np.rint(16 * np.array(corners) - 0.5).astype(np.int32)], (40, 40, 40))
+        picture = cv2.resize(big, (320, 240), interpolation=cv2.INTER_AREA)
+        for turn in (-7, 7):
+            said = grip + 69 * polar(angle + turn)
+            found = refine_stick(picture, grip, said, torso_px, min_evidence=0.2, min_margin=0.1)
+            if found is not None:
+                aside.append(((found.grip + found.tip) / 2 - grip) @ normal * normal)
+    assert len(aside) > 40
+    # The mean of n n' over all directions is half the unit matrix.
+    assert 2 * np.mean(aside, axis=0) == pytest.approx([0, 0], abs=0.2)
+
+
+def test_a_rod_that_leaves_the_picture_ends_in_it_also_after_a_turn() -> None:
+    wall, colour, found = np.full((300, 400, 3), 150, np.uint8), np.array([82, 140, 184]), 0
+    for angle in range(-110, -69, 8):
+        grip = np.array([200.0, 120.0])
+        picture = draw_stick(wall, grip, grip + 1.4 * TORSO_PX * polar(angle), 6.0, colour)
+        for turn in (-10, 10):
+            way = polar(angle + turn)
+            refined = refine_stick(picture, grip, grip + 119 / -way[1] * way, TORSO_PX, **ACCEPT)
+            if refined is not None:
+                found += 1
+                assert 0 < refined.tip[1] < 5
+    assert found > 8
+
+
+@pytest.mark.parametrize("x", [0.0, 0.5, 3.0])
+def test_a_stick_along_the_border_is_refined_or_kept_but_no_error(x: float) -> None:
+    picture = np.full((480, 640, 3), 150, np.uint8)
+    cv2.rectangle(picture, (0, 90), (5, 250), (40, 40, 40), -1)
+    with np.errstate(all="raise"):
+        found = refine_stick(picture, np.array([x, 240.0]), np.array([x, 110.0]), TORSO_PX, **ACCEPT)
+    assert found is None or (np.isfinite(found.tip).all() and found.tip[0] >= 0)
+
+
+def test_a_stick_of_which_the_picture_shows_only_the_beginning_is_kept() -> None:
+    grip = np.array([60.0, 150.0])
+    picture = draw_stick(np.full((300, 400, 3), 150, np.uint8), grip, grip - (200, 0), 6.0, np.array([82, 140, 184]))
+    assert refine_stick(picture, grip, grip + TORSO_PX * polar(174, 1.1), TORSO_PX, **ACCEPT) is None
+
+
+def test_a_stick_that_was_seen_beside_the_rod_and_askew_is_put_on_it() -> None:
+    wall, grip, tip = np.full((480, 640, 3), 150, np.uint8), np.array([150.0, 240.0]), np.array([315.0, 240.0])
+    picture = draw_stick(wall, grip, tip, 6.0, np.array([82, 140, 184]))
+    said = np.array([150.0, 234.0])
+    found = refine_stick(picture, said, said + TORSO_PX * polar(13, 1.1), TORSO_PX, **ACCEPT)
+    assert found is not None and [found.grip[1], found.tip[1]] == pytest.approx([240, 240], abs=4)
+    assert found.tip[0] == pytest.approx(315, abs=2.5)
 
 
 def test_a_stick_at_the_border_of_the_picture_ends_there(frames: list[np.ndarray]) -> None:
@@ -286,6 +346,15 @@ def test_the_forearm_method_uses_a_left_handers_left_arm() -> None:
         assert found is not None
         lengths.append(found.tip[1] - found.grip[1])
     assert lengths == pytest.approx([135.0, 27.0])
+
+
+def test_a_forearm_that_points_at_the_lens_bends_no_stick() -> None:
+    keypoints = np.full((17, 3), (100, 100, 0.9), np.float32)
+    who = Person(track=1, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints)
+    held = Stick(hand="right", grip=(100.0, 100.0, 0.9), tip=(100.0, 50.0, 0.9))
+    packet = ArnisPacket(stream="0", sequence=0, pts=0.0, captured_at_ns=0, person=who, stick=held)
+    found = Correct(CorrectSettings(method="forearm")).process(packet).stick
+    assert found is not None and (found.method, found.tip) == ("kept", (100.0, 50.0, 0.9))
 
 
 def test_a_missing_tip_stays_missing(sticks: list[Drawn]) -> None:

@@ -26,7 +26,7 @@ from stages.detect import (
     make_hand,
     wrist_distances,
 )
-from stages.detectors import Runtime, StickCandidate, mark_missing, overlap
+from stages.detectors import BodyCandidate, Runtime, StickCandidate, box_around, mark_missing, overlap
 from stages.detectors.hand import GivenHand
 from stages.packets import MISSING_END, End, GateDecision, Person, Stick
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST
@@ -80,10 +80,10 @@ def test_somebody_who_was_away_for_long_is_a_new_track_but_not_after_a_short_whi
     for pts, picture in ((0.0, image), (0.1, empty), (0.3, image), (0.4, empty), (2.0, empty), (2.1, image)):
         person = run(picture, pts).person
         tracks.append(person.track if person else None)
-    assert tracks == [1, None, 1, None, None, 2]
+    assert tracks == [1, None, 1, None, None, 6], "a track is named by its first frame"
 
 
-@pytest.mark.parametrize(("lost_s", "track"), [(0.5, 2), (3.0, 1)])
+@pytest.mark.parametrize(("lost_s", "track"), [(0.5, 4), (3.0, 1)])
 def test_after_how_long_out_of_sight_somebody_is_new_can_be_set(lost_s: float, track: int) -> None:
     image, empty = frames_of("sam2_juggle.mp4", every=200)[0], np.full((720, 1280, 3), 128, np.uint8)
     run = Runner(msgspec.structs.replace(BODY_ONLY, lost_s=lost_s))
@@ -93,20 +93,98 @@ def test_after_how_long_out_of_sight_somebody_is_new_can_be_set(lost_s: float, t
     assert person is not None and person.track == track
 
 
-@pytest.mark.parametrize(("step_s", "tracks"), [(0.2, [1, 1, 1]), (5.0, [1, 2, 3])])
-def test_photographs_are_each_looked_at_on_their_own(step_s: float, tracks: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("step_s", "lost_s", "tracks"), [(0.2, 0.5, [1, 1, 1]), (5.0, 0.5, [1, 2, 3]), (2.0, 3.0, [1, 1, 1])]
+)
+def test_photographs_are_each_looked_at_on_their_own(step_s: float, lost_s: float, tracks: list[int]) -> None:
     image = frames_of("sam2_juggle.mp4", every=200)[0]
-    run = Runner(BODY_ONLY)
+    run = Runner(msgspec.structs.replace(BODY_ONLY, lost_s=lost_s))
     people = [run(image, step_s * number).person for number in range(3)]
     assert [person.track for person in people if person] == tracks
 
 
-def test_streams_are_followed_separately() -> None:
-    image, empty = frames_of("sam2_juggle.mp4", every=200)[0], np.full((720, 1280, 3), 128, np.uint8)
+class Shown:
+    """A detector that sees whom the test says."""
+
+    def __init__(self, *people: BodyCandidate) -> None:
+        self.people: tuple[BodyCandidate, ...] = people
+
+    def detect(
+        self, image: np.ndarray, previous: BodyCandidate | None, stream: str, time_s: float
+    ) -> tuple[BodyCandidate, ...]:
+        return self.people
+
+    def close(self) -> None:
+        pass
+
+
+def looking(shown: Shown) -> Runner:
     run = Runner(BODY_ONLY)
+    run.detect._body = shown  # type: ignore[assignment]
+    return run
+
+
+EMPTY = np.zeros((720, 1280, 3), np.uint8)
+PUPIL, BYSTANDER = candidate(standing_person(120)), candidate(standing_person(60, (900, 300)))
+
+
+def followed(run: Runner, pts: float, stream: str = "0", picture: np.ndarray = EMPTY) -> tuple[int, float] | None:
+    """Track and left border of whom is followed."""
+    person = run(picture, pts, stream).person
+    return None if person is None else (person.track, person.box[0])
+
+
+def test_a_bystander_takes_over_only_when_the_one_who_is_followed_was_lost_for_long() -> None:
+    run = looking(Shown(PUPIL, BYSTANDER))
+    assert followed(run, 0.0) == (1, PUPIL.box[0])
+    for pts, people, seen in (
+        (0.1, [BYSTANDER], None),
+        (0.2, [BYSTANDER, PUPIL], (1, PUPIL.box[0])),
+        (0.4, [BYSTANDER], None),
+        (0.6, [BYSTANDER], None),
+        (0.8, [BYSTANDER, PUPIL], (6, PUPIL.box[0])),
+        (0.9, [BYSTANDER, PUPIL], (6, PUPIL.box[0])),
+        (1.0, [BYSTANDER], None),
+        (1.5, [BYSTANDER], (9, BYSTANDER.box[0])),
+        (1.6, [BYSTANDER, PUPIL], (9, BYSTANDER.box[0])),
+    ):
+        run.detect._body = Shown(*people)  # type: ignore[assignment]
+        assert followed(run, pts) == seen
+
+
+def test_whom_nobody_saw_for_a_moment_is_looked_for_where_they_were() -> None:
+    image = frames_of("tfjs_pose_1.mp4", every=1000)[0]
+    beside = np.vstack([cv2.resize(image[:, ::-1], (432, 432)), np.full((144, 432, 3), 60, np.uint8)])
+    both, run = np.hstack([image, beside]), Runner(BODY_ONLY)
+    large, small = both.copy(), both.copy()
+    large[:, image.shape[1] :] = small[:, : image.shape[1]] = 60
+    seen = [followed(run, n / 10, picture=picture) for n, picture in enumerate([small, both, large, both, both])]
+    assert seen[2] is None
+    assert [place is not None and place[0] == 1 and place[1] > 576 for place in (*seen[:2], *seen[3:])] == [True] * 4
+
+
+def test_a_picture_of_another_size_begins_a_new_track() -> None:
+    run, half = looking(Shown(PUPIL)), np.zeros((360, 640, 3), np.uint8)
+    assert [followed(run, n / 30, picture=EMPTY) for n in range(2)] == [(1, PUPIL.box[0])] * 2
+    assert [followed(run, n / 30, picture=half) for n in (2, 3)] == [(3, PUPIL.box[0])] * 2
+
+
+def test_a_restarted_worker_gives_a_track_that_was_not_there_before() -> None:
+    tracks, sequence = [], 0
+    for _ in range(2):
+        run = looking(Shown(PUPIL))
+        run._sequence = sequence  # the frames are counted by who captures them
+        tracks += [followed(run, 0.0), followed(run, 0.1)]
+        sequence = run._sequence
+    assert [track for track, _ in filter(None, tracks)] == [1, 1, 3, 3]
+
+
+def test_streams_are_followed_separately() -> None:
+    run = looking(Shown())
     for turn in range(3):
-        assert run(image, turn / 30, "left").person is not None
-        assert run(empty, turn / 30, "right").person is None
+        for stream, who, track in (("left", PUPIL, 1), ("right", BYSTANDER, 2)):
+            run.detect._body = Shown(who)  # type: ignore[assignment]
+            assert followed(run, turn / 30, stream) == (track, who.box[0])
 
 
 def test_a_held_picture_is_not_looked_at() -> None:
@@ -155,6 +233,10 @@ def test_the_person_followed_so_far_is_followed_on() -> None:
     assert choose_person([small, large], None) is large
     assert choose_person([small, large], candidate(standing_person(50, (110, 105)))) is small
     assert choose_person([], small) is None
+    near, nearer = candidate(standing_person(50, (120, 105))), candidate(standing_person(50, (104, 101)))
+    assert choose_person([near, nearer], small) is nearer
+    doubtful = candidate(standing_person(200, (900, 300)), score=0.01)
+    assert choose_person([doubtful, small], None) is small
 
 
 def test_missing_points_have_no_place() -> None:
@@ -162,6 +244,13 @@ def test_missing_points_have_no_place() -> None:
     marked = mark_missing(points, 20, 20)
     assert marked[0].tolist() == pytest.approx([5, 5, 0.9])
     assert np.isnan(marked[1:, :2]).all() and (marked[1:, 2] == 0).all()
+
+
+def test_a_box_is_a_tenth_wider_than_its_points_inside_the_picture() -> None:
+    points = np.array([(10, 20, 0.9), (90, 60, 0.9), MISSING], np.float32)
+    assert box_around(points, 200, 200) == pytest.approx((2, 16, 98, 64))
+    assert box_around(points, 95, 62) == pytest.approx((2, 16, 95, 62))
+    assert box_around(points, 200, 200, margin=1.0) == pytest.approx((0, 0, 170, 100))
 
 
 def test_overlap_is_a_share() -> None:
@@ -209,6 +298,18 @@ def test_how_far_a_grip_and_how_long_a_stick_may_be_can_be_set(
     stick = stick_at((x - 100 * gap, y), (x - 100 * gap - 100 * length, y))
     choice = StickChoice(DetectSettings(**settings), GivenHand("right"))
     assert (choice.choose("0", person, [stick]) is not None) == is_held
+
+
+def test_a_stick_that_is_seen_whole_comes_before_half_of_one_and_its_tip_is_kept_as_detected() -> None:
+    keypoints = standing_person(100)
+    x, y = keypoints[RIGHT_WRIST, :2].tolist()
+    person = Person(track=1, box=(0.0, 0.0, 1.0, 1.0), score=0.9, keypoints=keypoints)
+    half = StickCandidate(np.array([(x, y, 0.9), MISSING], np.float32), 0.99)
+    choice = StickChoice(DetectSettings(), GivenHand("right"))
+    whole = choice.choose("0", person, [half, stick_at((x - 4, y), (x - 100, y - 20)), half])
+    assert whole is not None and whole.grip[0] == x - 4 and whole.tip[:2] == whole.detected_tip == (x - 100, y - 20)
+    alone = choice.choose("0", person, [half])
+    assert alone is not None and alone.tip[2] == 0 and alone.detected_tip is None
 
 
 def test_without_wrists_or_grip_nothing_is_believed() -> None:

@@ -10,7 +10,8 @@ import pytest
 from gating import CLIP, Rig, first_frame, person, stick, with_stick
 
 from engine.stage import FrameOverrun
-from stages.gate import GateSettings, motion_between, shrink_grey
+from stages.gate import GateSettings, HeldStick, motion_between, shrink_grey
+from stages.packets import ArnisPacket
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,12 @@ def test_another_scene_is_motion(picture: np.ndarray) -> None:
     scenes += [shrink_grey(picture), shrink_grey(picture[:, ::-1]), shrink_grey(picture[::-1])]
     for before, after in permutations(scenes, 2):
         assert motion_between(before, after) > GateSettings().motion_threshold
+
+
+def test_a_large_thing_that_changes_sides_is_motion_and_no_change_of_exposure() -> None:
+    before, after = np.full((2, 54, 96), 50, np.float32)
+    before[:, :48] = after[:, 48:] = 150
+    assert motion_between(before, after) > 50
 
 
 def test_camera_noise_is_no_motion(picture: np.ndarray) -> None:
@@ -88,6 +95,7 @@ def test_of_a_picture_that_keeps_moving_fifteen_to_twenty_five_frames_a_second_a
 def test_the_first_frame_that_moves_is_detected_at_once_and_so_is_the_one_that_ends_a_move(picture: np.ndarray) -> None:
     assert looks(Rig(), picture, [0, 0, 20, 40, 60, 60, 60, 80], 1 / 30) == "DsDmDssD"
     assert looks(Rig(), picture, [0, 20, 40, 40, 40], 1 / 30) == "DDmDs"
+    assert looks(Rig(), picture, [0, 20, 20, 40], 1 / 60) == "DDsD", "it was still in between"
 
 
 def test_no_moving_frame_is_skipped_without_a_rest(picture: np.ndarray) -> None:
@@ -109,10 +117,12 @@ def test_the_settings_of_the_motion_gate_are_read(
     assert looks(Rig(**settings), picture, [0, 0, 20, 20, 40], 1 / 30) == expected
 
 
-def test_a_picture_of_the_other_orientation_is_another_picture(picture: np.ndarray) -> None:
-    rig, portrait = Rig(), np.ascontiguousarray(picture.transpose(1, 0, 2))
-    gates = [rig.motion.process(rig.packet(shown)).gate for shown in (picture, portrait, portrait, picture)]
-    assert [gate.detect for gate in gates] == [True, True, False, True]
+def test_a_picture_of_another_size_is_another_picture(picture: np.ndarray) -> None:
+    portrait, half = np.ascontiguousarray(picture.transpose(1, 0, 2)), cv2.resize(picture, None, fx=0.5, fy=0.5)
+    for other in (portrait, half):
+        rig = Rig()
+        gates = [rig.motion.process(rig.packet(shown)).gate for shown in (picture, other, other, picture)]
+        assert [gate.detect for gate in gates] == [True, True, False, True]
 
 
 def test_streams_do_not_disturb_each_other(picture: np.ndarray) -> None:
@@ -130,6 +140,17 @@ def test_a_stick_that_was_seen_in_one_stream_is_not_remembered_in_another() -> N
         packet = rig.packet(stream=stream)
         packet.person = person()
         assert rig.confidence.process(packet).gate.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("sequence", "pts", "may"),
+    [(10, 1.0, True), (15, 2.0, True), (16, 1.5, False), (12, 2.1, False), (9, 1.0, False), (11, 0.9, False)],
+)
+def test_a_result_stands_in_for_five_frames_and_a_second_and_never_for_earlier_ones(
+    sequence: int, pts: float, may: bool
+) -> None:
+    packet = ArnisPacket(stream="0", sequence=sequence, pts=pts, captured_at_ns=1)
+    assert GateSettings(hold_frames=5, hold_s=1.0).may_stand_in(10, 1.0, packet) == may
 
 
 def test_a_gap_in_time_ends_a_hold(picture: np.ndarray) -> None:
@@ -244,6 +265,20 @@ def test_a_stick_that_is_picked_up_counts_after_a_moment() -> None:
         packet.person = person()
         rig.confidence.process(packet)
     assert 2 <= [rig.seen(rig.packet()).gate.classify for _ in range(20)].index(True) <= 10
+
+
+def test_one_look_after_a_pause_is_not_enough_to_believe_in_a_stick() -> None:
+    held = HeldStick(track=1)
+    for n in range(30):
+        assert held.look(None, n / 30, 3.0) is None
+    assert held.look("left", 4.0, 3.0) is None
+
+
+def test_a_stick_that_was_seen_later_is_not_remembered_when_time_goes_back() -> None:
+    held = HeldStick(track=1)
+    for n in range(10):
+        held.look("left", 10 + n / 30, 3.0)
+    assert (held.look(None, 10.5, 3.0), held.look(None, 2.0, 3.0)) == ("left", None)
 
 
 def test_a_stick_that_was_seen_once_is_not_remembered() -> None:

@@ -23,7 +23,18 @@ from stages.graph import (
     torso_length,
 )
 from stages.packets import ArnisPacket, GateDecision, Person, Stick
-from stages.skeleton import BODY_COUNT, GRIP, LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER, RIGHT_WRIST, TIP
+from stages.skeleton import (
+    BODY_COUNT,
+    GRIP,
+    LEFT_ANKLE,
+    LEFT_HIP,
+    LEFT_SHOULDER,
+    RIGHT_ELBOW,
+    RIGHT_HIP,
+    RIGHT_SHOULDER,
+    RIGHT_WRIST,
+    TIP,
+)
 
 STANDING = np.array([
     [0, -1.3], [0.07, -1.37], [-0.07, -1.37], [0.12, -1.34], [-0.14, -1.34], [0.31, -1], [-0.31, -1], [0.45, -0.6],
@@ -47,6 +58,51 @@ def test_shapes_are_those_that_the_names_promise() -> None:
     nodes, edges, mask = graph_of(person())
     assert nodes.shape == (19, len(NODE_FEATURES)) and edges.shape == (len(DIRECTED_EDGES), len(EDGE_FEATURES))
     assert mask.tolist() == [1] * 19 and nodes.dtype == edges.dtype == mask.dtype == np.float32
+
+
+def test_the_features_of_a_node_are_those_that_were_worked_out_by_hand() -> None:
+    """Of `STANDING`, whose unit and origin are those of the graph; the shaft is (-0.75, -0.75)."""
+    elbow = dict(zip(NODE_FEATURES, graph_of(person())[0][RIGHT_ELBOW].tolist(), strict=True))
+    assert elbow == pytest.approx({
+        "x": -0.45, "y": -0.6, "confidence": 0.9, "present": 1, "bone_x": -0.14, "bone_y": 0.4,
+        "above_eyes": -0.744, "above_shoulders": -0.4, "above_knees": 1.3,
+        "from_grip_x": 0.3, "from_grip_y": 0.25, "from_tip_x": 1.05, "from_tip_y": 1.0,
+        "along_stick": -0.4125 / 1.125, "off_stick": -0.05 / 2**0.5,
+    }, abs=1e-4)  # fmt: skip
+
+
+def test_the_features_of_an_edge_are_those_that_were_worked_out_by_hand() -> None:
+    """The upper arm is (-0.14, 0.4), 0.42379 long; the forearm (-0.25, -0.2), 0.32016 long; the torso points up."""
+    features = graph_of(person())[1].tolist()
+    edges = {tuple(ends): row for ends, row in zip(DIRECTED_EDGES.tolist(), features, strict=True)}
+    upper_arm = dict(zip(EDGE_FEATURES, edges[RIGHT_SHOULDER, RIGHT_ELBOW], strict=True))
+    assert upper_arm == pytest.approx({
+        "length": 0.42379, "sin": 0.94386, "cos": -0.33035, "rigid": 0, "sin_to_forearm": -0.94340,
+        "cos_to_forearm": -0.33166, "sin_to_torso": -0.33035, "cos_to_torso": -0.94386,
+    }, abs=1e-4)  # fmt: skip
+    rigid = {ends for ends, row in edges.items() if row[EDGE_FEATURES.index("rigid")]}
+    assert rigid == {(GRIP, TIP), (TIP, GRIP)}
+
+
+def test_without_hips_the_origin_lies_a_torso_below_the_shoulders() -> None:
+    keypoints = person()
+    keypoints[[LEFT_HIP, RIGHT_HIP]] = np.nan, np.nan, 0
+    nodes, _, mask = graph_of(keypoints)
+    assert not mask[[LEFT_HIP, RIGHT_HIP]].any() and mask.sum() == 17
+    # The unit is 1.25 widths of the shoulders, which are 0.62 apart.
+    assert nodes[[LEFT_SHOULDER, RIGHT_SHOULDER], :2] == pytest.approx(np.array([[0.4, -1], [-0.4, -1]]), abs=1e-4)
+
+
+def test_a_wild_detection_is_no_farther_than_five_torsos() -> None:
+    keypoints = person()
+    keypoints[LEFT_ANKLE, :2] = 5000, -5000
+    assert graph_of(keypoints)[0][LEFT_ANKLE, :2].tolist() == [5, -5]
+
+
+def test_nothing_is_measured_against_a_stick_that_points_at_the_lens() -> None:
+    keypoints = person()
+    keypoints[TIP, :2] = keypoints[GRIP, :2] + (10, 10)
+    assert not graph_of(keypoints)[0][:, -2:].any()
 
 
 def test_place_and_size_in_the_picture_do_not_matter() -> None:
@@ -131,6 +187,15 @@ def test_without_a_grip_the_crop_goes_beyond_the_wrist_and_without_a_hand_there_
     assert hand_crop(image, keypoints, "right") is not None
     keypoints[RIGHT_WRIST] = (np.nan, np.nan, 0)
     assert hand_crop(image, keypoints, "right") is None
+
+
+def test_a_doubtful_grip_does_not_move_the_crop_from_the_hand() -> None:
+    image, keypoints = np.zeros((480, 640, 3), np.uint8), person()
+    keypoints[GRIP] = 400, 400, 0.2
+    # The wrist is at (250, 160), a third of the forearm beyond it is (241, 153).
+    image[145:161, 233:249] = (255, 0, 0)
+    crop = hand_crop(image, keypoints, "right")
+    assert crop is not None and crop[64, 64].tolist() == [0, 0, 255]
 
 
 class OnePicture:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine.packet import FrameRef
-from stages.packets import ArnisPacket, Cue, GateDecision, Person, Pose, Status, Stick
+from stages.packets import ArnisPacket, Cue, Person, Pose, Status, Stick
 from stages.result import SCHEMA_FILE, Result, result_of, schema_text
 
 
@@ -101,8 +101,7 @@ def test_a_frame_that_was_not_processed_has_a_reason_and_nothing_else(status: St
 def test_a_held_result_tells_why_no_fresh_one_was_made() -> None:
     pose = full_packet().pose
     assert pose is not None
-    gate = GateDecision(detect=False, reason="still")
-    result = as_json(full_packet(status="held", gate=gate, pose=msgspec.structs.replace(pose, age_frames=4)))
+    result = as_json(full_packet(status="held", reason="still", pose=msgspec.structs.replace(pose, age_frames=4)))
     assert (result["reason"], result["pose"]["age_frames"]) == ("still", 4)
     check(result)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,39 @@ def test_a_network_that_was_proven_computes_on(tmp_path: Path) -> None:
     assert network.describe().startswith("onnxruntime ") and "stand-in, f32" in network.device
     inputs = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in network.inputs]
     assert len(network(*inputs)) == len(network.outputs)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_onnxruntime_takes_as_many_threads_as_it_is_told_and_they_wait_without_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    onnxruntime, asked = pytest.importorskip("onnxruntime"), []
+    session_type = onnxruntime.InferenceSession
+
+    def noted(data: bytes, options: Any, **how: Any) -> Any:
+        spins = options.get_session_config_entry("session.intra_op.allow_spinning")
+        asked.append((options.intra_op_num_threads, spins))
+        return session_type(data, options, **how)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    load(Place("cpu", "onnxruntime", "CPU", "CPUExecutionProvider"), STICK.read_bytes(), How(threads, "f32", tmp_path))
+    assert asked == [(threads, "0")]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_openvino_takes_as_many_threads_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    openvino, made = pytest.importorskip("openvino"), []
+    compile_model = openvino.Core.compile_model
+
+    def noted(*given: Any) -> Any:
+        made.append(compile_model(*given))
+        return made[-1]
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noted)
+    load(Place("cpu", "openvino", "CPU", "CPU"), STICK.read_bytes(), How(threads, "f32", tmp_path))
+    assert [compiled.get_property("INFERENCE_NUM_THREADS") for compiled in made] == [threads]
 
 
 def test_the_profile_tells_who_computed() -> None:

@@ -102,6 +102,20 @@ def test_a_doubtful_point_moves_less(method: str) -> None:
     assert 0.0 < moved[1] < moved[0]
 
 
+def test_one_euro_does_the_same_near_and_far() -> None:
+    near, far = OneEuroFilter(1.5, 10.0), OneEuroFilter(1.5, 10.0)
+    for n, x in enumerate([0.0, 0.1, 0.3]):
+        close = near.step(np.full((1, 2), 200 * x), SURE, n / FPS, 200.0)
+        distant = far.step(np.full((1, 2), 50 * x), SURE, n / FPS, 50.0)
+        assert close / 200 == pytest.approx(distant / 50)
+
+
+def test_one_euro_forgets_the_speed_of_a_point_that_was_missing() -> None:
+    path = np.array([[0.0, 0.0], [5.0, 0.0], [10.0, 0.0], [np.nan, np.nan], [50.0, 0.0], [50.1, 0.0]])
+    after, anew = filtered(make("one_euro"), path), filtered(make("one_euro"), path[4:])
+    assert after[4:] == pytest.approx(anew)
+
+
 def test_a_forgotten_point_starts_anew() -> None:
     each = ExponentialFilter(0.5)
     each.step(np.zeros((2, 2)), np.ones(2), 0.0, 1.0)
@@ -223,6 +237,13 @@ def test_a_gap_in_time_starts_anew() -> None:
     assert patient.elbow(person(10.0), at_s=1.5) == 5.0
 
 
+@pytest.mark.parametrize("at_s", [1.0, 5.0])
+def test_time_that_stands_still_or_goes_back_starts_anew(at_s: float) -> None:
+    rig = Rig()
+    rig.elbow(person(0.0), at_s=5.0)
+    assert rig.elbow(person(10.0), at_s=at_s) == 10.0
+
+
 @pytest.mark.parametrize(("fps", "hold_s"), [(30.0, 8.0), (3.0, 1.7), (1.0, 5.0)])
 def test_two_looks_at_a_hold_are_averaged_at_any_frame_rate_and_however_long_it_is(fps: float, hold_s: float) -> None:
     rig = Rig()
@@ -244,6 +265,11 @@ def test_streams_do_not_mix() -> None:
     rig = Rig()
     rig.elbow(person(0.0), stream="a")
     assert rig.elbow(person(10.0), stream="b") == 10.0
+    rig = Rig()
+    for at_s, stream in ((0.0, "a"), (1.0, "b")):
+        rig.elbow(person(0.0), at_s=at_s, stream=stream)
+    assert rig.elbow(person(10.0), at_s=1.5, stream="a") == 10.0, "a gap in one is no smaller for frames of another"
+    assert rig.elbow(person(10.0), at_s=1.5, stream="b") == 5.0
 
 
 def test_the_tip_is_smoothed_and_the_detected_one_is_kept() -> None:
@@ -278,6 +304,28 @@ def test_from_which_jump_on_a_tip_is_taken_at_once_can_be_set(max_tip_jump: floa
     rig.step(person(200.0), stick((200.0, 100.0)))
     result = rig.step(person(200.0), stick((250.0, 100.0))).stick
     assert result is not None and result.tip[0] == pytest.approx(tip_x)
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_how_far_a_tip_may_jump_grows_with_the_person_also_while_their_torso_is_not_seen(unknown: bool) -> None:
+    rig, large, later = Rig(), person(200.0), person(200.0)
+    for who in (large, later):
+        who.keypoints[[LEFT_HIP, RIGHT_HIP], 1] = 350.0  # the torso is 250 long
+    if unknown:
+        later.keypoints[[LEFT_HIP, RIGHT_HIP]] = np.nan, np.nan, 0.0
+        later.keypoints[LEFT_SHOULDER] = np.nan, np.nan, 0.0
+    rig.step(large, stick((200.0, 100.0)))
+    result = rig.step(later, stick((350.0, 100.0))).stick
+    assert result is not None and result.tip[0] == pytest.approx(275.0)
+
+
+def test_a_hand_that_is_only_supposed_is_no_change_of_hand() -> None:
+    rig = Rig()
+    rig.step(person(200.0), stick((200.0, 100.0)))
+    tip_only = stick((210.0, 100.0), hand="left")
+    tip_only.grip = (float("nan"), float("nan"), 0.0)
+    result = rig.step(person(200.0), tip_only).stick
+    assert result is not None and result.tip[0] == pytest.approx(205.0)
 
 
 def test_off_changes_nothing() -> None:

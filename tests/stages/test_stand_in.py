@@ -8,6 +8,7 @@ import pytest
 from gating import Rig, cue, first_frame, person, pose, stick, with_stick
 
 from stages.packets import GateDecision, Person, Stick
+from stages.result import result_of
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,7 @@ def picture() -> np.ndarray:
 def shifted(by_px: float) -> tuple[Person, Stick]:
     body, held = person(), stick()
     body.keypoints[:, 0] += by_px
+    body.box = (50 + by_px, 50.0, 150 + by_px, 150.0)
     body.keypoints[3] = np.nan, np.nan, 0
     held.grip, held.tip = (100.0 + by_px, 100.0, 0.9), (150.0 + by_px, 60.0 - by_px, 0.8)
     return body, held
@@ -39,6 +41,7 @@ def test_between_two_looks_at_a_movement_body_and_stick_go_on_at_their_speed(
     assert looks_at == [True, True, False, True, False]
     assert between.person.keypoints[5, 0] == pytest.approx(100 + expected_px)
     assert np.isnan(between.person.keypoints[3, 0]) and between.person.age_frames == 1
+    assert between.person.box == pytest.approx((50 + expected_px, 50, 150 + expected_px, 150))
     assert between.stick.tip == pytest.approx((150 + expected_px, 60 - expected_px, 0.8))
 
 
@@ -106,6 +109,24 @@ def test_a_still_empty_picture_stays_empty(picture: np.ndarray) -> None:
     first = rig.nobody(rig.motion.process(rig.packet(picture)))
     second = rig.stand_in.process(rig.motion.process(rig.packet(picture)))
     assert [first.status, second.status] == ["no_person", "no_person"]
+    assert [result_of(packet).reason for packet in (first, second)] == ["no_person", "no_person"]
+
+
+def test_a_repeat_has_the_reason_of_the_look_that_it_repeats(picture: np.ndarray) -> None:
+    rig = Rig()
+    looked_at = [rig.motion.process(rig.packet(picture)) for _ in range(2)]
+    doubted = looked_at[0]
+    doubted.person, doubted.stick = person(), stick()
+    doubted = rig.confidence.process(doubted)
+    doubted.pose, doubted.status = msgspec.structs.replace(pose(), accepted=False), "unsure"
+    results = [result_of(rig.stand_in.process(packet)) for packet in looked_at]
+    assert [(r.status, r.reason) for r in results] == [("unsure", None)] * 2, "the classifier was in doubt"
+    rig = Rig()
+    looked_at = [rig.motion.process(rig.packet(picture)) for _ in range(2)]
+    looked_at[0].person = person()
+    rig.confidence.process(looked_at[0])
+    results = [result_of(rig.stand_in.process(packet)) for packet in looked_at]
+    assert [(r.status, r.reason) for r in results] == [("unsure", "no_stick")] * 2
 
 
 def test_an_accepted_result_stands_in_for_five_unsure_frames_and_no_more() -> None:

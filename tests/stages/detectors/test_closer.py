@@ -61,6 +61,22 @@ def test_a_hold_gets_the_exact_networks_keypoints_until_something_moves(picture:
     assert run(np.full_like(picture, 128), 1.4, gate=MOVED).person is None, "who has left is not shown in a hold"
 
 
+def test_after_a_movement_a_regular_look_comes_before_a_closer_one(
+    picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, begun = Runner(SETTINGS), []
+    closer, aside = run.detect._closer, np.roll(picture, 60, axis=1)
+    assert closer is not None
+    monkeypatch.setattr(closer, "begin", lambda image, person, quick, stream, pts: begun.append((pts, quick.box[0])))
+    for pts, shown, gate in (
+        (0.0, picture, MOVED), (0.1, picture, LOOK), (0.2, picture, SKIP),
+        (0.3, aside, MOVED), (0.4, aside, SKIP), (0.5, aside, LOOK), (0.6, aside, SKIP),
+    ):  # fmt: skip
+        run(shown, pts, gate=gate)
+    (first_s, before_px), (second_s, after_px) = begun
+    assert (first_s, second_s) == (0.2, 0.6) and after_px - before_px == pytest.approx(60, abs=15)
+
+
 def test_the_gate_and_the_closer_look_work_together(picture: np.ndarray) -> None:
     """A second of a hold, a step to the side in one frame, and a hold there."""
     aside = np.roll(picture, 60, axis=1)
@@ -210,7 +226,9 @@ def test_a_keypoint_on_which_the_networks_disagree_is_doubted_unless_it_has_move
     exact.go.set()
     closer = CloserLook(lambda: exact)
     closer.begin(IMAGE, with_wrists(0, 0), with_wrists(0, 0), "a", 0.0)
-    merged = closer.refine(with_wrists(0, 60), "a", 0.5, wait=True).keypoints
+    person = closer.refine(with_wrists(0, 60), "a", 0.5, wait=True)
+    merged = person.keypoints
     closer.close()
+    assert person.score == pytest.approx(merged[:, 2].mean())
     assert merged[LEFT_WRIST, 2] == pytest.approx(DOUBTED) and merged[RIGHT_WRIST, 2] == pytest.approx(0.9)
     assert (merged[:LEFT_WRIST, 2] == np.float32(0.9)).all()

@@ -44,18 +44,29 @@ def make_stick_network(folder: Path, size: int = 64, told: bool = False) -> str:
     return write_card(folder, "stick", "stick_heatmap", [1, size, size, 3], 0.4, tuple(outputs))
 
 
-@pytest.mark.parametrize("brightness", [250, 10])
+@pytest.mark.parametrize("brightness", [250, 115, 10])
 def test_the_sticks_places_come_back_into_the_picture(tmp_path: Path, brightness: int) -> None:
     detector = make_stick_detector(make_stick_network(tmp_path), Runtime("onnxruntime", 1))
     body = standing_person(100, (400, 200))
     found = detector.detect(np.full((800, 800, 3), brightness, np.uint8), body, (None,))
     if brightness == 10:
-        assert not found, "presence is below the card's threshold"
+        assert not found, "presence is below the card's threshold of 0.4"
         return
     x, y, side = stick_crop(body, 800, 800)
     grip, tip = found[0].points
     assert grip == pytest.approx([x, y, 0.9], abs=0.01)
     assert tip == pytest.approx([x - side / 4, y, 0.8], abs=0.01)
+
+
+def test_an_end_beyond_the_picture_is_missing(tmp_path: Path) -> None:
+    """A network that puts grip and tip to the wrists, of which one is in the crop, but not in the picture."""
+    detector = make_stick_detector(make_stick_network(tmp_path, told=True), Runtime("onnxruntime", 1))
+    body = standing_person(100, (40, 200))
+    assert body[10, 0] < 0 < body[9, 0]
+    (found,) = detector.detect(np.full((800, 800, 3), 250, np.uint8), body, (None,))
+    grip, tip = found.points
+    assert grip == pytest.approx(body[9], abs=0.01)
+    assert np.isnan(tip[:2]).all() and tip[2] == 0
 
 
 class Looks:
@@ -65,7 +76,7 @@ class Looks:
 
     def __init__(self, folder: Path) -> None:
         self._frames, self._count = OwnedFrames(), 0
-        self._stage = DetectStick(DetectSettings(stick=make_stick_network(folder)))
+        self._stage = DetectStick(DetectSettings(stick=make_stick_network(folder), hand="right"))
         self._stage.open(
             Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
         )
@@ -93,7 +104,7 @@ def test_a_stick_that_was_seen_is_looked_for_closer(tmp_path: Path) -> None:
     look = Looks(tmp_path)
     assert len({look.centre(hand) for hand in (None, "left", "right")}) == 3
     assert look(True) == look.centre(None)
-    assert look(True) == look(True) == look.centre("right")
+    assert look(True) == look(True, still=True) == look.centre("right")
     assert look(True, stream="1") == look.centre(None), "another camera"
     assert look(True) == look(True, stream="1") == look.centre("right")
     assert look(True, track=2) == look.centre(None), "somebody else"

@@ -42,9 +42,9 @@ def ultralytics(root: Path, kept: slice, keypoints: np.ndarray, names: str = "{0
             for v in (x / WIDTH, y / HEIGHT, 0 if c == 0 else 2 if c == 1 else 1)[:values]
         ]
         label = root / f"labels/crown_thrust/anna_{i}.txt"
-        # A smaller person in the background comes first.
+        # Smaller people in the background come before and after.
         others = " ".join(["0 0.5 0.5 0.1 0.1", *["0.5"] * len(cells)])
-        label.write_text(f"{others}\n0 0.5 0.5 0.9 0.9 {' '.join(cells)}\n")
+        label.write_text(f"{others}\n0 0.5 0.5 0.9 0.9 {' '.join(cells)}\n{others}\n")
     (root / "data.yaml").write_text(
         f"path: /another/machine\ntrain: images\nval:\nnames: {names}\nkpt_shape: [{count}, {values}]\n"
     )
@@ -74,6 +74,29 @@ def test_labels_without_visibility_and_with_own_classes_are_read(tmp_path: Path)
     table = read_any(ultralytics(tmp_path, slice(0, NODE_COUNT), points(1), "[left_knee_block, neutral]", 2))
     assert table.labels.tolist() == ["left_knee_block"]
     assert (table.keypoints[0, :, 2] == 1).all()
+
+
+def test_a_point_at_the_very_corner_of_a_label_without_visibility_is_missing(tmp_path: Path) -> None:
+    wanted = points(1)
+    wanted[0, TIP, :2] = 0
+    table = read_any(ultralytics(tmp_path, slice(0, NODE_COUNT), wanted, values=2))
+    assert table.keypoints[0, TIP].tolist() == [0, 0, 0] and (table.keypoints[0, :TIP, 2] == 1).all()
+
+
+def test_of_several_people_in_a_picture_the_largest_counts(tmp_path: Path) -> None:
+    people = [
+        {"image_id": 7, "category_id": 3, "bbox": [0, 0, side, side], "keypoints": [side, 2, 2] * NODE_COUNT,
+         "attributes": {"grip_hand": hand}}
+        for side, hand in ((2, "right"), (9, "left"), (3, "right"))
+    ]  # fmt: skip
+    content = {
+        "images": [{"id": 7, "file_name": "ben/1.jpg", "width": 10, "height": 10}],
+        "categories": [{"id": 3, "name": "person"}], "annotations": people,
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    table = read_any(tmp_path)
+    assert table.keypoints[:, 0].tolist() == [[9, 2, 1]]
+    assert table.hands.tolist() == table.true_hands.tolist() == ["left"]
 
 
 def test_scores_in_the_place_of_flags_are_confidences(tmp_path: Path) -> None:
