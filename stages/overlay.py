@@ -131,7 +131,7 @@ def pose_text(packet: ArnisPacket) -> str:
         return "no person"
     pose = packet.pose
     if pose is None:
-        reason = packet.reason or (packet.gate.reason if packet.gate else None)
+        reason = packet.reason
         return f"unsure ({_REASONS.get(reason, reason.replace('_', ' '))})" if reason else "unsure"
     if not pose.accepted:
         return "unsure"  # a guess that was refused is nobody's business

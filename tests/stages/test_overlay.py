@@ -185,16 +185,14 @@ def test_a_held_result_reads_like_the_look_and_a_refused_guess_is_not_told() -> 
 
 
 def test_who_leans_is_told_to_stand_straight_or_to_turn_the_camera() -> None:
-    gate = GateDecision(classify=False, reason="not_upright")
-    assert pose_text(packet(status="unsure", pose=None, gate=gate)) == (
+    assert pose_text(packet(status="unsure", pose=None, reason="not_upright")) == (
         "unsure (not upright: stand straight, or turn the camera)"
     )
 
 
 def test_what_is_not_seen_is_said_with_its_reason() -> None:
     assert pose_text(packet(status="no_person", pose=None)) == "no person"
-    gate = GateDecision(classify=False, reason="tip not seen")
-    assert pose_text(packet(status="unsure", pose=None, gate=gate)) == "unsure (tip not seen)"
+    assert pose_text(packet(status="unsure", pose=None, reason="tip_unsure")) == "unsure (tip unsure)"
 
 
 def test_age_and_rate_are_shown() -> None:
