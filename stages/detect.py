@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
 import msgspec
 import numpy as np
@@ -377,11 +377,15 @@ def make_stick_detector(model: str, runtime: Runtime) -> StickDetector:
     return kind(model, card, network)
 
 
+HANDS: tuple[Hand, ...] = get_args(Hand)
+
+
 def make_hand(hand: str, runtime: Runtime) -> WeaponHand | GivenHand:
     """What tells which hand holds the stick: `left`, `right`, or a network by its name or folder; raises UserError when
     it can't be made."""
-    if hand in ("left", "right"):
-        return GivenHand("left" if hand == "left" else "right")
+    for given in HANDS:
+        if hand == given:
+            return GivenHand(given)
     card, network = open_model(hand, runtime, ["weapon_hand"])
     return WeaponHand(hand, card.temperature, network)
 

@@ -33,7 +33,7 @@ from engine.stage import Context
 from stages.cards import load_card, sha256_of
 from stages.classes import load_classes
 from stages.correct import Correct, CorrectSettings
-from stages.detect import Detect, DetectSettings, DetectStick, closer_model
+from stages.detect import HANDS, Detect, DetectSettings, DetectStick, closer_model
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket, GateDecision
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
@@ -63,6 +63,8 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
     fused: str = ""
     closer: str = ""
     """Of holds, instead of `body`; `auto`: as in the program."""
+    hand: str = DetectSettings().hand
+    """Network that tells which hand holds the stick, or that hand."""
     correct: Literal["evidence", "forearm", "off"] = CorrectSettings().method
     sha256: dict[str, str] = {}
     """Of each network's file: one trained anew sees otherwise under the same name. Older folders don't say."""
@@ -73,6 +75,7 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
             return self
         settings = DetectSettings(body=self.body, stick=self.stick, fused=self.fused, closer=self.closer)
         names = [self.fused] if self.fused else [self.body, self.stick, closer_model(settings)]
+        names.append("" if self.hand in HANDS else self.hand)
         files = {name: Path(name) if Path(name).suffix == ".task" else load_card(name)[1] for name in names if name}
         return msgspec.structs.replace(self, sha256={name: sha256_of(file) for name, file in files.items()})
 
@@ -86,6 +89,9 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--closer", default=DetectSettings().closer,
                         help="body detector of holds, which half of the pictures are for `see` and all for `label` "
                              "(default: as in the program; '': the same as --body)")  # fmt: skip
+    parser.add_argument("--hand", default=shipped.hand,
+                        help="left or right if all hold the stick so, else a network that tells it "
+                             f"(default {shipped.hand})")  # fmt: skip
     parser.add_argument("--correct", default=shipped.correct, choices=("evidence", "forearm", "off"),
                         help=f"what is done to the stick then (default {shipped.correct})")  # fmt: skip
 
@@ -94,8 +100,9 @@ def detectors_of(args: argparse.Namespace) -> Detectors:
     """The detectors that the arguments name."""
     truth = bool(getattr(args, "truth", False))
     return Detectors(
-        truth=truth, body=args.body, stick=args.stick, fused=args.fused, closer=args.closer, correct=args.correct
-    )
+        truth=truth, body=args.body, stick=args.stick, fused=args.fused, closer=args.closer, hand=args.hand,
+        correct=args.correct,
+    )  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -222,7 +229,8 @@ def detected_keypoints(detectors: Detectors) -> Look:
     frames = OnePicture()
     context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
     # One thread each: there are several processes, and threads that wait for one another waste what is left.
-    settings = DetectSettings(threads=1, closer="", body=detectors.body, stick=detectors.stick, fused=detectors.fused)
+    settings = DetectSettings(threads=1, closer="", body=detectors.body, stick=detectors.stick, fused=detectors.fused,
+                              hand=detectors.hand)  # fmt: skip
     closer = closer_model(msgspec.structs.replace(settings, closer=detectors.closer))
     quick, stick, correct = Detect(settings), DetectStick(settings), Correct(CorrectSettings(method=detectors.correct))
     exact = Detect(msgspec.structs.replace(settings, body=closer)) if closer else quick
