@@ -11,7 +11,8 @@ import pytest
 import zmq
 
 from engine.links import EntryServer, Parcel, PullInlet, PushOutlet, TakeInlet
-from engine.packet import Packet, PacketCodec
+from engine.packet import FrameRef, Packet, PacketCodec
+from engine.ring import MAX_SIDE_PX
 
 PARCEL = Parcel(PacketCodec(Packet), None)
 MAX_BATCH = 8
@@ -130,3 +131,25 @@ def test_a_worker_that_died_is_sent_nothing_and_its_successor_asks_again(
     link.server.announce()
     link.serve_soon(2)
     assert link.receive() == [2]
+
+
+def test_the_largest_frame_fits_into_a_message(tmp_path: Path) -> None:
+    """ZeroMQ would close the connection without a word, and the frame be sent again and again."""
+    largest = FrameRef("copy-0", 0, 0, MAX_SIDE_PX, MAX_SIDE_PX)
+
+    class Pixels:
+        def pixels(self, ref: FrameRef) -> memoryview:
+            return memoryview(bytes(3 * ref.width * ref.height))
+
+        def put(self, ref: FrameRef, pixels: bytes) -> None:
+            assert len(pixels) == 3 * ref.width * ref.height
+
+    parcel = Parcel(PacketCodec(Packet), Pixels())  # type: ignore[arg-type]
+    endpoint = f"ipc://{tmp_path / 'pull'}"
+    with zmq.Context() as context:
+        inlet, outlet = PullInlet(context, endpoint, parcel), PushOutlet(context, [endpoint], parcel)
+        packet = Packet(stream="0", sequence=5, pts=0.0, captured_at_ns=0, frame=largest)
+        assert outlet.send(packet, keep_waiting=lambda: True)
+        assert [came.sequence for came in inlet.receive(30_000, 1, 0)] == [5]
+        outlet.close()
+        inlet.close()
