@@ -12,7 +12,6 @@ import zmq
 
 from engine.links import EntryServer, Parcel, PullInlet, PushOutlet, TakeInlet
 from engine.packet import FrameRef, Packet, PacketCodec
-from engine.ring import MAX_SIDE_PX
 
 PARCEL = Parcel(PacketCodec(Packet), None)
 MAX_BATCH = 8
@@ -133,9 +132,9 @@ def test_a_worker_that_died_is_sent_nothing_and_its_successor_asks_again(
     assert link.receive() == [2]
 
 
-def test_the_largest_frame_fits_into_a_message(tmp_path: Path) -> None:
+def test_a_large_picture_fits_into_a_message(tmp_path: Path) -> None:
     """ZeroMQ would close the connection without a word, and the frame be sent again and again."""
-    largest = FrameRef("copy-0", 0, 0, MAX_SIDE_PX, MAX_SIDE_PX)
+    large = FrameRef("copy-0", 0, 0, 9500, 9500)
 
     class Pixels:
         def pixels(self, ref: FrameRef) -> memoryview:
@@ -148,7 +147,7 @@ def test_the_largest_frame_fits_into_a_message(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path / 'pull'}"
     with zmq.Context() as context:
         inlet, outlet = PullInlet(context, endpoint, parcel), PushOutlet(context, [endpoint], parcel)
-        packet = Packet(stream="0", sequence=5, pts=0.0, captured_at_ns=0, frame=largest)
+        packet = Packet(stream="0", sequence=5, pts=0.0, captured_at_ns=0, frame=large)
         assert outlet.send(packet, keep_waiting=lambda: True)
         assert [came.sequence for came in inlet.receive(30_000, 1, 0)] == [5]
         outlet.close()
