@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from engine.errors import UserError
+from engine.packet import Packet
 
 _LIVE_IN_FLIGHT = 3
 """More make the picture older; a file, of which nobody waits for the newest frame, gains 4 to 16 % of frames by 7."""
@@ -144,10 +145,12 @@ def load_config(
     user_file: Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    packet: type[Packet] = Packet,
 ) -> Config:
     """Read and check the whole configuration.
 
-    `overrides` are `section.key=value` texts of `--set`; `flags` maps `section.key` to values that other options gave.
+    `overrides` are `section.key=value` texts of `--set`; `flags` maps `section.key` to values that other options gave;
+    `packet` is what the stages need to travel, at least.
     Raises UserError that names the file or option, the key, the value and what is allowed.
     """
     layers = _Layers()
@@ -162,6 +165,7 @@ def load_config(
 
     engine: EngineSettings = layers.take("engine", EngineSettings)
     engine.check()
+    _check_packet(engine.packet, packet)
     workers = _decode_workers(layers.workers, layers.workers_label)
     # A file that leaves out a stage need not leave out its section, which the program's own file has.
     shipped = _decode_workers(default_workers, str(default_file))
@@ -321,6 +325,13 @@ def _settings_types(engine: EngineSettings, workers: Iterable[WorkerSettings]) -
         if not (hasattr(kind, "name") and hasattr(kind, "settings_type")):
             raise UserError(f"{setting}: {dotted!r} is no stage or source: it has no `name` and `settings_type`")
         yield kind.name, kind.settings_type
+
+
+def _check_packet(dotted: str, least: type[Packet]) -> None:
+    kind = import_name(dotted, "engine.packet")
+    if not (isinstance(kind, type) and issubclass(kind, least)):
+        wanted = f"{least.__module__}:{least.__name__}"
+        raise UserError(f"engine.packet: {dotted!r} will not do as a packet; name {wanted} or a subclass")
 
 
 def _check_replicas(workers: Sequence[WorkerSettings], label: str) -> None:

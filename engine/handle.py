@@ -62,17 +62,22 @@ class WorkerHandle:
         return self._process.sentinel
 
     def start(self) -> None:
+        """Raises OSError where the system has no room for another process or its files."""
         mine, theirs = _spawn.Pipe()
         spec = msgspec.structs.replace(self.spec, restarts=self.restarts, resumes=self._resumes)
-        self._process = _spawn.Process(
+        started = _spawn.Process(
             target=process.main, args=(msgspec.msgpack.encode(spec), theirs), name=spec.name, daemon=True
         )
-        if os.name == "posix":
-            resource_tracker.ensure_running()  # else it starts with the process, and lets signals through when it has
-        with signals_blocked():
-            self._process.start()
-        theirs.close()  # the worker has its own copy; with ours open we would not see it close
-        self.connection = mine
+        with theirs:  # the worker has its own copy; with ours open we would not see it close
+            try:
+                if os.name == "posix":
+                    resource_tracker.ensure_running()  # else it starts later, and lets signals through when it has
+                with signals_blocked():
+                    started.start()
+            except OSError:
+                mine.close()
+                raise
+        self._process, self.connection = started, mine
         self.ready = self.closing = False
         self.restart_at_ns = None
         self._heard_at_ns = now_ns()

@@ -125,7 +125,7 @@ def make_specs(
 
 def _stage_specs(config: Config, folder: RunFolder, common: Mapping[str, Any]) -> list[WorkerSpec]:
     names = [_replica_names(worker.name, worker.replicas) for worker in config.workers]
-    pulls = [{name: folder.endpoint(name) for name in group} for group in names[1:]]
+    pulls = [{name: folder.endpoint(f"pull-{name}") for name in group} for group in names[1:]]
     specs = []
     for index, worker in enumerate(config.workers):
         for name in names[index]:

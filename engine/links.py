@@ -26,11 +26,13 @@ import zmq
 from engine.clock import NS_PER_MS, now_ns
 from engine.frames import OwnedFrames
 from engine.packet import Packet, PacketCodec
+from engine.ring import MAX_SIDE_PX
 from engine.stage import FrameOverrun
 
 _log = logging.getLogger(__name__)
-MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _FENCE = 256
+_MOST_BYTES = 3 * MAX_SIDE_PX**2
+"""Of one part of a message: the pixels of the largest frame. What is larger ZeroMQ drops without a word."""
 _ASK_AGAIN_NS = 1000 * NS_PER_MS  # in case a request was lost; one that still stands is not counted twice
 _ANSWERED_WITHIN_NS = 50 * NS_PER_MS
 _SEND_SLICE_MS = 50
@@ -45,7 +47,7 @@ def make_socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, _FENCE)
     socket.setsockopt(zmq.RCVHWM, _FENCE)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 20)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)  # a stream that has ended early is knocked at to the end of the run
     return socket

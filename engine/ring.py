@@ -87,7 +87,13 @@ class FrameRing:
         size = _header_bytes(slots) + slots * slot_bytes
         _check_space(size)
         name = f"{_PREFIX}-{os.getpid()}-{stream}-{os.urandom(4).hex()}"
-        ring = cls(_Segment(name, create=True, size=size), slots)
+        try:
+            segment = _Segment(name, create=True, size=size)
+        except OSError as error:
+            raise UserError(
+                f"no shared memory can be made: {error.strerror}; mend that, or set engine.transport to copy"
+            ) from error
+        ring = cls(segment, slots)
         ring._headers["generation"] = 0
         ring._headers["sequence"] = -1
         ring._pixels[:, ::_PAGE_BYTES] = 0  # the first touch of a page is slow: now, not in the first frames

@@ -22,29 +22,31 @@ class StopFlag:
     """Set by the first signal; `urgent` by the second."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
 
     @property
     def wanted(self) -> bool:
-        return self._count > 0
+        return self.count > 0
 
     @property
     def urgent(self) -> bool:
-        return self._count > 1
+        return self.count > 1
 
     def want(self) -> None:
         """Somebody asks for the end; asking again does not make it urgent."""
-        self._count = max(self._count, 1)
+        self.count = max(self.count, 1)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._count += 1
+        self.count += 1
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Turn signals into a flag while inside; only the main thread can."""
-    flag = StopFlag()
-    if threading.current_thread() is not threading.main_thread():
+    """Turn signals into a flag while inside; only the main thread can. Inside of another the flag is the same, so that
+    no signal is lost between the two."""
+    outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    flag = outer if isinstance(outer, StopFlag) else StopFlag()
+    if flag is outer or threading.current_thread() is not threading.main_thread():
         yield flag
         return
     before: dict[int, Any] = {number: signal.signal(number, flag._on_signal) for number in stopping_signals()}

@@ -88,17 +88,18 @@ class _Pipeline:
         self._chain = Chain.load(stages, self._sections, config.engine.errors_in_a_row)
         self._frames = _AllFrames()
         self._intakes: list[Intake] = []
+        self._until_ns: int | None = None
 
     def run(self, duration_ns: int | None) -> RunSummary:
         mistake: str | None = None
         failure: str | None = None
         with self._opened():
             self._health.begin()
-            until = None if duration_ns is None else now_ns() + duration_ns
+            self._until_ns = None if duration_ns is None else now_ns() + duration_ns
             for intake in self._intakes:
                 intake.start()
             try:
-                self._loop(until)
+                self._loop()
             except UserError as error:
                 mistake = str(error)
             except (WorkerBroken, _SourceBroken) as error:
@@ -121,7 +122,7 @@ class _Pipeline:
                 frames=self._frames,
                 sections=self._sections,
                 request_stop=self._stop.want,
-                alive=lambda: not self._stop.wanted,
+                alive=self._goes_on,
                 health=lambda: self._record,
             )
             stack.callback(self._chain.close)
@@ -146,11 +147,11 @@ class _Pipeline:
             self._max_frames,
         )
 
-    def _loop(self, until: int | None) -> None:
+    def _loop(self) -> None:
         stop_by: int | None = None
         while not all(intake.ended for intake in self._intakes):
             now = now_ns()
-            if stop_by is None and (self._stop.wanted or (until is not None and now >= until)):
+            if stop_by is None and not self._goes_on():
                 stop_by = now + _DRAIN_NS
                 for intake in self._intakes:
                     intake.stop()
@@ -160,6 +161,10 @@ class _Pipeline:
                 self._bell.wait(_IDLE_S)
             self._bell.clear()
             self._look_after(now)
+
+    def _goes_on(self) -> bool:
+        """False when it is time to stop."""
+        return not self._stop.wanted and (self._until_ns is None or now_ns() < self._until_ns)
 
     def _serve_all(self) -> bool:
         """One packet of each stream in turn; False when there was nothing to do."""

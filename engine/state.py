@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.errors import UserError
+
 _NAME_BYTES = 64
 
 
@@ -112,7 +114,14 @@ class RunState:
 def _map(path: Path | None, size: int) -> mmap.mmap:
     if path is None:
         return mmap.mmap(-1, size)
-    with path.open("a+b") as file:
-        if file.seek(0, 2) < size:
-            file.truncate(size)
-        return mmap.mmap(file.fileno(), size)
+    try:
+        with path.open("a+b") as file:
+            # Really written: memory that has no place on the disk would end the process at its first use.
+            file.write(bytes(max(0, size - file.seek(0, 2))))
+            file.flush()
+            return mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path.parent}: {error.strerror}; make room, or name another folder in TMPDIR, and in "
+            "XDG_RUNTIME_DIR where that is set"
+        ) from error

@@ -109,9 +109,8 @@ class Supervisor:
     def run(self) -> RunSummary:
         """Blocks until the end. Raises UserError for a mistake that is found before frames flow."""
         with self._released_at_the_end():
-            for handle in self._handles:
-                handle.start()
-            while self._closing_until_ns is None or any(handle.alive for handle in self._handles):
+            self._start_all()
+            while self._closing_until_ns is None or any(handle.started for handle in self._handles):
                 self._wait()
                 self._watch()
                 self._remove_old_rings()
@@ -120,6 +119,16 @@ class Supervisor:
             raise UserError(self._user_error)
         stats = self._health.summary(self._restarts(), self._described, self._ended_at_ns)
         return RunSummary.of(stats, user_error=self._user_error, failure=self._failure)
+
+    def _start_all(self) -> None:
+        for handle in self._handles:
+            try:
+                handle.start()
+            except OSError as error:
+                raise UserError(
+                    f"process {handle.spec.name} cannot be started: {error.strerror}; raise what the system allows "
+                    "(ulimit -n, ulimit -u), or give fewer sources, or --workers 1"
+                ) from error
 
     @property
     def _captures(self) -> list[WorkerHandle]:
@@ -198,13 +207,17 @@ class Supervisor:
             patience_s = self._patience_s(handle)
             if handle.alive and handle.silent_for_s(now) > patience_s:
                 handle.last_failure = f"it gave no sign of life for {patience_s:.0f} s"
-                _log.error("worker %s is silent and is ended", handle.spec.name)
+                if handle.ready or not self._ending:  # who still starts at the end is not expected to answer
+                    _log.error("worker %s is silent and is ended", handle.spec.name)
                 handle.kill()
             if handle.started and not handle.alive and handle.restart_at_ns is None:
                 self._take_leave(handle, now)
             if handle.restart_at_ns is not None and now >= handle.restart_at_ns and not self._ending:
                 _log.warning("worker %s is started again", handle.spec.name)
-                handle.restart()
+                try:
+                    handle.restart()
+                except OSError as error:
+                    self._fail(handle, f"it cannot be started: {error.strerror}", now)
 
     def _patience_s(self, handle: WorkerHandle) -> float:
         """How long a worker may be silent."""
@@ -225,10 +238,14 @@ class Supervisor:
         reason = handle.bury()
         if handle.ended or self._ending or self._user_error is not None:
             return
-        _log.error("worker %s ended: %s", handle.spec.name, reason)
         if handle.spec.kind == "stages":
             for capture in self._captures:
                 capture.send(WorkerLost(handle.spec.name))
+        self._fail(handle, reason, now)
+
+    def _fail(self, handle: WorkerHandle, reason: str, now: int) -> None:
+        """A worker has failed: it is started again later, or, where that has happened too often, all ends."""
+        _log.error("worker %s ended: %s", handle.spec.name, reason)
         handle.restart_at_ns = handle.budget.spend(now)
         if handle.restart_at_ns is None:
             self._failure = (

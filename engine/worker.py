@@ -158,20 +158,21 @@ class _Loop:
 
     def _look_after(self) -> bool:
         """Messages, heartbeat and the stages' own affairs; False when it is time to stop."""
+        goes_on = self.beat()
+        now = now_ns()
+        if now >= self._idle_at_ns:
+            self._idle_at_ns = now + _IDLE_MS * 1_000_000
+            self._chain.idle()
+        return goes_on
+
+    def beat(self) -> bool:
+        """Hear what the supervisor says, and tell it that the worker lives, if it is time; False when it was told to
+        stop."""
         while (message := self._line.poll()) is not None:
             if isinstance(message, Stop):
                 self._stopping = True
             elif isinstance(message, HealthRecord):
                 self.health = message.record
-        self.beat()
-        now = now_ns()
-        if now >= self._idle_at_ns:
-            self._idle_at_ns = now + _IDLE_MS * 1_000_000
-            self._chain.idle()
-        return not self._stopping
-
-    def beat(self) -> bool:
-        """Say that the worker lives, if it is time; False when it was told to stop."""
         now = now_ns()
         if now >= self._beat_at_ns:
             self._beat_at_ns = now + int(self._spec.engine.heartbeat_s * NS_PER_S)

@@ -1,8 +1,11 @@
-"""`arnis-stream`, also as `python -m stages`: Ctrl-C ends it quietly even while its parts are being imported."""
+"""The entries of `arnis-stream`, also as `python -m stages`, and of `arnis-listen`: Ctrl-C ends both quietly even while
+their parts are being imported."""
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib import import_module
 
 INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C has ended."""
@@ -10,12 +13,28 @@ INTERRUPTED = 130
 
 def main() -> int:
     """Entry point; exit codes as of `stages.app.main`."""
-    try:
-        from stages.app import main as stream
+    return _run("stages.app")
 
-        return stream()
+
+def listen() -> int:
+    """Entry point; exit codes as of `stages.listen.main`."""
+    return _run("stages.listen")
+
+
+def _run(module: str) -> int:
+    try:
+        _open_standard_streams()
+        return int(import_module(module).main())
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _open_standard_streams() -> None:
+    """Where a service has closed them, something else would get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
 
 
 if __name__ == "__main__":

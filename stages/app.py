@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from enum import Enum
 from importlib.resources import files
 from pathlib import Path
@@ -23,11 +22,13 @@ from typing import Any, TextIO
 import msgspec
 
 from engine.client import DEFAULT_URL
+from engine.command import Parser, complain
 from engine.config import Config, WorkerSettings, import_name, load_config
 from engine.errors import UserError
 from engine.layout import stream_names
 from engine.numbers import positive
 from engine.run import run_pipeline
+from engine.signals import stop_signals
 from engine.summary import RunSummary
 from stages.capture import DEMO
 from stages.classify import Classify
@@ -35,6 +36,7 @@ from stages.detect import Detect, DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
 from stages.outputs import keep_earlier, owned
+from stages.packets import ArnisPacket
 from stages.publish import Results, ResultsSettings, program_version
 from stages.record import BROKE_OFF, Record, RecordSettings, files_of, finish_recordings, raw_path
 from stages.report import write_report
@@ -77,44 +79,35 @@ def kind_of(source: str) -> SourceKind:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: ended in order; 1: the engine gave up; 2: a mistake that the user can mend."""
-    _open_standard_streams()
     options = parse(arguments)
     log_level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=log_level, format=f"%(levelname)s {PROGRAM}: %(message)s")
     try:
         return run(options)
     except UserError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        complain(PROGRAM, error)
         return 2
     except Exception as error:
         if options.debug:
             raise
         given = sys.argv[1:] if arguments is None else arguments
         if isinstance(error, OSError) and error.filename and any(str(error.filename) in text for text in given):
-            sys.stderr.write(f"{PROGRAM}: {error.filename}: {error.strerror}; choose another, or mend that\n")
+            complain(PROGRAM, f"{error.filename}: {error.strerror}; choose another, or mend that")
             return 2
         # A file of its own: one of a fixed name may be somebody else's.
         with tempfile.NamedTemporaryFile(
             "w", prefix=f"{PROGRAM}-", suffix=".log", delete=False, encoding="utf-8"
         ) as log_file:
             log_file.write(traceback.format_exc())
-        sys.stderr.write(f"{PROGRAM}: unexpected {type(error).__name__}: {error}; details are in {log_file.name}\n")
+        complain(PROGRAM, f"unexpected {type(error).__name__}: {error}; details are in {log_file.name}")
         return 1
-
-
-def _open_standard_streams() -> None:
-    """Where a service has closed them, something else would get their numbers."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(number, True)
-    os.close(number)
-    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what the options ask for. Raises UserError."""
-    config = load_config(default_config(), options.config, options.set, flags_of(options))
+    config = load_config(default_config(), options.config, options.set, flags_of(options), ArnisPacket)
     if options.print_config:
-        sys.stdout.write(config_text(config))
+        _print(config_text(config), sys.stdout)
         return 0
     if not options.source:
         raise UserError("no source given: add --source 0 (a camera), --source clip.mp4 (a file) or --source demo")
@@ -130,11 +123,12 @@ def run(options: argparse.Namespace) -> int:
     check_stages(config)
     outputs = check_outputs(config, options.source, options.stats)
     if options.dry_run:
-        sys.stdout.write("\n".join([*dry_run(config.with_workers(workers), options.source, outputs), ""]))
+        _print("\n".join([*dry_run(config.with_workers(workers), options.source, outputs), ""]), sys.stdout)
         return 0
     if sys.stderr.isatty():  # the first start takes seconds: both runtimes are timed
         sys.stderr.write(f"{PROGRAM}: starting; Ctrl-C ends it\n")
-    with owned(*output_files(config, options.source)):
+    # Held to the end: a signal must not cost the account of a run that is over.
+    with owned(*output_files(config, options.source)), stop_signals() as stop:
         summary = run_pipeline(
             config,
             options.source,
@@ -143,12 +137,13 @@ def run(options: argparse.Namespace) -> int:
             max_frames=options.max_frames,
             log_level="INFO" if options.verbose else "WARNING",
         )
-        return conclude(config, summary, options.source, options.stats)
+        heard = stop.count
+        return conclude(config, summary, options.source, options.stats, lambda: stop.count == heard)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; argparse ends the program with 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
+    """Read the command line; the parser ends the program with 2 when it is wrong."""
+    parser = Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} --source S [--source S2 ...] [options]",
         description="Names Arnis poses in live or recorded video and says what to correct.",
@@ -177,7 +172,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--verbose", action="store_true", help="say more about what goes on")
     add("--debug", action="store_true", help=argparse.SUPPRESS)
     add("--version", action="version", version=f"{PROGRAM} {program_version()}")
-    return parser.parse_args(arguments)
+    return parser.parse(arguments)
 
 
 def flags_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -329,12 +324,15 @@ def setting_meanings(text: str) -> dict[str, str]:
     return found
 
 
-def conclude(config: Config, summary: RunSummary, sources: Sequence[str], stats_file: Path | None) -> int:
-    """Finish recordings, write report and statistics, print the account; returns the exit code."""
+def conclude(
+    config: Config, summary: RunSummary, sources: Sequence[str], stats_file: Path | None, goes_on: Callable[[], bool]
+) -> int:
+    """Finish recordings while it `goes_on`, write report and statistics, print the account; returns the exit code."""
     record, left = config.sections.get("record"), dict[str, str]()
     recorded = summary.stats["stages"].get("record", {})
     if isinstance(record, RecordSettings) and record.path:
-        left = finish_recordings(record, stream_names(sources), max(summary.stats["restarts"].values(), default=0))
+        restarts = max(summary.stats["restarts"].values(), default=0)
+        left = finish_recordings(record, stream_names(sources), restarts, goes_on)
         for name in list(recorded):
             if (raw := str(raw_path(Path(name)))) in left:
                 recorded[raw] = recorded.pop(name)
@@ -351,7 +349,7 @@ def conclude(config: Config, summary: RunSummary, sources: Sequence[str], stats_
     to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
     _print(summary_text(summary.stats) + report, sys.stderr if to_stdout else sys.stdout)
     for mistake in filter(None, (summary.error, *mistakes)):
-        sys.stderr.write(f"{PROGRAM}: {mistake}\n")
+        complain(PROGRAM, mistake)
     return summary.exit_code or int(bool(mistakes) or any(BROKE_OFF in said for said in recorded.values()))
 
 

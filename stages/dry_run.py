@@ -58,6 +58,11 @@ def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | Non
                 found.append(f"publishing: {results_url(section)}, pictures {frames_url(section) or 'off'}")
     if config.engine.profile:
         check_writable(Path(config.engine.profile), "engine.profile")
+        if not is_file_to_be(Path(config.engine.profile)):
+            raise UserError(
+                f"engine.profile: {config.engine.profile} is no file, and a trace is one at any moment of the run; "
+                "give the name of a file"
+            )
         files.append(("engine.profile", Path(config.engine.profile)))
         found.append(f"profile: {config.engine.profile}")
     if stats_file is not None:

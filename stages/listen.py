@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.client import DEFAULT_URL, Message, subscribe
+from engine.command import Parser, complain
 from engine.errors import UserError
 from engine.numbers import positive
 
@@ -21,13 +22,13 @@ _MOST_FIELDS = 20
 _DEEPEST = 2
 _PATIENCE_S = 3.0
 """Health comes once a second: so long a silence means something."""
-_HINT = f"{_PROGRAM}: nothing from {{}} yet; does a program publish there, these topics, and does it want keys?\n"
+_HINT = "nothing from {} yet; does a program publish there, these topics, and does it want keys?"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: ended by the user or after `--count`; 1: nothing came; 2: a mistake that the user can mend."""
     options = _parse(arguments)
-    hint = threading.Timer(_PATIENCE_S, sys.stderr.write, [_HINT.format(options.url)])
+    hint = threading.Timer(_PATIENCE_S, complain, [_PROGRAM, _HINT.format(options.url)])
     hint.daemon = True
     try:
         messages = subscribe(
@@ -46,15 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if number == options.count:
                     break
     except UserError as error:
-        sys.stderr.write(f"{_PROGRAM}: {error}\n")
+        complain(_PROGRAM, error)
         return 2
     except TimeoutError as error:
-        sys.stderr.write(f"{_PROGRAM}: {error}\n")
+        complain(_PROGRAM, error)
         return 1
     except KeyboardInterrupt:
         return 0
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; Python would complain about it once more at exit
+    except OSError as error:
+        complain(_PROGRAM, f"cannot write to the standard output: {error.strerror}; make room, or choose another place")
+        return 2
     finally:
         hint.cancel()
     return 0
@@ -94,7 +98,7 @@ def _short(value: Any) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description="Print what a running program publishes.")
+    parser = Parser(prog=_PROGRAM, description="Print what a running program publishes.")
     add = parser.add_argument
     add("url", nargs="?", default=DEFAULT_URL, help=f"address of the program (default {DEFAULT_URL})")
     add("--topic", action="append", metavar="T", help="only topics that begin so: result, result.0, feedback, health")
@@ -103,8 +107,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--timeout", type=positive(float), metavar="S", help="stop when nothing came for S seconds")
     add("--server-key", type=Path, metavar="FILE", help="public CURVE key of the program, off this machine")
     add("--client-key", type=Path, metavar="FILE", help="this reader's secret CURVE key")
-    return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return parser.parse(arguments)

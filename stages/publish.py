@@ -76,9 +76,10 @@ class Results:
         self._tally.count(packet)
         if self._out is None or packet.sequence <= self._last.get(packet.stream, -1):
             return packet
-        while not takes_more(self._out, wait_s=1.0):
+        while not takes_more(self._out):
             if not self._alive():
                 return packet
+            takes_more(self._out, wait_s=0.2)  # no longer: the end is to be heard while there is time to close
         try:
             self._out.write(self._encoder.encode(result_of(packet)) + b"\n")
             if self._path == "-":
@@ -183,7 +184,9 @@ class Publish:
     def _send_cues(self, publisher: Publisher, packet: ArnisPacket) -> None:
         sentences = [] if packet.ended else [cue.sentence for cue in packet.feedback]
         label = packet.pose.label if packet.pose and sentences else None
-        if packet.status == "dropped" or (label, sentences) == self._cues.get(packet.stream, (None, [])):
+        # What a predecessor said last nobody knows: it may have to be taken back.
+        before = self._cues.get(packet.stream, None if self._context.resumes else (None, []))
+        if packet.status == "dropped" or (label, sentences) == before:
             return
         self._cues[packet.stream] = label, sentences
         topic = f"feedback.{packet.stream}"

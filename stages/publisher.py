@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
+import socket
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -162,6 +163,8 @@ class Publisher:
         until = now_ns() + round(retry_s * NS_PER_S)
         while True:
             try:
+                if _is_served(url):
+                    raise zmq.ZMQError(errno.EADDRINUSE)
                 self._socket.bind(url)
                 return
             except zmq.ZMQError as error:
@@ -170,11 +173,24 @@ class Publisher:
                     continue
                 if error.errno == errno.EADDRINUSE:
                     raise UserError(
-                        f"{setting}: the port of {url} is in use (is another arnis-stream running?); "
+                        f"{setting}: {url} is in use (is another arnis-stream running?); "
                         "choose another with --publish tcp://127.0.0.1:PORT, or --publish off"
                     ) from error
                 advice = "write tcp://127.0.0.1:PORT"
                 raise UserError(f"{setting}: cannot bind {url}: {error.strerror}; {advice}") from error
+
+
+def _is_served(url: str) -> bool:
+    """Whether a program that lives has that socket file: libzmq would remove it and put its own there."""
+    if not url.startswith("ipc://") or not hasattr(socket, "AF_UNIX"):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(url.removeprefix("ipc://"))
+        except OSError as error:
+            return isinstance(error, BlockingIOError)  # it lives, and has not got round to us
+    return True
 
 
 def load_server_key(file: str) -> tuple[bytes, bytes]:

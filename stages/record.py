@@ -6,11 +6,12 @@ after a kill -9; MP4 is made from it, without encoding again, at the end.
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -65,14 +66,19 @@ def raw_path(path: Path) -> Path:
     return path if path.suffix.lower() == ".mkv" else path.with_suffix(".recording.mkv")
 
 
-def remux(source: Path, target: Path) -> None:
-    """Copy the video of `source` into an MP4 file, without encoding it again; `target` appears when it is complete."""
+def remux(source: Path, target: Path, goes_on: Callable[[], bool]) -> None:
+    """Copy the video of `source` into an MP4 file, without encoding it again; `target` appears when it is complete.
+
+    Raises InterruptedError when it may not go on.
+    """
     part = target.with_name(f".{target.name}.part")
     options = {"movflags": "faststart"}
     try:
         with av.open(str(source)) as reader, av.open(str(part), "w", "mp4", options=options) as writer:
             stream = writer.add_stream_from_template(reader.streams.video[0])
             for packet in reader.demux(video=0):
+                if not goes_on():
+                    raise InterruptedError(errno.EINTR, "it was interrupted")
                 if packet.dts is not None:
                     packet.stream = stream
                     writer.mux(packet)
@@ -270,9 +276,12 @@ def files_of(path: Path, streams: Sequence[str]) -> tuple[list[Path], list[Path]
     return [raw_path(file) for file in first], later
 
 
-def finish_recordings(settings: RecordSettings, streams: Sequence[str], restarts: int) -> dict[str, str]:
+def finish_recordings(
+    settings: RecordSettings, streams: Sequence[str], restarts: int, goes_on: Callable[[], bool] = lambda: True
+) -> dict[str, str]:
     """Turn what was recorded for MP4 files into them; again harmless where that has happened, or nothing is there.
 
+    `goes_on`: False when nobody wants to wait for them any more.
     Returns why not, by the file in which such a recording is left.
     """
     failed = {}
@@ -280,10 +289,10 @@ def finish_recordings(settings: RecordSettings, streams: Sequence[str], restarts
         for part in range(restarts + 1):
             path = recording_path(Path(settings.path), stream, streams, part)
             raw = raw_path(path)
-            if raw == path or not raw.exists():
+            if raw == path or not _is_recorded(raw):  # one that never got a picture is empty
                 continue
             try:
-                remux(raw, path)
+                remux(raw, path, goes_on)
             except (av.FFmpegError, OSError) as error:
                 failed[str(raw)] = f"cannot make {path}: {error.strerror}; the recording is in {raw}"
                 continue

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import http.server
+import shlex
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
-from program_runs import OUTPUT, check_sentence, run, write_config
+from program_runs import ENVIRONMENT, OUTPUT, check_sentence, command, run, write_config
 
 from stages.cards import sha256_of
 from stages.classes import models_folder
@@ -40,6 +42,58 @@ def test_a_stream_that_nobody_serves_is_named_without_its_password(light: Path, 
     done = run("--config", light, "--source", url, "--publish", "off")
     check_sentence(done, f"127.0.0.1:{free_port}/door")
     assert "secret" not in done.stderr
+
+
+def test_arguments_that_cannot_be_are_one_sentence() -> None:
+    done = run("--source", "demo", "--duration", "soon")
+    check_sentence(done, "--duration", "'soon'")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+@pytest.mark.parametrize("flag", ["--source", "--record"])
+def test_a_name_that_is_no_text_is_refused(light: Path, clip: Path, flag: str) -> None:
+    check_sentence(run("--config", light, "--source", clip, flag, "caf\udce9.mkv"), r"'caf\xe9.mkv'", "UTF-8")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_the_exit_code_tells_a_mistake_that_nobody_can_be_told(light: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("--config", light, "--source", "nowhere.mp4"), stderr=full, env=ENVIRONMENT)
+        assert done.returncode == 2
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("--print-config"), stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert done.returncode == 2 and b"cannot write to the standard output" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_too_few_open_files_are_named_with_the_way_out(light: Path, clip: Path) -> None:
+    words = shlex.join(command("--config", light, "--source", clip))
+    done = subprocess.run(["sh", "-c", f"ulimit -n 16; exec {words}"], capture_output=True, text=True, env=ENVIRONMENT)
+    check_sentence(done, "Too many open files", "ulimit -n", "--workers 1")
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
+    reason="needs a file system of its own",
+)
+@pytest.mark.parametrize(
+    ("options", "folder", "words"),
+    [
+        ("size=64k", "{tmp}", ("{tmp}", "No space left on device", "TMPDIR")),
+        ("ro", "/dev/shm", ("shared memory", "Read-only", "engine.transport to copy")),
+    ],
+)
+def test_memory_that_the_system_does_not_give_is_named(
+    tmp_path: Path, light: Path, clip: Path, options: str, folder: str, words: tuple[str, ...]
+) -> None:
+    """Of files that have no room, a process would otherwise learn by a bus error."""
+    mount = f"mount -t tmpfs -o {options} none {folder.format(tmp=tmp_path)}"
+    program = shlex.join(command("--config", light, "--source", clip, "--set", "engine.links=tcp"))
+    environment = ENVIRONMENT | {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}
+    shell = ["unshare", "-rm", "sh", "-c", f"{mount} && exec {program}"]
+    done = subprocess.run(shell, capture_output=True, text=True, env=environment)
+    check_sentence(done, *(word.format(tmp=tmp_path) for word in words))
 
 
 def test_no_source_is_told_what_to_give() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 import os
 import shlex
@@ -29,6 +30,10 @@ from program_runs import (
     wait_for,
     write_config,
 )
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 
 def test_an_mp4_that_cannot_be_made_is_named_with_what_is_there_instead(
@@ -186,8 +191,6 @@ def test_a_full_disk_is_told_of_each_output_and_costs_no_other(tmp_path: Path, l
     done = run(*words, "--stats", "/dev/full")
     assert done.returncode == 1 and "--stats: cannot write /dev/full: No space left" in done.stderr
     assert "30 frames, 30 results" in done.stdout and len(lines_of(results)) == 31
-    done = run(*words, "--profile", "/dev/full")
-    assert done.returncode == 0 and "engine.profile: cannot write /dev/full" in done.stderr
     done = run(*words, "--record", recording)
     assert done.returncode == 1 and ", stopped: " in done.stdout and len(lines_of(results)) == 31
     with open("/dev/full", "w") as full:
@@ -207,6 +210,60 @@ def test_a_service_may_have_closed_what_is_printed_to(
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert len(lines_of(results)) == 31 and "Session" in (tmp_path / "a.html").read_text()
+
+
+def test_a_trace_goes_into_a_file(light: Path, clip: Path) -> None:
+    words = ["--config", light, "--source", clip, "--profile", "/dev/stdout" if os.name == "posix" else "."]
+    check_sentence(run(*words), "engine.profile", "give the name of a file")
+
+
+def pipe_is_full(program: subprocess.Popen[str]) -> bool:
+    """Whether the program has filled its standard output, which nobody reads."""
+    assert program.stdout is not None
+    waiting = array.array("i", [0])
+    fcntl.ioctl(program.stdout, termios.FIONREAD, waiting)
+    return waiting[0] > 50_000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell when a pipe is full")
+def test_a_reader_that_never_reads_costs_neither_recording_nor_account(tmp_path: Path, light: Path) -> None:
+    clip, record = make_clip(tmp_path / "long.mkv", frames=600), tmp_path / "out.mp4"
+    with running("--config", light, "--source", clip, "--results", "-", "--record", record) as program:
+        wait_for(lambda: pipe_is_full(program))
+        program.send_signal(signal.SIGINT)
+        program.wait(timeout=30)
+        assert program.stderr is not None
+        assert f"recorded: {record}" in program.stderr.read()
+    with av.open(str(record)) as container:
+        assert list(container.decode(video=0))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell when a pipe is full")
+def test_a_run_in_one_process_ends_in_its_time_though_nobody_reads(tmp_path: Path, light: Path) -> None:
+    clip = make_clip(tmp_path / "long.mkv", frames=600)
+    words = ["--config", light, "--source", clip, "--results", "-", "--duration", 2, "--workers", 1]
+    with running(*words) as program:
+        assert program.wait(timeout=60) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends Ctrl-C as a terminal does")
+def test_signals_while_the_mp4_is_made_cost_neither_account_nor_pictures(tmp_path: Path, light: Path) -> None:
+    clip, record, stats = make_clip(tmp_path / "long.mkv", frames=600), tmp_path / "out.mp4", tmp_path / "stats.json"
+    words = ["--config", light, "--source", clip, "--realtime", "--record", record, "--stats", stats]
+    with running(*words) as program:
+        raw = tmp_path / "out.recording.mkv"
+        wait_for(lambda: raw.exists() and raw.stat().st_size > 20_000)
+        workers = [child for child in psutil.Process(program.pid).children() if "spawn_main" in str(child.cmdline())]
+        program.send_signal(signal.SIGINT)
+        psutil.wait_procs(workers)
+        while program.poll() is None and not stats.exists():
+            program.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        out, err = program.communicate(timeout=30)
+    assert "recorded: " in out and json.loads(stats.read_text())["frames_in"], err
+    assert record.exists() or f"the recording is in {raw}" in err
+    with av.open(str(record if record.exists() else raw)) as container:
+        assert list(container.decode(video=0))
 
 
 def test_an_output_that_no_worker_makes_is_refused(tmp_path: Path, clip: Path) -> None:

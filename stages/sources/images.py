@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from pathlib import Path
@@ -27,6 +28,11 @@ def natural_key(path: Path) -> list[tuple[int, str]]:
     ]
 
 
+def _printable(name: str | Path) -> str:
+    """A name that may not be written in UTF-8, as it was on an old camera: in a message or in JSON it must be."""
+    return os.fsencode(name).decode(errors="replace")
+
+
 class ImageFolder:
     """Gives the pictures one by one, `fps` to the second; a picture that cannot be read is skipped with a warning."""
 
@@ -39,15 +45,19 @@ class ImageFolder:
         self._closed = threading.Event()
 
     def open(self, skip: int) -> SourceInfo:
-        there = sorted(self._folder.iterdir()) if self._folder.is_dir() else [self._folder]
-        paths = [path for path in there if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+        try:
+            there = sorted(self._folder.iterdir()) if self._folder.is_dir() else [self._folder]
+            paths = [path for path in there if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+        except OSError as error:
+            raise UserError(f"folder {self._folder} cannot be read: {error.strerror}; mend that") from error
         others = [path.name for path in there if path not in paths and not path.name.startswith(".")]
         if paths and others:
             log.warning("%d entries of %s that are no pictures are passed over, such as %s", len(others), self._folder,
                         others[0])  # fmt: skip
         if not paths:
             if below := next((path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES), None):
-                raise UserError(f"folder {self._folder} has pictures in subfolders only; give one, as {below.parent}")
+                one = _printable(below.parent)
+                raise UserError(f"folder {self._folder} has pictures in subfolders only; give one, as {one}")
             kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
             raise UserError(f"folder {self._folder} holds no pictures; put files of these kinds into it: {kinds}")
         self._remaining = iter(sorted(paths, key=natural_key))
@@ -86,6 +96,6 @@ class ImageFolder:
                 log.warning("picture %s cannot be read and is skipped: %s", path, error)
                 continue
             if picture is not None:
-                return path.name, picture
+                return _printable(path.name), picture
             log.warning("picture %s is damaged and is skipped", path)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 """Formats without time stamps, as cheap cameras send them: FFmpeg makes up 25 pictures a second."""
 
 COMPLETE = 0.97
-"""A file that gives less than this share of the frames that it names was cut off."""
+"""A file that ends before this share of its duration was cut off."""
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Decoder:
         self._last_pts = -SMALLEST_STEP_S
         self.frames = 0
         """Frames given so far."""
+        self.until_s = 0.0
+        """When the frame that was given last ends, by the file's own time."""
         self.damaged = 0
         """Packets that could not be decoded."""
 
@@ -73,13 +76,13 @@ class Decoder:
         return bool(self._container.duration and self._container.duration > 0)
 
     @property
-    def expected_frames(self) -> int | None:
-        """How many frames the container says that it holds."""
-        if self._stream.frames:
-            return int(self._stream.frames)
-        if self.has_end and self.fps:
-            return int(float(self._container.duration or 0) / av.time_base * self.fps)
-        return None
+    def duration_s(self) -> float | None:
+        """How long the video itself is, if the container says so. Its own duration may be that of longer sound, and
+        a number of frames counts what is not shown."""
+        if self._stream.duration and self._stream.time_base:
+            return float(self._stream.duration * self._stream.time_base)
+        said = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", self._stream.metadata.get("DURATION", ""))  # in Matroska
+        return int(said[1]) * 3600 + int(said[2]) * 60 + float(said[3]) if said else None
 
     def next_frame(self) -> av.VideoFrame | None:
         """The next frame, None at the end; raises av.FFmpegError when the data break off."""
@@ -92,7 +95,11 @@ class Decoder:
             except av.InvalidDataError:
                 self.damaged += 1
         self.frames += 1
-        return self._ready.popleft()
+        frame = self._ready.popleft()
+        if frame.time is not None:
+            lasts_s = frame.duration * float(frame.time_base or 0) or 1 / (self.fps or 30.0)
+            self.until_s = frame.time + lasts_s
+        return frame
 
     def pts(self, frame: av.VideoFrame, arrived_s: float | None = None) -> float:
         """Seconds since the first frame that was asked for; call it once per frame, in order.
@@ -185,11 +192,11 @@ class VideoFile:
             return None
 
     def _warn_if_cut_off(self) -> None:
-        given, expected, damaged = self._decoder.frames, self._decoder.expected_frames, self._decoder.damaged
+        until_s, duration_s, damaged = self._decoder.until_s, self._decoder.duration_s, self._decoder.damaged
         if damaged:
             log.warning("%s is damaged: %d packets of it could not be decoded", self._label, damaged)
-        if expected is not None and given < COMPLETE * expected - 1:
-            log.warning("%s is cut off: it gave %d of the %d frames that it names", self._label, given, expected)
+        if duration_s is not None and until_s < COMPLETE * duration_s:
+            log.warning("%s is cut off: it gave %.1f of the %.1f s that it names", self._label, until_s, duration_s)
 
 
 class StreamFeed:

@@ -34,6 +34,7 @@ class NumbersSettings(msgspec.Struct, forbid_unknown_fields=True):
     """From this frame on, each frame is higher than the one before."""
     broken_at: int = -1
     crash_at: int = -1
+    open_s: float = 0.0
 
 
 class Numbers:
@@ -51,6 +52,7 @@ class Numbers:
         self._started_ns = 0
 
     def open(self, skip: int = 0) -> SourceInfo:
+        time.sleep(self._settings.open_s)
         if not self._source.isdigit():
             raise UserError(f"{self._source!r} is no number of frames")
         settings = self._settings
@@ -87,6 +89,7 @@ class WorkSettings(msgspec.Struct, forbid_unknown_fields=True):
     pid_file: str = ""
     missing_file: str = ""
     crash_in_open: bool = False
+    open_s: float = 0.0
     hang_at: int = -1
 
 
@@ -101,6 +104,7 @@ class _Work:
         self.context = context
         if self.settings.missing_file:
             raise UserError(f"there is no model {self.settings.missing_file}")
+        time.sleep(self.settings.open_s)
         if self.settings.crash_in_open:
             raise RuntimeError("the driver is in a bad mood")
         if self.settings.pid_file:

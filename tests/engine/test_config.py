@@ -47,6 +47,7 @@ def test_later_layers_win_and_each_value_says_where_it_came_from(default_file: P
         ("engine.in_flight=8", ["too few", "at least 11"]),
         ("worker.replicas=2", ["worker.replicas=2", "[[worker]]", "--config"]),
         ("engine.silent_s=1", ["engine.silent_s", "three times"]),
+        ("engine.packet=json:dumps", ["engine.packet", "'json:dumps'", "engine.packet:Packet"]),
         ("nonsense", ["section.key=value"]),
         ("engine=3", ["section.key"]),
     ],

@@ -12,7 +12,7 @@ import zmq
 
 from engine.frames import OwnedFrames
 from engine.links import EntryServer, Parcel, PullInlet, PushOutlet, TakeInlet
-from engine.packet import Packet, PacketCodec
+from engine.packet import FrameRef, Packet, PacketCodec
 
 PARCEL = Parcel(PacketCodec(Packet), None)
 MAX_BATCH = 8
@@ -143,3 +143,25 @@ def test_a_worker_that_died_is_sent_nothing_and_its_successor_asks_again(
     link.server.announce()
     link.serve_soon(2)
     assert link.receive() == [2]
+
+
+def test_a_large_picture_fits_into_a_message(tmp_path: Path) -> None:
+    """ZeroMQ would close the connection without a word, and the frame be sent again and again."""
+    large = FrameRef("copy-0", 0, 0, 9500, 9500)
+
+    class Pixels:
+        def pixels(self, ref: FrameRef) -> memoryview:
+            return memoryview(bytes(3 * ref.width * ref.height))
+
+        def put(self, ref: FrameRef, pixels: bytes) -> None:
+            assert len(pixels) == 3 * ref.width * ref.height
+
+    parcel = Parcel(PacketCodec(Packet), Pixels())  # type: ignore[arg-type]
+    endpoint = f"ipc://{tmp_path / 'pull'}"
+    with zmq.Context() as context:
+        inlet, outlet = PullInlet(context, endpoint, parcel), PushOutlet(context, [endpoint], parcel)
+        packet = Packet(stream="0", sequence=5, pts=0.0, captured_at_ns=0, frame=large)
+        assert outlet.send(packet, keep_waiting=lambda: True)
+        assert [came.sequence for came in inlet.receive(30_000, 1, 0)] == [5]
+        outlet.close()
+        inlet.close()

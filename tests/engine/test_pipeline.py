@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from bench import Bench
 from bench_parts import lines_of
 
 from engine.errors import UserError
+from engine.handle import WorkerHandle
 
 
 def outcome(bench: Bench, stream: str = "0") -> list[tuple[int, str, int | None]]:
@@ -160,6 +163,14 @@ def test_a_users_mistake_is_one_sentence_whichever_process_finds_it(
         Bench(tmp_path).run(sources, option, workers=workers)
 
 
+def test_a_mistake_is_all_that_is_said_though_workers_still_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match="no number of frames"):
+        Bench(tmp_path).run(["none"], "numbers.open_s=3", "read.open_s=60", "engine.heartbeat_s=0.05")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("workers", [1, None])
 @pytest.mark.parametrize(
     ("option", "sentence"), [("numbers.broken_at=20", "frame 20 is broken"), ("write.broken_at=20", "the disk is full")]
@@ -187,6 +198,28 @@ def test_a_worker_that_cannot_start_makes_the_engine_give_up_with_a_reason(tmp_p
     assert summary.error is not None
     assert "classify failed 2 times" in summary.error
     assert "bad mood" in summary.error
+
+
+def test_a_process_for_which_there_is_no_room_is_tried_again_and_then_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: WorkerHandle) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(WorkerHandle, "restart", refuse)
+    summary = Bench(tmp_path).run(["5"], "middle.crash_in_open=true", "engine.restarts=1")
+    assert summary.exit_code == 1
+    assert summary.error is not None and "classify failed 2 times" in summary.error
+    assert f"it cannot be started: {os.strerror(errno.EAGAIN)}" in summary.error
+
+
+def test_a_worker_may_have_any_name(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    text = bench.file.read_text().replace('name = "detect"', 'name = "entry"\nreplicas = 2')
+    text = text.replace('name = "classify"', 'name = "streams"').replace('name = "output"', 'name = "counters"')
+    bench.file.write_text(text)
+    bench.run(["30"])
+    assert outcome(bench) == all_numbers(30)
 
 
 def test_a_single_worker_process_is_first_and_last(tmp_path: Path) -> None:

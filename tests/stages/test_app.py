@@ -126,6 +126,7 @@ def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureF
         (["--source", "demo", "--workers", "9"], "at most 4"),
         (["--source", "a" * 300], "File name too long"),
         (["--source", "demo", "--set", "engine.source=.x:Y"], "names nothing"),
+        (["--source", "demo", "--set", "engine.packet=engine.packet:Packet"], "name stages.packets:ArnisPacket"),
         (["--source", "demo", "--set", "detect.stick="], "set gate.need_stick = false"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import logging
 import os
@@ -71,10 +72,11 @@ def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
     return image
 
 
-def make_video(path: Path, times_ms: list[int], options: dict[str, str] | None = None) -> Path:
-    """A video whose frames come at the given times."""
+def make_video(path: Path, times_ms: list[int], options: dict[str, str] | None = None, sound_s: int = 0) -> Path:
+    """A video whose frames come at the given times, with so many seconds of silence beside them."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("mpeg4", rate=30)
+        sound = container.add_stream("pcm_s16le", rate=8000) if sound_s else None
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         stream.gop_size = 5
@@ -83,6 +85,11 @@ def make_video(path: Path, times_ms: list[int], options: dict[str, str] | None =
             frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        for second in range(sound_s):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+            silence.sample_rate, silence.pts = 8000, 8000 * second
+            assert sound is not None
+            container.mux(sound.encode(silence))
     return path
 
 
@@ -173,8 +180,21 @@ def test_a_video_that_was_cut_off_gives_what_it_has_and_says_so(
     assert "cut off" in caplog.text and str(path) in caplog.text
 
 
-def test_a_whole_video_ends_without_a_warning(video: Path, caplog: pytest.LogCaptureFixture) -> None:
-    read_all(str(video))
+def test_a_matroska_file_that_was_cut_off_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = make_video(tmp_path / "whole.mkv", list(range(0, 1200, 40))).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    read_all(str(tmp_path / "cut.mkv"))
+    assert "cut.mkv is cut off" in caplog.text
+
+
+def test_a_whole_video_ends_without_a_warning(
+    video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uneven = [number * number for number in range(1, 30)]
+    sparse = make_video(tmp_path / "sparse.avi", [0, 40, 80, 4000])  # an AVI counts the pictures that it leaves out too
+    sound = make_video(tmp_path / "sound.mkv", list(range(0, 1200, 40)), sound_s=4)
+    for path in (video, make_video(tmp_path / "uneven.mkv", uneven), sparse, sound):
+        read_all(str(path))
     assert not caplog.records
 
 
@@ -228,6 +248,25 @@ def test_a_folder_of_folders_of_pictures_names_one(tmp_path: Path) -> None:
     (tmp_path / "crown_thrust").mkdir()
     (tmp_path / "crown_thrust" / "a.JPG").touch()
     assert f"has pictures in subfolders only; give one, as {tmp_path / 'crown_thrust'}" in error_of(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_a_picture_whose_name_is_no_text_is_read_under_one_that_is(tmp_path: Path) -> None:
+    (tmp_path / "album").mkdir()
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    (tmp_path / "a.png").rename(tmp_path / "album" / "caf\udce9.png")
+    _, frames = read_all(str(tmp_path / "album"))
+    assert [event.picture for event, _ in frames] == ["caf\ufffd.png"]
+    (tmp_path / "album").rename(tmp_path / "\udce9")
+    assert error_of(tmp_path).endswith("give one, as " + str(tmp_path / "\ufffd"))
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> Iterator[Path]:  # as by its permissions, which do not stop root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert str(tmp_path) in error_of(tmp_path) and "Permission denied" in error_of(tmp_path)
 
 
 def test_a_folder_of_damaged_pictures_is_named(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,9 @@ import zmq.auth
 from engine.client import Message
 from stages.listen import as_line, main
 
+LISTEN = [sys.executable, "-c", "import sys; from stages.__main__ import listen; sys.exit(listen())"]
+"""As the installed command does."""
+
 
 def test_a_wrong_address_is_one_sentence_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["http://127.0.0.1:80"]) == 2
@@ -22,7 +28,7 @@ def test_a_wrong_address_is_one_sentence_and_exit_code_2(capsys: pytest.CaptureF
 
 
 def test_the_listener_prints_lines_for_people_and_for_programs(publisher: Any) -> None:
-    command = [sys.executable, "-m", "stages.listen", publisher.url, "--count", "1", "--timeout", "20"]
+    command = [*LISTEN, publisher.url, "--count", "1", "--timeout", "20"]
     payload = {"schema": 1, "sequence": 4, "status": "ok", "pose": {"label": "thrust", "confidence": 0.91234}}
     for option, expected in (
         ([], "result.0  sequence=4  status=ok  pose.label=thrust  pose.confidence=0.9123\n"),
@@ -46,11 +52,45 @@ def test_the_listener_with_its_key_reads_a_program_that_wants_one(
     _, client_secret = zmq.auth.create_certificates(tmp_path, "client")
     guarded = make_publisher(curve=zmq.auth.load_certificate(server_secret))
     keys = ["--server-key", server, "--client-key", client_secret]
-    command = [sys.executable, "-m", "stages.listen", guarded.url, "--count", "1", "--timeout", "20", *keys]
+    command = [*LISTEN, guarded.url, "--count", "1", "--timeout", "20", *keys]
     listener = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     guarded.wait_for_subscriptions(4)  # its four topics; without the right key none would come
     guarded.send("result.0", b'{"sequence": 4}')
     assert listener.communicate(timeout=30)[0] == "result.0  sequence=4\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_what_cannot_be_printed_is_one_sentence(publisher: Any) -> None:
+    with open("/dev/full", "w") as full:
+        words = [*LISTEN, publisher.url, "--timeout", "20"]
+        listener = subprocess.Popen(words, stdout=full, stderr=subprocess.PIPE, text=True)
+        publisher.wait_for_subscriptions(4)
+        publisher.send("health", b"{}")
+        _, said = listener.communicate(timeout=30)
+    assert listener.returncode == 2 and said.count("\n") == 1
+    assert "arnis-listen: cannot write to the standard output: No space left" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes what it inherits")
+def test_a_service_may_have_closed_what_it_prints_to(publisher: Any) -> None:
+    words = shlex.join([*LISTEN, publisher.url, "--timeout", "20", "--count", "1"])
+    listener = subprocess.Popen(["sh", "-c", f"exec {words} >&-"], stderr=subprocess.PIPE, text=True)
+    publisher.wait_for_subscriptions(4)
+    publisher.send("health", b"{}")
+    _, said = listener.communicate(timeout=30)
+    assert (listener.returncode, said) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has loaded")
+def test_ctrl_c_while_it_still_loads_is_no_traceback() -> None:
+    listener = subprocess.Popen(
+        LISTEN, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
+    while listener.poll() is None and "zmq" not in Path(f"/proc/{listener.pid}/maps").read_text():
+        time.sleep(0.002)
+    listener.send_signal(signal.SIGINT)
+    _, said = listener.communicate(timeout=20)
+    assert "Traceback" not in said and listener.returncode in (0, 130)
 
 
 def test_who_hears_nothing_is_told_what_to_look_at(

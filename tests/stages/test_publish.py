@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -255,6 +256,21 @@ def test_cues_are_sent_when_they_change(publish: Publish, url: str) -> None:
     subscriber.close()
 
 
+def test_a_cue_of_a_dead_worker_is_taken_back_by_its_successor(url: str) -> None:
+    publish = Publish(PublishSettings(url=url))
+    publish.open(context(restarts=1))
+    subscriber = Subscriber(url, "feedback.0\0", "health\0")
+    subscriber.receive(serve=idle(publish))
+    for sequence in range(3):
+        publish.process(packet(sequence))
+    taken_back = json.loads(subscriber.receive(only="feedback")[1])
+    assert (taken_back["frame"], taken_back["cues"]) == (0, [])
+    with pytest.raises(TimeoutError):
+        subscriber.receive(timeout_s=0.3, only="feedback")
+    subscriber.close()
+    publish.close()
+
+
 def test_the_same_words_for_another_pose_are_sent_again(publish: Publish, url: str) -> None:
     cue = Cue(quantity="left_knee_deg", measured=170.0, wanted=(120, 150), severity=1, sentence="Bend it.")
     subscriber = Subscriber(url, "feedback.0\0", "health\0")
@@ -307,8 +323,24 @@ def test_how_many_messages_wait_for_a_slow_subscriber_can_be_set(url: str) -> No
 
 
 def test_a_taken_port_is_named_with_a_way_out(publish: Publish, url: str) -> None:
-    with pytest.raises(UserError, match=rf"port of {url} is in use.*--publish off"):
+    with pytest.raises(UserError, match=rf"{url} is in use.*--publish off"):
         Publish(PublishSettings(url=url)).open(context())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such sockets there")
+def test_a_socket_file_of_a_program_that_runs_is_not_taken_away(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path / 'results'}"
+    first = Publish(PublishSettings(url=url))
+    first.open(context())
+    with pytest.raises(UserError, match=rf"{url} is in use.*--publish off"):
+        Publish(PublishSettings(url=url)).open(context())
+    subscriber = Subscriber(url, "health")
+    assert subscriber.receive(serve=idle(first))[0] == "health"
+    subscriber.close()
+    first.close()
+    second = Publish(PublishSettings(url=url))
+    second.open(context())
+    second.close()
 
 
 @pytest.mark.parametrize("bad", ["127.0.0.1:5570", "tcp://127.0.0.1:99999999", "tcp://127.0.0.1:name"])

@@ -85,6 +85,20 @@ def test_an_mp4_is_made_at_the_end_and_nothing_else_is_left(tmp_path: Path) -> N
     assert read_back(tmp_path / "out.mp4")[0] == pytest.approx(times, abs=2e-3)
 
 
+def test_of_what_never_got_a_picture_no_mp4_is_made(tmp_path: Path) -> None:
+    with owned([("record.path", tmp_path / "out.recording.mkv")], []):
+        assert finish(tmp_path / "out.mp4") == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_does_not_wait_for_the_mp4_is_told_where_the_recording_is(tmp_path: Path) -> None:
+    record(tmp_path / "out.mp4", [0.0, 0.1])
+    raw = tmp_path / "out.recording.mkv"
+    left = finish_recordings(RecordSettings(path=str(tmp_path / "out.mp4")), ["0"], 0, goes_on=lambda: False)
+    assert left == {str(raw): f"cannot make {tmp_path / 'out.mp4'}: it was interrupted; the recording is in {raw}"}
+    assert [file.name for file in tmp_path.iterdir()] == ["out.recording.mkv"]
+
+
 def test_a_restarted_worker_keeps_what_was_recorded(tmp_path: Path) -> None:
     record(tmp_path / "out.mkv", [0.0, 0.1])
     record(tmp_path / "out.mkv", [0.3, 0.4, 0.5], restarts=1)
