@@ -18,6 +18,7 @@ from benchmarks.figures import Part, Session
 from benchmarks.machine import load, look_at_machine
 from benchmarks.peers import compare
 from benchmarks.report import make_folder, make_report, table, write_report
+from engine.command import Parser, complain
 from engine.errors import UserError
 from engine.numbers import at_least
 
@@ -51,15 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except UserError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        complain(PROGRAM, error)
         return 2
     except KeyboardInterrupt:
         return 130
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; argparse ends the program with 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
+    """Read the command line; the parser ends the program with 2 when it is wrong."""
+    parser = Parser(
         prog=PROGRAM,
         description="Measure this machine: all parts of the standard set, or those that are named.",
         epilog="A quiet machine gives figures that mean something; the report says what the load was.",
@@ -92,7 +93,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("arnis-tuned.toml"), metavar="FILE", help="with --tune (arnis-tuned.toml)")
     add("--out-dir", type=Path, default=RESULTS, metavar="DIR", help=f"where the report goes ({RESULTS})")
     add("--camera", type=at_least(0), default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     active = [name for name in APART if getattr(options, name)] or options.parts or list(PARTS)
     for name, parts in ONLY_FOR.items():
         if not set(parts) & set(active) and getattr(options, name) != parser.get_default(name):

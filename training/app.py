@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from types import ModuleType
 
-from engine.arguments import Parser
+from engine.command import Parser, complain
 from engine.errors import UserError
 
 PROGRAM = "arnis-train"
@@ -47,22 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
             if words[:1] == [name]:
                 _load(module).add_arguments(command)
-        args = parser.parse_args(words)
+        args = parser.parse(words)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         return int(_load(COMMANDS[args.command][0]).run(args) or 0)
     except UserError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        complain(PROGRAM, error)
         return 2
     except BrokenProcessPool:
-        sys.stderr.write(f"{PROGRAM}: one of the processes died, perhaps for want of memory; repeat the command\n")
+        complain(PROGRAM, "one of the processes died, perhaps for want of memory; repeat the command")
         return 2
     except OSError as error:
         if error.filename is None:
             raise
-        sys.stderr.write(f"{PROGRAM}: {error.filename}: {error.strerror}; choose another place, or mend that\n")
+        complain(PROGRAM, f"{error.filename}: {error.strerror}; choose another place, or mend that")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"{PROGRAM}: interrupted\n")
+        complain(PROGRAM, "interrupted")
         return 130
 
 
