@@ -13,6 +13,7 @@ import numpy as np
 from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context, FrameOverrun
+from stages.cards import model_folder
 from stages.detectors import (
     SAME_PERSON,
     BodyCandidate,
@@ -386,6 +387,8 @@ def make_hand(hand: str, runtime: Runtime) -> WeaponHand | GivenHand:
     for given in HANDS:
         if hand == given:
             return GivenHand(given)
+    if not model_folder(hand).is_dir():
+        raise UserError(f"detect.hand = {hand!r} is neither {' nor '.join(HANDS)}, nor a model; correct it")
     card, network = open_model(hand, runtime, ["weapon_hand"])
     return WeaponHand(hand, card.temperature, network)
 

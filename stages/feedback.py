@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -188,12 +188,17 @@ def find_faults(
     return faults
 
 
-def worst_by_part(cues: Iterable[Cue], given: Container[str] = ()) -> list[Cue]:
-    """One cue for each part of the body, worst first; one in `given` stays until another is clearly worse."""
-    worst: dict[str, Cue] = {}
-    for cue in sorted(cues, key=lambda cue: -cue.severity * (_CLEARLY_WORSE if cue.quantity in given else 1.0)):
-        worst.setdefault(part_of(cue.quantity), cue)
-    return sorted(worst.values(), key=lambda cue: -cue.severity)
+def worst_by_part(cues: Mapping[str, Cue], given: Container[str] = ()) -> dict[str, Cue]:
+    """One cue for each part of the body, by its canonical name, worst first; one in `given` stays until another is
+    clearly worse."""
+
+    def weight(name: str) -> float:
+        return cues[name].severity * (_CLEARLY_WORSE if name in given else 1.0)
+
+    worst: dict[str, str] = {}
+    for name in sorted(cues, key=weight, reverse=True):
+        worst.setdefault(part_of(cues[name].quantity), name)
+    return {name: cues[name] for name in sorted(worst.values(), key=lambda name: -cues[name].severity)}
 
 
 def part_of(quantity: str) -> str:
@@ -231,7 +236,7 @@ class _Faults(NamedTuple):
     since_s: dict[str, float]
     """By canonical names, from when on without a break."""
     given: frozenset[str]
-    """Quantities, in the performer's own sides, of which a cue was given."""
+    """Those of which a cue was given."""
 
 
 class Feedback:
@@ -281,14 +286,12 @@ class Feedback:
         before = self._faults.get(packet.stream)
         if before is None or before[:3] != (person.track, label, stick.hand):
             before = _Faults(person.track, label, stick.hand, {}, frozenset())
-        since_s = before.since_s
-        told = {name for name, start_s in since_s.items() if packet.pts - start_s >= settle_s}
-        faults = self._beyond(person, stick, label, told)
-        since_s = {name: since_s.get(name, packet.pts) for name in faults}
-        settled = (cue for name, cue in faults.items() if packet.pts - since_s[name] >= settle_s)
-        cues = worst_by_part(settled, before.given)
-        self._faults[packet.stream] = before._replace(since_s=since_s, given=frozenset(cue.quantity for cue in cues))
-        return cues[: self._settings.max_cues]
+        faults = self._beyond(person, stick, label, before.given)
+        since_s = {name: before.since_s.get(name, packet.pts) for name in faults}
+        settled = {name: cue for name, cue in faults.items() if packet.pts - since_s[name] >= settle_s}
+        given = dict(list(worst_by_part(settled, before.given).items())[: self._settings.max_cues])
+        self._faults[packet.stream] = before._replace(since_s=since_s, given=frozenset(given))
+        return list(given.values())
 
     def _beyond(self, person: Person, stick: Stick, label: str, told: Container[str]) -> dict[str, Cue]:
         """All that lies beyond its band now, by canonical names."""

@@ -135,7 +135,8 @@ def pose_text(packet: ArnisPacket) -> str:
         return f"unsure ({_REASONS.get(reason, reason.replace('_', ' '))})" if reason else "unsure"
     if not pose.accepted:
         return "unsure"  # a guess that was refused is nobody's business
-    return f"{pose.label.replace('_', ' ')} {100 * pose.confidence:.0f} %"
+    left = " (left-handed)" if packet.stick is not None and packet.stick.hand == "left" else ""
+    return f"{pose.label.replace('_', ' ')}{left} {100 * pose.confidence:.0f} %"
 
 
 def is_remembered(packet: ArnisPacket) -> bool:

@@ -19,13 +19,15 @@ from engine.errors import UserError
 from engine.packet import Ending
 from stages.cards import load_card
 from stages.classify import Classify, ClassifySettings, classes_of
-from stages.packets import LONGEST_STEP_S
+from stages.packets import LONGEST_STEP_S, Hand
 from stages.tally import PoseTally
 
 SHORTEST_HOLD_S = 0.5
 """What is named for less is no hold."""
 LONGEST_BREAK_S = 0.25
 """A hold goes on over so much of anything else: a doubt, or a frame in which the person was missed."""
+SHORTEST_ADVICE_S = 0.3
+"""A sentence that was to be read for less in a hold is not repeated."""
 _ADVICE_SHOWN = 2
 
 _CAUSES = {
@@ -44,8 +46,9 @@ _TOO_FAST = ("replaced", "too_old", "late", "overrun")
 _WORTH_SAYING = 0.01
 _SECONDS = (
     "Seconds count as long as a pose is named, with the way into it and out of it; a hold is named for "
-    f"{SHORTEST_HOLD_S} s or longer."
+    f"{SHORTEST_HOLD_S} s or longer, and what is shorter counts into the sum alone."
 )
+_LEFT_HANDED = "A left-hander's poses are named as a right-hander does them: left is right in their names."
 _FEWEST_PEOPLE = 5
 """Of fewer in a model's test no share is told."""
 _CAVEAT = "Advice compares with good examples; where none is given there may still be something to correct."
@@ -61,6 +64,10 @@ class _Cue(msgspec.Struct):
     sentence: str
 
 
+class _Stick(msgspec.Struct):
+    hand: Hand
+
+
 class Line(msgspec.Struct):
     """What the page needs of a result."""
 
@@ -69,6 +76,7 @@ class Line(msgspec.Struct):
     status: str
     reason: str | None = None
     picture: str | None = None
+    stick: _Stick | None = None
     pose: _Pose | None = None
     feedback: list[_Cue] = []
 
@@ -98,8 +106,14 @@ class Hold(msgspec.Struct):
     named_s: float = 0.0
     """Without the breaks."""
     confidences: list[float] = []
-    advice: Counter[str] = msgspec.field(default_factory=Counter)
-    """Sentences, by how many frames showed them."""
+    told_s: dict[str, float] = {}
+    """By sentence, for how long it was to be read."""
+
+    @property
+    def advice(self) -> list[str]:
+        """What was to be read long enough, the longest first; all of a picture that stands alone."""
+        long = [said for said, told_s in self.told_s.items() if self.picture or told_s >= SHORTEST_ADVICE_S]
+        return sorted(long, key=lambda said: -self.told_s[said])
 
 
 def read_lines(file: Path) -> Iterator[Line]:
@@ -147,7 +161,8 @@ def _runs(lines: Sequence[Line], tally: PoseTally) -> Iterator[Hold]:
         run.end_s = line.pts
         run.named_s += step_s
         run.confidences.append(line.pose.confidence)
-        run.advice.update(cue.sentence for cue in line.feedback)
+        for cue in line.feedback:
+            run.told_s[cue.sentence] = run.told_s.get(cue.sentence, 0.0) + step_s
     if run is not None:
         yield run
 
@@ -162,7 +177,8 @@ def _joined(runs: Iterable[Hold]) -> list[Hold]:
             last.end_s = run.end_s
             last.named_s += run.named_s
             last.confidences += run.confidences
-            last.advice += run.advice
+            for sentence, told_s in run.told_s.items():
+                last.told_s[sentence] = last.told_s.get(sentence, 0.0) + told_s
         elif last is None or not near or run.named_s >= SHORTEST_HOLD_S or last.named_s < SHORTEST_HOLD_S:
             holds.append(run)
     return [hold for hold in holds if hold.picture is not None or hold.named_s >= SHORTEST_HOLD_S]
@@ -180,14 +196,15 @@ def write_report(results: Path, page: Path, sources: Sequence[str], sections: Ma
 def caveat(sections: Mapping[str, Any]) -> str:
     """How far the page can be believed: by the model's card, where its threshold is used."""
     settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
-    metrics = load_card(settings.model)[0].metrics
-    right = metrics.get("accepted_accuracy")
+    card, _ = load_card(settings.model)
+    right = card.metrics.get("accepted_accuracy")
     if right is None or settings.threshold:
         return _CAVEAT
-    if metrics.get("people", _FEWEST_PEOPLE) < _FEWEST_PEOPLE:
+    if card.metrics.get("people", _FEWEST_PEOPLE) < _FEWEST_PEOPLE:
         return f"The model was tested on too few people to say how often a named pose is right. {_CAVEAT}"
     tested = f"In the test on the model's card {100 * right:.0f} % of the named poses were right"
-    return f"{tested}, where the weapon hand was known; on you nobody has tested it. {_CAVEAT}"
+    whom = "single pictures of drawn people" if card.data.startswith("Renders") else "single pictures"
+    return f"{tested} ({whom}, the weapon hand known); on you nobody has tested it. {_CAVEAT}"
 
 
 def report_html(
@@ -200,14 +217,18 @@ def report_html(
     head = f"{_count(len(holds), 'hold')} of {_count(len({hold.label for hold in holds}), 'pose')} in {over}"
     names = [f"[{number}] {name}" for number, name in enumerate(sources)] if len(sources) > 1 else sources
     frames = "pictures" if pictures else "frames"
-    said = f"{_SECONDS} {said}" if any(hold.picture is None for hold in holds) else said
+    alone = all(hold.picture is not None for hold in holds)
+    what, when = ("pictures", "picture") if alone else ("holds", "when")
+    said = said if alone else f"{_SECONDS} {said}"
+    if any(line.named and line.stick and line.stick.hand == "left" for line in lines):
+        said = f"{_LEFT_HANDED} {said}"
     parts = [
         f"<h1>Session of {ended:%Y-%m-%d, %H:%M}</h1>",
         f"<p>{escape(', '.join(names))}: {head}.{_losses(lines)}</p>",
-        _table("Poses", ("pose", "holds", "named for, s", "longest, s", "most often to correct"),
-               _pose_rows(holds, named_s)),
-        _table("In order", ("when", "pose", "named for, s", "how sure", "to correct"),
-               _hold_rows(holds, len(sources) > 1)),
+        _table("Poses", ("pose", what, *(() if alone else ("named for, s", "longest, s")), "most often to correct"),
+               _pose_rows(holds, named_s, alone)),
+        _table("In order", (when, "pose", *(() if alone else ("named for, s",)), "how sure", "to correct"),
+               _hold_rows(holds, len(sources) > 1, alone)),
         _table("Not named", (f"share of the {frames}", "because"), _cause_rows(lines)),
         f"<p class=soft>{escape(said)}</p>",
     ]  # fmt: skip
@@ -231,29 +252,33 @@ def _losses(lines: Sequence[Line]) -> str:
     return said
 
 
-def _pose_rows(holds: Sequence[Hold], named_s: Mapping[str, float]) -> list[tuple[str, ...]]:
+def _pose_rows(holds: Sequence[Hold], named_s: Mapping[str, float], alone: bool) -> list[tuple[str, ...]]:
     by_pose: dict[str, list[Hold]] = {}
     for hold in holds:
         by_pose.setdefault(hold.label, []).append(hold)
     rows: list[tuple[str, ...]] = []
     for label, members in sorted(by_pose.items(), key=lambda item: -len(item[1])):
-        advice = Counter(sentence for hold in members for sentence in hold.advice)
-        of = f"of {len(members)} holds"
-        told = "<br>".join(f"{escape(s)} (in {n} {of})" for s, n in advice.most_common(_ADVICE_SHOWN))
-        alone = all(hold.picture is not None for hold in members)
-        times = ("", "") if alone else (f"{named_s[label]:.1f}", f"{max(hold.named_s for hold in members):.1f}")
+        advice, told_s = Counter[str](), Counter[str]()
+        for hold in members:
+            advice.update(hold.advice)
+            told_s.update(hold.told_s)
+        ranked = sorted(advice, key=lambda said: (-advice[said], -told_s[said]))[:_ADVICE_SHOWN]
+        of = f"of {len(members)} {'pictures' if alone else 'holds'}"
+        told = "<br>".join(f"{escape(said)} (in {advice[said]} {of})" for said in ranked)
+        times = () if alone else (f"{named_s[label]:.1f}", f"{max(hold.named_s for hold in members):.1f}")
         rows.append((_words(label), str(len(members)), *times, told))
     return rows
 
 
-def _hold_rows(holds: Sequence[Hold], with_stream: bool) -> list[tuple[str, ...]]:
+def _hold_rows(holds: Sequence[Hold], with_stream: bool, alone: bool) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for hold in holds:
         when = escape(hold.picture) if hold.picture is not None else _clock(hold.start_s)
         when = f"[{escape(hold.stream)}] {when}" if with_stream else when
-        told = "<br>".join(escape(sentence) for sentence, _ in hold.advice.most_common())
+        told = "<br>".join(map(escape, hold.advice))
         sure = f"{100 * sum(hold.confidences) / len(hold.confidences):.0f} %"
-        rows.append((when, _words(hold.label), "" if hold.picture else f"{hold.named_s:.1f}", sure, told))
+        times = () if alone else ("" if hold.picture else f"{hold.named_s:.1f}",)
+        rows.append((when, _words(hold.label), *times, sure, told))
     return rows
 
 

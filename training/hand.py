@@ -222,7 +222,7 @@ def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: 
         temperature=temperature,
         notes="The log-odds of the right hand are the score of a person less that of their mirror image, divided by "
         "the temperature, which comes from validation people. Figures are of single pictures of test people with a "
-        "stick, right-handers and left-handers being alike.",
+        "stick, each right-hander a left-hander in the mirror; the program supposes a right-hander at first.",
         made_with={name: version(name) for name in ("torch", "onnx")} | {"revision": git_revision()},
     )
     (folder / CARD_FILE).write_text(toml_text(card))

@@ -14,7 +14,7 @@ import numpy as np
 from engine.clock import now_ns
 from engine.errors import UserError
 from engine.stage import Captured, SourceInfo
-from stages.sources import Allocate
+from stages.sources import Allocate, CaptureSettings
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -60,6 +60,9 @@ class ImageFolder:
                 raise UserError(f"folder {self._folder} has pictures in subfolders only; give one, as {one}")
             kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
             raise UserError(f"folder {self._folder} holds no pictures; put files of these kinds into it: {kinds}")
+        if len(paths) > 1 and not skip and self._fps == CaptureSettings().fps:  # nobody has said what they are
+            log.warning("%s is played as a film of %g pictures a second; for photographs, each on its own, "
+                        "add --set capture.fps=0.2", self._folder, self._fps)  # fmt: skip
         self._remaining = iter(sorted(paths, key=natural_key))
         self._next, self._index, self._to_skip = self._load_next(), skip, skip
         if self._next is None:

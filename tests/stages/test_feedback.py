@@ -70,7 +70,7 @@ def test_heights_have_the_names_people_use() -> None:
 
 
 def cues(values: dict[str, float], bands: dict[str, Band], told: frozenset[str] = frozenset()) -> list[Cue]:
-    return worst_by_part(find_faults(values, bands, "right", min_severity=0.25, told=told).values())
+    return list(worst_by_part(find_faults(values, bands, "right", min_severity=0.25, told=told)).values())
 
 
 def test_the_worst_cue_comes_first() -> None:
@@ -332,6 +332,20 @@ def test_of_two_faults_of_one_part_the_told_one_stays_until_the_other_is_clearly
         monkeypatch.setattr("stages.feedback.measure", lambda keypoints, least, seen=seen: seen)
         told += [cue.quantity for cue in judged(stage, performer())]
     assert told == [elbow, elbow, reach, reach]
+
+
+def test_a_fault_must_be_clear_when_it_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "b.toml").write_text("[right_knee_block.any]\nleft_knee_deg = [150.0, 180.0, 9]\n")
+    stage, told = opened(bands=str(tmp_path / "b.toml"), settle_s=0.3), []
+    for number, knee in enumerate((120.0, 120.0, 149.7, 120.0, 120.0, 149.7)):
+        seen = {"left_knee_deg": np.float64(knee)}
+        monkeypatch.setattr("stages.feedback.measure", lambda keypoints, least, seen=seen: seen)
+        told.append(len(judged(stage, performer(), pts=0.2 * number)))
+    assert told == [0, 0, 0, 0, 0, 0], "the clear looks before and after it are too short"
+    monkeypatch.setattr("stages.feedback.measure", lambda keypoints, least: {"left_knee_deg": np.float64(120.0)})
+    assert [len(judged(stage, performer(), pts=pts)) for pts in (1.2, 1.4, 1.6)] == [0, 0, 1]
+    monkeypatch.setattr("stages.feedback.measure", lambda keypoints, least: {"left_knee_deg": np.float64(149.7)})
+    assert judged(stage, performer(), pts=1.7), "what was told stays until it is mended"
 
 
 def test_two_faults_of_one_arm_settle_each_for_itself(tmp_path: Path) -> None:

@@ -190,6 +190,13 @@ def test_who_leans_is_told_to_stand_straight_or_to_turn_the_camera() -> None:
     )
 
 
+def test_a_left_hander_is_told_to_be_taken_for_one() -> None:
+    seen = packet()
+    assert seen.stick is not None and "left-handed" not in pose_text(seen)
+    other = msgspec.structs.replace(seen.stick, hand="left")
+    assert pose_text(packet(stick=other)) == pose_text(seen).replace(" 9", " (left-handed) 9")
+
+
 def test_what_is_not_seen_is_said_with_its_reason() -> None:
     assert pose_text(packet(status="no_person", pose=None)) == "no person"
     assert pose_text(packet(status="unsure", pose=None, reason="tip_unsure")) == "unsure (tip unsure)"

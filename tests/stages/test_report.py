@@ -92,6 +92,7 @@ def test_pictures_stand_alone(tmp_path: Path) -> None:
     write_report(file, page, ["photos"], SHIPPED)
     text = page.read_text()
     assert "2 holds of 1 pose in 2 pictures" in text and "<td>a.jpg</td>" in text and "<td>b.jpg</td>" in text
+    assert "<th>pictures</th>" in text and "named for" not in text, "nothing lasts in a picture"
     film = list(frames("crown_thrust", 0, 2, picture="a.jpg"))
     assert holds(written(file, iter(film))) == [("crown_thrust", 0, 2)], "played as a film"
 
@@ -100,7 +101,7 @@ def test_the_figure_of_the_card_is_told_where_its_threshold_holds(tmp_path: Path
     file, page = written(tmp_path / "a.jsonl", frames("crown_thrust", 0, 1)), tmp_path / "a.html"
     for threshold, told in ((0.0, True), (0.3, False)):
         write_report(file, page, ["0"], {"classify": {"threshold": threshold}})
-        sentence = " % of the named poses were right, where the weapon hand was known; on you nobody has tested it"
+        sentence = " % of the named poses were right (single pictures of drawn people, the weapon hand known); on you"
         assert (sentence in page.read_text()) == told
 
 
@@ -119,6 +120,24 @@ def test_the_page_tells_what_to_correct_and_why_nothing_was_named(tmp_path: Path
     assert "Raise your &lt;left&gt; hand. (in 1 of 2 holds)" in text
     assert "<td>0:02</td><td>crown thrust</td><td>0.8</td>" in text
     assert "<td>25 %</td><td>no stick was seen: " in text and "<td>25 %</td><td>nobody was seen</td>" in text
+
+
+def test_a_sentence_that_nobody_could_read_is_not_repeated_and_the_longest_comes_first(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    written(
+        file, frames("crown_thrust", 0, 1, "Raise."), frames("crown_thrust", 1.1, 1.2, "Turn."),
+        frames("crown_thrust", 1.3, 3, "Bend."),
+    )  # fmt: skip
+    write_report(file, page, ["0"], SHIPPED)
+    assert "Turn." not in page.read_text() and page.read_text().count("Bend.<br>Raise.") == 1
+    assert "Bend. (in 1 of 1 holds)<br>Raise. (in 1 of 1 holds)" in page.read_text()
+
+
+def test_the_page_says_how_a_left_handers_poses_are_named(tmp_path: Path) -> None:
+    for hand, said in (("left", True), ("right", False)):
+        file, page = tmp_path / f"{hand}.jsonl", tmp_path / f"{hand}.html"
+        write_report(written(file, frames("crown_thrust", 0, 1, stick={"hand": hand})), page, ["0"], SHIPPED)
+        assert ("left is right in their names" in page.read_text()) == said
 
 
 def test_the_page_says_which_source_is_which_and_how_often_one_was_lost(tmp_path: Path) -> None:
