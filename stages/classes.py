@@ -27,7 +27,7 @@ class PoseClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chamber: str
     """The height of the target."""
     side: str
-    """The opponent's side at which it aims, or `centre`."""
+    """The opponent's side at which a right-hander aims with it, or `centre`."""
     text: str
     """The pose in words, for the stick in the right hand."""
 

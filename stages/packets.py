@@ -88,7 +88,8 @@ class Pose(msgspec.Struct, kw_only=True):
     accepted: bool
     """Whether that is enough; where it is not, the label is a guess that should not be shown as an answer."""
     family: str
-    """The foot that leads: in the class `label` where it is accepted, else in the likeliest poses together."""
+    """The foot that leads, as a right-hander does it: in the class `label` where it is accepted, else in the likeliest
+    poses together."""
     chamber: str
     """The height of the target, in the same way."""
     probabilities: dict[str, float]
