@@ -115,9 +115,9 @@ class HandVote:
         return "left" if self._rightness < 0 else "right"
 
 
-def hand_in_picture(rightness: np.ndarray) -> np.ndarray:
-    """left or right (N,) for pictures that stand alone."""
-    return np.array([HandVote().cast(value) for value in rightness.tolist()], dtype=str)
+def hand_in_picture(rightness: np.ndarray) -> list[Hand]:
+    """The hand in each of N pictures that stand alone."""
+    return [HandVote().cast(value) for value in rightness.tolist()]
 
 
 EVERY_LOOK: tuple[Hand | None, ...] = (None, "right", "left")

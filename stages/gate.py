@@ -8,7 +8,7 @@ guess. Both gaps are filled by `stages.stand_in`.
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
 import cv2
 import msgspec
@@ -231,7 +231,8 @@ class ConfidenceGate:
         self._held: dict[str, HeldStick] = {}
 
     def open(self, context: Context) -> None:
-        pass
+        hand = context.sections.get("detect", {}).get("hand")
+        self._given: Hand | None = hand if hand in get_args(Hand) else None
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         gate = packet.gate = packet.gate or GateDecision()
@@ -254,6 +255,7 @@ class ConfidenceGate:
             max_lean_deg=settings.max_lean_deg,
         )
         gate.classify = gate.reason is None
+        hand = self._given or hand
         if packet.stick is None and hand is not None:
             # The graph must know which hand is the weapon hand even while the stick points at the lens.
             packet.stick = Stick(hand=hand, grip=MISSING_END, tip=MISSING_END)

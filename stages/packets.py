@@ -43,7 +43,7 @@ class Stick(msgspec.Struct, kw_only=True):
     """The stick in pixels of the source frame; a missing end has confidence 0 and x = y = NaN."""
 
     hand: Hand
-    """The hand whose wrist is at the grip."""
+    """The hand that holds it, by all that was seen so far."""
     grip: End
     tip: End
     method: StickMethod = "detected"

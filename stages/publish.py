@@ -57,6 +57,7 @@ class Results:
         self._out: BinaryIO | None = None
         self._last: dict[str, int] = {}
         self._resumes = False
+        self._unread = 0
         self._tally = PoseTally()
         self._encoder = msgspec.json.Encoder()
 
@@ -78,6 +79,7 @@ class Results:
             return packet
         while not takes_more(self._out):
             if not self._alive():
+                self._unread += 1
                 return packet
             takes_more(self._out, wait_s=0.2)  # no longer: the end is to be heard while there is time to close
         try:
@@ -95,6 +97,9 @@ class Results:
         return packet
 
     def close(self) -> None:
+        if self._unread:
+            log.warning("the last %d results were not written, as nobody read them before the end", self._unread)
+            self._unread = 0
         if self._out is not None and self._path != "-":
             self._out.close()
         self._out = None

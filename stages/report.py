@@ -168,19 +168,22 @@ def _runs(lines: Sequence[Line], tally: PoseTally) -> Iterator[Hold]:
 
 
 def _joined(runs: Iterable[Hold]) -> list[Hold]:
-    """Runs of one pose with only a short break between them are one hold; what is short then is none."""
+    """Runs of one pose with only a short break between them are one hold, whatever was named in it; what is short then
+    is none."""
     holds: list[Hold] = []
     for run in runs:
-        last = holds[-1] if holds else None
-        near = last is not None and run.picture is None and abs(run.start_s - last.end_s) <= LONGEST_BREAK_S
-        if last is not None and near and run.label == last.label:
-            last.end_s = run.end_s
-            last.named_s += run.named_s
-            last.confidences += run.confidences
-            for sentence, told_s in run.told_s.items():
-                last.told_s[sentence] = last.told_s.get(sentence, 0.0) + told_s
-        elif last is None or not near or run.named_s >= SHORTEST_HOLD_S or last.named_s < SHORTEST_HOLD_S:
+        near = [n for n, hold in enumerate(holds) if run.start_s - hold.end_s <= LONGEST_BREAK_S]
+        same = [n for n in near if holds[n].label == run.label and run.picture is None]
+        if not same:
             holds.append(run)
+            continue
+        hold = holds[same[-1]]
+        del holds[same[-1] + 1 :]  # of no more than the break
+        hold.end_s = run.end_s
+        hold.named_s += run.named_s
+        hold.confidences += run.confidences
+        for sentence, told_s in run.told_s.items():
+            hold.told_s[sentence] = hold.told_s.get(sentence, 0.0) + told_s
     return [hold for hold in holds if hold.picture is not None or hold.named_s >= SHORTEST_HOLD_S]
 
 

@@ -54,7 +54,9 @@ def extrapolate(seen: _Seen, before: _Seen | None, pts: float) -> tuple[Person |
     keypoints = person.keypoints.copy()
     keypoints[:, :2] = moved(keypoints[:, :2], before.person.keypoints[:, :2])
     # The box keeps its size: it may have changed only because a foot was not seen.
-    along, down = np.nanmedian(keypoints[:, :2] - person.keypoints[:, :2], axis=0).tolist()
+    twice = np.isfinite(keypoints[:, :2] + before.person.keypoints[:, :2]).all(1)
+    moves = keypoints[twice, :2] - person.keypoints[twice, :2]
+    along, down = np.median(moves, axis=0).tolist() if len(moves) else (0.0, 0.0)
     x0, y0, x1, y1 = person.box
     person = msgspec.structs.replace(person, keypoints=keypoints, box=(x0 + along, y0 + down, x1 + along, y1 + down))
     if stick is not None and before.stick is not None and before.stick.hand == stick.hand:

@@ -2,8 +2,9 @@
 
     arnis-train hand --table runs/seen/table.csv --output models/weapon_hand
 
-It learns from pictures of which is known who is left-handed: `true_hand` in a table that `see` wrote. Each is given as
-it is and as a mirror shows it, so left-handers are half of all, and an answer for a mirror image is the opposite one.
+It learns from pictures of which is known who is left-handed: `true_hand` in a table that `see` wrote (`grip_hand` in
+one without that column). Each is given as it is and as a mirror shows it: left-handers are half of all, and an answer
+for a mirror image is the opposite one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from stages.detectors.hand import INPUTS
 from stages.graph import EDGE_FEATURES, NODE_FEATURES, build_graph, mirror_keypoints, torso_length
 from stages.skeleton import COCO19, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
 from training.data.readers import read_any
+from training.data.table import Table
 from training.geopose.card_text import is_rendered
 from training.geopose.data import PoseTable
+from training.geopose.folds import GROUPED
 from training.geopose.measure import fit_temperature, person_interval
 from training.geopose.parts import load_parts
 from training.geopose.pose_statistics import PoseStatistics
@@ -87,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drawn", type=at_least(0), default=5000, help="samples drawn from them (default %(default)s)")
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
     parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
 
 
@@ -98,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     if not (rows.true_hands != "").any():
         raise UserError(f"{args.table} does not say in `true_hand` which hand holds the stick; fill that column in")
     parts = load_parts(args.table, classes, args.no_groups)
-    train, validation, test = (_by_the_true_hand(part) for part in (parts.train, parts.validation, parts.test))
+    train, validation, test = (_known(part, rows) for part in (parts.train, parts.validation, parts.test))
     keypoints = train.keypoints
     if args.drawn:
         drawn = PoseStatistics(args.statistics, classes.names).draw(args.drawn, np.random.default_rng(args.seed))[0]
@@ -107,16 +110,23 @@ def run(args: argparse.Namespace) -> int:
     odds = log_odds(net, validation.keypoints)
     temperature = fit_temperature(np.stack([odds, np.zeros_like(odds)], 1), np.zeros(len(odds), int))
     figures = figures_of(log_odds(net, test.keypoints) / temperature, test)
-    _log.info("of %d pictures of %d people right: %.3f, by the nearer wrist %.3f", figures["samples"],
-              figures["people"], figures["right"], figures["right_by_the_nearer_wrist"])  # fmt: skip
+    _log.info("of %d pictures right: %.3f, by the nearer wrist %.3f; tested on %s", figures["samples"],
+              figures["right"], figures["right_by_the_nearer_wrist"], parts.groups)  # fmt: skip
+    if parts.groups != GROUPED:
+        del figures["people"], figures["right_interval_by_person"]
     export_onnx(net, args.output / "model.onnx", _FORM)
-    write_card(args.output, temperature, figures, _data_text(train, is_rendered(rows), args.drawn))
+    write_card(args.output, temperature, figures, _data_text(train, is_rendered(rows), args.drawn), parts.groups)
     return 0
 
 
-def _by_the_true_hand(table: PoseTable) -> PoseTable:
-    """The samples with a stick, the weapon hand on the right."""
-    return table.mirrored(table.wrong_hand).select(table.keypoints[:, GRIP, 2] > 0)
+def _known(part: PoseTable, rows: Table) -> PoseTable:
+    """The samples with a stick of whom is known which hand holds it, the weapon hand on the right; raises UserError
+    when there is none."""
+    known = (part.keypoints[:, GRIP, 2] > 0) & (rows.true_hands[part.rows] != "")
+    if not known.any():
+        raise UserError("of the people to train on, to validate or to test by, none has both a grip and a `true_hand`; "
+                        "fill them in, or picture more people")  # fmt: skip
+    return part.mirrored(part.wrong_hand).select(known)
 
 
 def fit(keypoints: np.ndarray, seed: int) -> HandNet:
@@ -190,8 +200,8 @@ def figures_of(odds: np.ndarray, table: PoseTable) -> dict[str, Any]:
 
 
 def _data_text(train: PoseTable, rendered: bool, drawn: int) -> str:
-    kind = "Renders of {} synthetic people" if rendered else "Pictures of {} people or recordings"
-    text = kind.format(len(np.unique(train.people)))
+    people = len(np.unique(train.people))
+    text = f"Renders of {people} synthetic people" if rendered else f"{len(train)} pictures"
     return text + ("; samples of aggregate pose statistics" if drawn else "")
 
 
@@ -206,8 +216,8 @@ _FORM = Form(
 assert tuple(item.name for item in _FORM.inputs) == INPUTS
 
 
-def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: str) -> None:
-    """Write the card beside `model.onnx`."""
+def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: str, groups: str) -> None:
+    """Write the card beside `model.onnx`; `groups`: what the table was split by."""
     card = Card(
         task="weapon_hand",
         architecture="perceptron",
@@ -222,7 +232,8 @@ def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: 
         temperature=temperature,
         notes="The log-odds of the right hand are the score of a person less that of their mirror image, divided by "
         "the temperature, which comes from validation people. Figures are of single pictures of test people with a "
-        "stick, each right-hander a left-hander in the mirror; the program supposes a right-hander at first.",
+        "stick, each right-hander a left-hander in the mirror; the program supposes a right-hander at first. "
+        f"Tested on {groups}.",
         made_with={name: version(name) for name in ("torch", "onnx")} | {"revision": git_revision()},
     )
     (folder / CARD_FILE).write_text(toml_text(card))

@@ -33,7 +33,8 @@ from engine.stage import Context
 from stages.cards import load_card, sha256_of
 from stages.classes import load_classes
 from stages.correct import Correct, CorrectSettings
-from stages.detect import HANDS, Detect, DetectSettings, DetectStick, closer_model
+from stages.detect import HANDS, Detect, DetectSettings, DetectStick, closer_model, hand_in_picture, make_hand
+from stages.detectors import Runtime
 from stages.graph import CROP_SIZE_PX, hand_crop
 from stages.packets import ArnisPacket, GateDecision
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
@@ -63,8 +64,9 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
     fused: str = ""
     closer: str = ""
     """Of holds, instead of `body`; `auto`: as in the program."""
-    hand: str = DetectSettings().hand
-    """Network that tells which hand holds the stick, or that hand."""
+    hand: str = ""
+    """Network that tells which hand holds the stick, or that hand; empty: the program's. In older folders, which don't
+    say, it was the wrist nearer to the grip."""
     correct: Literal["evidence", "forearm", "off"] = CorrectSettings().method
     sha256: dict[str, str] = {}
     """Of each network's file: one trained anew sees otherwise under the same name. Older folders don't say."""
@@ -75,7 +77,7 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
             return self
         settings = DetectSettings(body=self.body, stick=self.stick, fused=self.fused, closer=self.closer)
         names = [self.fused] if self.fused else [self.body, self.stick, closer_model(settings)]
-        names.append("" if self.hand in HANDS else self.hand)
+        names += [self.hand] if self.hand not in HANDS else []
         files = {name: Path(name) if Path(name).suffix == ".task" else load_card(name)[1] for name in names if name}
         return msgspec.structs.replace(self, sha256={name: sha256_of(file) for name, file in files.items()})
 
@@ -89,9 +91,9 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--closer", default=DetectSettings().closer,
                         help="body detector of holds, which half of the pictures are for `see` and all for `label` "
                              "(default: as in the program; '': the same as --body)")  # fmt: skip
-    parser.add_argument("--hand", default=shipped.hand,
+    parser.add_argument("--hand", default=DetectSettings().hand,
                         help="left or right if all hold the stick so, else a network that tells it "
-                             f"(default {shipped.hand})")  # fmt: skip
+                             "(default: as in the program)")  # fmt: skip
     parser.add_argument("--correct", default=shipped.correct, choices=("evidence", "forearm", "off"),
                         help=f"what is done to the stick then (default {shipped.correct})")  # fmt: skip
 
@@ -100,7 +102,8 @@ def detectors_of(args: argparse.Namespace) -> Detectors:
     """The detectors that the arguments name."""
     truth = bool(getattr(args, "truth", False))
     return Detectors(
-        truth=truth, body=args.body, stick=args.stick, fused=args.fused, closer=args.closer, hand=args.hand,
+        truth=truth, body=args.body, stick=args.stick, fused=args.fused, closer=args.closer,
+        hand="" if truth else args.hand,
         correct=args.correct,
     )  # fmt: skip
 
@@ -122,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
     """Look at the pictures that are not in the table yet; 0 on success."""
     names = load_classes(args.classes).names
     table = read_any(args.data, names)
+    if args.truth and args.hand != DetectSettings().hand:
+        raise UserError("--truth takes the hand from the table; leave --hand out, or correct the column `true_hand`")
     see(table.select(slice(args.limit)), names, args.out, detectors_of(args), args.processes)
     return 0
 
@@ -230,12 +235,13 @@ def detected_keypoints(detectors: Detectors) -> Look:
     context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
     # One thread each: there are several processes, and threads that wait for one another waste what is left.
     settings = DetectSettings(threads=1, closer="", body=detectors.body, stick=detectors.stick, fused=detectors.fused,
-                              hand=detectors.hand)  # fmt: skip
+                              hand=detectors.hand or DetectSettings().hand)  # fmt: skip
     closer = closer_model(msgspec.structs.replace(settings, closer=detectors.closer))
     quick, stick, correct = Detect(settings), DetectStick(settings), Correct(CorrectSettings(method=detectors.correct))
     exact = Detect(msgspec.structs.replace(settings, body=closer)) if closer else quick
     for stage in (quick, exact, stick, correct):
         stage.open(context)
+    weapon_hand = make_hand(settings.hand, Runtime("onnxruntime", 1))
 
     def look(image: np.ndarray, name: str, held: bool) -> Seen:
         frames.image = image
@@ -251,6 +257,9 @@ def detected_keypoints(detectors: Detectors) -> Look:
             packet = stick.process(body.process(packet))
             # A stick that is missed is looked for elsewhere in the next frames of a video; here there is one.
             still = held or packet.stick is None
+        if packet.stick is not None:
+            # One picture has one vote, however often it was looked at.
+            packet.stick.hand = hand_in_picture(weapon_hand.rightness(keypoints_of(packet)[0][None]))[0]
         return keypoints_of(correct.process(packet))
 
     return look

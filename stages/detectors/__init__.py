@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels."""
 
 SAME_PERSON = 0.1
-"""Overlap with the box of the frame before from which it is the same person; even a lunge keeps more."""
+"""Overlap with the box as last seen from which it is the same person; even a lunge keeps more."""
 
 
 class Runtime(msgspec.Struct, frozen=True):

@@ -37,14 +37,15 @@ def with_stick(picture: np.ndarray, angle_deg: float) -> np.ndarray:
 class Rig:
     """The three stages over frames that lie in memory, as a worker calls them."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, hand: str = "weapon_hand", **settings: object) -> None:
         self.settings = msgspec.convert(settings, GateSettings)
         self.frames = OwnedFrames("0")
         self.motion = MotionGate(self.settings)
         self.confidence = ConfidenceGate(self.settings)
         self.stand_in = StandIn(self.settings)
         context = Context(
-            worker="w", streams=["0"], frames=self.frames, request_stop=lambda: None, health=dict
+            worker="w", streams=["0"], frames=self.frames, request_stop=lambda: None, health=dict,
+            sections={"detect": {"hand": hand}},
         )  # fmt: skip
         for stage in (self.motion, self.confidence, self.stand_in):
             stage.open(context)

@@ -231,6 +231,15 @@ def test_nobody_without_a_stick_is_classified_unless_the_stick_is_not_needed() -
         assert rig.confidence.process(packet).gate.reason == reason
 
 
+def test_a_hand_that_is_told_is_the_weapon_hand_also_where_no_stick_is_seen() -> None:
+    for hand, known in (("left", "left"), ("weapon_hand", None)):
+        rig = Rig(hand=hand, need_stick=False)
+        packet = rig.packet()
+        packet.person = person()
+        stick = rig.confidence.process(packet).stick
+        assert (stick and stick.hand) == known
+
+
 def test_a_stick_that_turns_to_the_lens_still_counts_as_held_for_a_while() -> None:
     rig = Rig(stick_memory_s=1.0)
     for _ in range(5):

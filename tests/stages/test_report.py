@@ -61,6 +61,13 @@ def test_a_pose_that_is_thrust_four_times_is_four_holds_and_the_pauses_are_not_n
     assert "<td>4</td><td>4.7</td><td>1.1</td>" in page.read_text(), "as the terminal says it, with what is too short"
 
 
+def test_one_frame_of_another_name_does_not_cut_a_hold_into_pieces_too_short_for_one(tmp_path: Path) -> None:
+    crown = "crown_thrust"
+    for other in ("neutral", "left_eye_thrust", None):
+        file = written(tmp_path / "a.jsonl", frames(crown, 0, 0.4), frames(other, 0.5, 0.5), frames(crown, 0.6, 1.0))
+        assert holds(file) == [(crown, 0, 1.0)], other
+
+
 def test_a_pose_that_flickers_is_no_hold(tmp_path: Path) -> None:
     parts = [part for n in range(9) for part in (frames("crown_thrust", n, n), frames(None, n + 0.1, n + 0.9))]
     assert not holds(written(tmp_path / "a.jsonl", *parts))

@@ -18,7 +18,7 @@ from stages.detectors.hand import WeaponHand
 from stages.graph import mirror_keypoints
 from stages.skeleton import GRIP, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, RIGHT_HIP, RIGHT_SHOULDER
 from training import app
-from training.data.table import make_table, write_table
+from training.data.table import make_table, read_table, write_table
 from training.geopose.pose_statistics import PoseStatistics
 from training.synth.skeletons import STATISTICS
 
@@ -102,6 +102,18 @@ def test_a_table_without_hands_is_refused(
     write_rows(file, skeletons[:40], np.full(40, ""))
     assert app.main(["hand", "--table", str(file), "--output", str(tmp_path / "model")]) == 2
     assert "does not say in `true_hand`" in capsys.readouterr().err
+
+
+def test_hands_that_nobody_told_teach_and_test_nothing(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_table(table)
+    for told, code in ((np.arange(ROWS) % PEOPLE < PEOPLE // 2, 0), (np.arange(ROWS) == 0, 2)):
+        write_rows(tmp_path / "t.csv", rows.keypoints, np.where(told, rows.true_hands, ""))
+        assert app.main(["hand", "--table", str(tmp_path / "t.csv"), "--drawn", "0", "--output", str(tmp_path)]) == code
+    assert "none has both a grip and a `true_hand`" in capsys.readouterr().err
+    learnt = [int(load_card(folder)[0].data.split()[0]) for folder in (tmp_path, table.parent / "model")]
+    assert learnt[0] < learnt[1]
 
 
 def test_a_network_of_another_kind_is_refused() -> None:

@@ -58,6 +58,18 @@ def test_the_truth_holds_the_hand_that_really_has_the_stick(tmp_path: Path) -> N
     assert len(load_table(out / "table.csv", load_classes().names, out / "crops")) == 2
 
 
+def test_a_folder_whose_hands_were_told_otherwise_is_not_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_people(tmp_path, 2), tmp_path / "seen"
+    (out / "crops").mkdir(parents=True)
+    (out / "detectors.json").write_bytes(msgspec.json.encode(Detectors()))
+    assert app.main(["see", str(data), "--closer", "", "--out", str(out)]) == 2
+    assert "was begun with hand none" in capsys.readouterr().err
+    assert app.main(["see", str(data), "--truth", "--hand", "left", "--out", str(out)]) == 2
+    assert "leave --hand out" in capsys.readouterr().err
+
+
 def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_files_of_crops(tmp_path: Path) -> None:
     data, out = write_people(tmp_path, 6), tmp_path / "exact"
     whole = whole_lines(data)

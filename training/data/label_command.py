@@ -20,6 +20,7 @@ from engine.errors import UserError
 from engine.numbers import at_least
 from stages.angles import VIEWS, view_of
 from stages.classes import load_classes
+from stages.detect import HANDS
 from stages.skeleton import NODE_COUNT, TIP
 from training.data.pictures import as_class_name, class_and_group, list_pictures, other_kinds
 from training.data.readers import refuse_overwriting, write_any
@@ -107,7 +108,8 @@ def label(pictures: Table, detectors: Detectors, processes: int = 1) -> tuple[Ta
     if not len(seen):
         raise UserError(f"none of the pictures in {pictures.folder} can be read; replace them")
     views = np.array([*VIEWS, ""])[view_of(seen.keypoints)]
-    hands = usual_hands(seen.hands, seen.groups)
+    told = detectors.hand in HANDS
+    hands = np.full(len(seen), detectors.hand) if told else usual_hands(seen.hands, seen.groups)
     return replace(seen, views=views, hands=hands, true_hands=hands), missing
 
 

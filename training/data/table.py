@@ -142,7 +142,7 @@ class Table:
 
     def left_handed(self) -> np.ndarray:
         """bool (N,): to be mirrored, because the stick is in the left hand, as `hands` says or, where it is silent, the
-        keypoints of the grip. Where neither tells, nothing is mirrored, as in serving."""
+        whole body with its grip. Where neither tells, nothing is mirrored, as in serving."""
         return _told(self.hands, self.keypoints) == "left"
 
     def canonical(self) -> np.ndarray:
@@ -172,7 +172,7 @@ _ARRAYS = [field.name for field in fields(Table) if field.name != "folder"]
 
 def _told(hands: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     """str (N,): `hands`, and where they are empty what the program makes of such a picture; empty without a grip."""
-    untold = (hands == "") & keypoints[:, GRIP].any(-1)
+    untold = (hands == "") & (keypoints[:, GRIP, 2] > 0)
     told = hands.astype("<U5")
     if untold.any():
         network = make_hand(DetectSettings().hand, Runtime("onnxruntime", 1))

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     temperature = load_card(args.model)[0].temperature if is_exported else state.get("temperature")
     temperature = temperature or 1.0
     if args.picture:
-        _explain_picture(model, args.picture, classes, args.out, temperature)
+        _explain_picture(model, args.picture, classes, args.out, temperature, args.hand)
         return 0
     tested = load_parts(args.seen, classes, args.no_groups, args.hand).test
     refuse_met(state, weights, tested.people)
@@ -83,11 +83,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _explain_picture(model: nn.Module, file: Path, classes: ClassFile, out: Path, temperature: float) -> None:
+def _explain_picture(
+    model: nn.Module, file: Path, classes: ClassFile, out: Path, temperature: float, hand: str | None
+) -> None:
     image = cv2.imread(os.fspath(file)) if file.is_file() else None
     if image is None:
         raise UserError(f"picture {file} does not exist or cannot be read; give a JPEG or PNG file")
-    keypoints, hand = detected_keypoints(Detectors(closer="auto"))(image, file.name, True)
+    keypoints, hand = detected_keypoints(Detectors(closer="auto", hand=hand or ""))(image, file.name, True)
     if not keypoints[:, 2].any():
         raise UserError(f"nobody is seen in {file}; give a picture that shows a whole person")
     sample = one_sample(image, keypoints, left_handed=hand == "left")

@@ -54,6 +54,13 @@ def test_a_folder_for_each_class_becomes_a_table_that_can_be_read(tmp_path: Path
 
 
 @pytest.mark.usefixtures("seeing")
+def test_a_hand_that_is_told_is_that_of_every_picture(tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "neutral" / "anna_1.jpg")
+    assert app.main(["label", str(tmp_path / "photos"), "--hand", "right", "--out", str(tmp_path / "t.csv")]) == 0
+    assert read_any(tmp_path / "t.csv").true_hands.tolist() == ["right"], "whatever was seen, also nothing"
+
+
+@pytest.mark.usefixtures("seeing")
 def test_corrections_from_another_tool_overrule_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos, table, corrected = tmp_path / "photos", tmp_path / "t.csv", tmp_path / "elsewhere" / "c.json"
     picture(photos / "neutral" / "anna_1.jpg")
