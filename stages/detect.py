@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
@@ -31,7 +31,7 @@ from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
 from stages.detectors.yolo import Yolo, YoloStick
 from stages.graph import torso_length
-from stages.packets import LONGEST_STEP_S, ArnisPacket, Hand, Person, Stick
+from stages.packets import HANDS, LONGEST_STEP_S, ArnisPacket, Hand, Person, Stick
 from stages.runtime import Backend, Device, Precision
 from stages.skeleton import LEFT_WRIST, RIGHT_WRIST
 
@@ -376,9 +376,6 @@ def make_stick_detector(model: str, runtime: Runtime) -> StickDetector:
     whole = card.architecture.startswith("yolo") and "presence" not in {output.name for output in network.outputs}
     kind = YoloStick if whole else StickHeatmap  # a YOLO may have been trained on crops too
     return kind(model, card, network)
-
-
-HANDS: tuple[Hand, ...] = get_args(Hand)
 
 
 def make_hand(hand: str, runtime: Runtime) -> WeaponHand | GivenHand:

@@ -8,7 +8,7 @@ guess. Both gaps are filled by `stages.stand_in`.
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, ClassVar
 
 import cv2
 import msgspec
@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.stage import Context
 from stages.angles import torso_lean_deg
-from stages.packets import MISSING_END, ArnisPacket, GateDecision, Hand, Person, Stick
+from stages.packets import HANDS, MISSING_END, ArnisPacket, GateDecision, Hand, Person, Stick
 
 GREY_SIZE = (96, 54)
 """Width and height of the small picture in which motion is looked for."""
@@ -232,7 +232,7 @@ class ConfidenceGate:
 
     def open(self, context: Context) -> None:
         hand = context.sections.get("detect", {}).get("hand")
-        self._given: Hand | None = hand if hand in get_args(Hand) else None
+        self._given: Hand | None = hand if hand in HANDS else None
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         gate = packet.gate = packet.gate or GateDecision()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ LONGEST_STEP_S = 1.0
 """A longer gap between two frames is a pause: what is before and behind it stands alone, like photographs."""
 
 Hand = Literal["left", "right"]
+HANDS: tuple[Hand, ...] = get_args(Hand)
 StickMethod = Literal["detected", "forearm", "evidence", "kept"]
 """`detected`: as the detector gave it (correction off); `kept`: correction looked and found too little evidence."""
 

@@ -33,10 +33,10 @@ from engine.stage import Context
 from stages.cards import load_card, sha256_of
 from stages.classes import load_classes
 from stages.correct import Correct, CorrectSettings
-from stages.detect import HANDS, Detect, DetectSettings, DetectStick, closer_model, hand_in_picture, make_hand
+from stages.detect import Detect, DetectSettings, DetectStick, closer_model, hand_in_picture, make_hand
 from stages.detectors import Runtime
 from stages.graph import CROP_SIZE_PX, hand_crop
-from stages.packets import ArnisPacket, GateDecision
+from stages.packets import HANDS, ArnisPacket, GateDecision
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from training.data.pictures import is_cut_off
 from training.data.readers import read_any

@@ -20,7 +20,7 @@ from engine.errors import UserError
 from engine.numbers import at_least
 from stages.angles import VIEWS, view_of
 from stages.classes import load_classes
-from stages.detect import HANDS
+from stages.packets import HANDS
 from stages.skeleton import NODE_COUNT, TIP
 from training.data.pictures import as_class_name, class_and_group, list_pictures, other_kinds
 from training.data.readers import refuse_overwriting, write_any
