@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -172,13 +172,16 @@ def _joined(runs: Iterable[Hold]) -> list[Hold]:
     is none."""
     holds: list[Hold] = []
     for run in runs:
-        near = takewhile(lambda n: abs(run.start_s - holds[n].end_s) <= LONGEST_BREAK_S, reversed(range(len(holds))))
-        same = next((n for n in near if holds[n].label == run.label and run.picture is None), None)
-        if same is None:
+        broken_off = len(holds) - 1
+        while broken_off >= 0 and abs(run.start_s - holds[broken_off].end_s) <= LONGEST_BREAK_S:
+            if holds[broken_off].label == run.label and run.picture is None:
+                break
+            broken_off -= 1
+        else:
             holds.append(run)
             continue
-        hold = holds[same]
-        del holds[same + 1 :]  # of no more than the break
+        hold = holds[broken_off]
+        del holds[broken_off + 1 :]  # of no more than the break
         hold.end_s = run.end_s
         hold.named_s += run.named_s
         hold.confidences += run.confidences
