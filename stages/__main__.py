@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C has ended."""
@@ -30,11 +31,15 @@ def _run(module: str) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Where a service has closed them, something else would get their numbers."""
+    """Where a service has closed them, something else would get their numbers. What is piped is UTF-8, as results are:
+    in a code page of Windows the name of a file may have no place."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 if __name__ == "__main__":

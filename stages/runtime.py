@@ -94,8 +94,9 @@ def load_network(
 
 def _give_back_memory() -> None:
     """What loading took and nobody uses any more, up to twice the model's size; the C library would keep it."""
-    with suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
+    if sys.platform == "linux":  # on Windows there is no library without a name
+        with suppress(OSError, AttributeError):  # only glibc has it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def default_threads(*, overlapping: bool = False) -> int:
@@ -233,10 +234,10 @@ def _version(package: str) -> str:
 
 
 def _recall(path: Path) -> Decision | None:
-    if not path.is_file():
-        return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=Decision)
+    except OSError:  # mostly as there is none yet; of a folder that may not be entered `_remember` tells
+        return None
     except msgspec.DecodeError:
         log.warning("the remembered choice of runtime in %s is damaged and is made anew", path)
         return None

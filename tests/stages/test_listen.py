@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -57,6 +58,16 @@ def test_the_listener_with_its_key_reads_a_program_that_wants_one(
     guarded.wait_for_subscriptions(4)  # its four topics; without the right key none would come
     guarded.send("result.0", b'{"sequence": 4}')
     assert listener.communicate(timeout=30)[0] == "result.0  sequence=4\n"
+
+
+def test_what_the_code_page_has_no_place_for_is_printed(publisher: Any) -> None:
+    command = [*LISTEN, publisher.url, "--count", "1", "--timeout", "20", "--json"]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    listener = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    publisher.wait_for_subscriptions(4)
+    publisher.send("health", '{"picture": "Čeněk.jpg"}'.encode())
+    out, _ = listener.communicate(timeout=30)
+    assert json.loads(out)["payload"] == {"picture": "Čeněk.jpg"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

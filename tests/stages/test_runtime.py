@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import subprocess
@@ -235,12 +236,26 @@ def test_a_damaged_memory_is_made_anew(doubling: Path, cache: Path, caplog: pyte
     assert b"abacus" not in remembered.read_bytes()
 
 
-def test_a_cache_that_cannot_be_written_is_no_obstacle(
-    doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["file", "x" * 300], ids=["a file where the folder should be", "not even a look"])
+def test_a_cache_that_cannot_be_used_is_no_obstacle(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubling: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache.parent.write_text("a file where the folder should be")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
     assert load_network(doubling, "auto", threads=1, machine=steady_machine()).backend in runtime.RUNTIMES
     assert "cannot be remembered" in caplog.text
+
+
+def test_a_system_without_a_library_that_has_no_name_loads_networks_too(
+    doubling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: None) -> None:
+        raise TypeError("argument of type 'NoneType' is not iterable")
+
+    load_network(doubling, "onnxruntime")  # imports the runtime before the system seems another
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    assert load_network(doubling, "onnxruntime").backend == "onnxruntime"
 
 
 def test_a_missing_model_is_named_and_one_for_other_programs(tmp_path: Path) -> None:
