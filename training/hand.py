@@ -23,11 +23,12 @@ from torch.nn import functional
 from engine.errors import UserError
 from engine.numbers import at_least
 from engine.revision import git_revision
-from stages.cards import CARD_FILE, Card, CardInput, sha256_of
+from stages.cards import Card, CardInput, sha256_of
 from stages.classes import load_classes
 from stages.detectors.hand import INPUTS
 from stages.graph import EDGE_FEATURES, NODE_FEATURES, build_graph, mirror_keypoints, torso_length
 from stages.skeleton import COCO19, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
+from training.card_file import save_card
 from training.data.readers import read_any
 from training.data.table import Table
 from training.geopose.card_text import is_rendered
@@ -36,7 +37,7 @@ from training.geopose.folds import GROUPED
 from training.geopose.measure import fit_temperature, person_interval
 from training.geopose.parts import load_parts
 from training.geopose.pose_statistics import PoseStatistics
-from training.stick.export import Form, export_onnx, toml_text
+from training.stick.export import Form, export_onnx
 from training.synth.skeletons import STATISTICS
 
 EPOCHS = 30
@@ -236,4 +237,4 @@ def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: 
         f"Tested on {groups}.",
         made_with={name: version(name) for name in ("torch", "onnx")} | {"revision": git_revision()},
     )
-    (folder / CARD_FILE).write_text(toml_text(card))
+    save_card(card, folder)

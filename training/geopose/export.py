@@ -17,15 +17,16 @@ import torch
 from torch import nn
 
 from engine.revision import git_revision
-from stages.cards import CARD_FILE, Card, CardInput, load_model_classes, sha256_of
+from stages.cards import Card, CardInput, load_model_classes, sha256_of
 from stages.classes import CLASSES_FILE, ClassFile, PoseClass
 from stages.classify import INPUTS
 from stages.graph import CROP_SIZE_PX, build_graph
 from stages.runtime import RUNTIMES, load_network
 from stages.skeleton import NODE_COUNT
+from training.card_file import save_card
 from training.geopose.data import PoseTable
 from training.onnx_file import strip_traces
-from training.stick.export import quieten_exporter, toml_text
+from training.stick.export import quieten_exporter
 from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def write_card(
         notes=notes,
         made_with=made_with,
     )
-    (folder / CARD_FILE).write_text(toml_text(card))
+    save_card(card, folder)
     # The shipped list stands in one place; a list that is already here is left as its author wrote it.
     if load_model_classes(folder) != classes:
         (folder / CLASSES_FILE).write_text("\n".join(map(_class_text, classes.classes)), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import warnings
@@ -10,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import onnxruntime
 import torch
@@ -18,8 +16,9 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.revision import git_revision
-from stages.cards import CARD_FILE, Card, CardInput, sha256_of
+from stages.cards import Card, CardInput, sha256_of
 from stages.skeleton import BODY_COUNT
+from training.card_file import save_card
 from training.onnx_file import strip_traces
 from training.stick.card_text import UNTOLD, Begun
 from training.stick.network import SIZE_PX, StickNet
@@ -179,23 +178,4 @@ def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, An
         notes=kind.notes,
         made_with=made_with | ({"pt_sha256": sha256_of(weights)} if weights.is_file() else {}),
     )
-    (folder / CARD_FILE).write_text(toml_text(card))
-
-
-def toml_text(card: Card) -> str:
-    """A card as TOML: plain values first, tables after, which the format demands."""
-    values = msgspec.to_builtins(card)
-    inputs = values.pop("inputs")
-    text = _table({key: value for key, value in values.items() if value not in (None, "", (), [], {})})
-    start = text.find("\n[")
-    plain, tables = (text, "") if start < 0 else (text[:start], text[start:])
-    return plain + "".join("\n[[inputs]]\n" + _table(item) for item in inputs) + tables
-
-
-def _table(values: dict[str, Any], prefix: str = "") -> str:
-    """Keys and values of a table, nested tables after them under their full names."""
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items() if not isinstance(value, dict)]
-    for key, value in values.items():
-        if isinstance(value, dict):
-            lines.append(f"\n[{prefix}{key}]\n" + _table(value, f"{prefix}{key}."))
-    return "".join(lines)
+    save_card(card, folder)
