@@ -37,7 +37,7 @@ from training.geopose.folds import GROUPED
 from training.geopose.measure import fit_temperature, person_interval
 from training.geopose.parts import load_parts
 from training.geopose.pose_statistics import PoseStatistics
-from training.stick.export import Form, export_onnx
+from training.onnx_file import Form, export_onnx
 from training.synth.skeletons import STATISTICS
 
 EPOCHS = 30
