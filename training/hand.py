@@ -31,6 +31,7 @@ from stages.skeleton import COCO19, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
 from training.card_file import save_card
 from training.data.readers import read_any
 from training.data.table import Table
+from training.files import whole_model
 from training.geopose.card_text import is_rendered
 from training.geopose.data import PoseTable
 from training.geopose.folds import GROUPED
@@ -115,8 +116,9 @@ def run(args: argparse.Namespace) -> int:
               figures["right"], figures["right_by_the_nearer_wrist"], parts.groups)  # fmt: skip
     if parts.groups != GROUPED:
         del figures["people"], figures["right_interval_by_person"]
-    export_onnx(net, args.output / "model.onnx", _FORM)
-    write_card(args.output, temperature, figures, _data_text(train, is_rendered(rows), args.drawn), parts.groups)
+    with whole_model(args.output) as part:
+        export_onnx(net, part / "model.onnx", _FORM)
+        write_card(part, temperature, figures, _data_text(train, is_rendered(rows), args.drawn), parts.groups)
     return 0
 
 
