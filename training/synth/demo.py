@@ -175,7 +175,8 @@ def write_demo(out: Path, truth: Path | None = None) -> None:
     camera, room = demo_camera(), gym()
     rng = np.random.default_rng(0)
     rows = []
-    out.parent.mkdir(parents=True, exist_ok=True)
+    for file in filter(None, (out, truth)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(out), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "24", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
