@@ -283,10 +283,10 @@ def _draw(
     return rgb, depth
 
 
-def make_bystanders(renderer: Renderer, seed: int, count: int = BYSTANDERS) -> list[Picture]:
+def make_bystanders(renderer: Renderer, seed: int) -> list[Picture]:
     """RGBA pictures of people without a stick, cut to their outline, who stand behind the performer."""
     out = []
-    for k in range(count):
+    for k in range(BYSTANDERS):
         rng = np.random.default_rng([seed, 0xB57, k])
         performer = make_performer(rng)
         renderer.dress(performer.rest, performer.garment, performer.outfit)
