@@ -236,7 +236,7 @@ def drawn_outcomes(model: Model, clips: Sequence[Path], frames_per_clip: int = D
             if seen is None or is_somebody_else(seen.keypoints, keypoints):
                 continue
             if _judgeable(keypoints, frame.shape[1], frame.shape[0]):
-                row = Row(clip, keypoints, "test", clip.stem, clip.stem, "")
+                row = Row(clip, keypoints, "test", clip.stem)
                 judged.append(judge_answer(row, model(frame, seen.keypoints)))
     return judged
 

@@ -105,7 +105,7 @@ def make_performer(rng: np.random.Generator) -> Performer:
 
 
 def random_camera(rng: np.random.Generator, name: str, view: str, height_m: float, size: tuple[int, int]) -> Camera:
-    """A camera of one view that sees the whole body with 45 to 92 % of the picture's height."""
+    """A camera of one view that sees the whole body with 45 to 90 % of the picture's height."""
     while True:
         fill = rng.uniform(0.45, 0.9)
         distance = rng.uniform(1.9, 4.5)
