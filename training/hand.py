@@ -23,20 +23,22 @@ from torch.nn import functional
 from engine.errors import UserError
 from engine.numbers import at_least
 from engine.revision import git_revision
-from stages.cards import CARD_FILE, Card, CardInput, sha256_of
+from stages.cards import Card, CardInput, sha256_of
 from stages.classes import load_classes
 from stages.detectors.hand import INPUTS
 from stages.graph import EDGE_FEATURES, NODE_FEATURES, build_graph, mirror_keypoints, torso_length
 from stages.skeleton import COCO19, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
+from training.card_file import save_card
 from training.data.readers import read_any
 from training.data.table import Table
+from training.files import whole_model
 from training.geopose.card_text import is_rendered
 from training.geopose.data import PoseTable
 from training.geopose.folds import GROUPED
 from training.geopose.measure import fit_temperature, person_interval
 from training.geopose.parts import load_parts
 from training.geopose.pose_statistics import PoseStatistics
-from training.stick.export import Form, export_onnx, toml_text
+from training.onnx_file import Form, export_onnx
 from training.synth.skeletons import STATISTICS
 
 EPOCHS = 30
@@ -114,8 +116,9 @@ def run(args: argparse.Namespace) -> int:
               figures["right"], figures["right_by_the_nearer_wrist"], parts.groups)  # fmt: skip
     if parts.groups != GROUPED:
         del figures["people"], figures["right_interval_by_person"]
-    export_onnx(net, args.output / "model.onnx", _FORM)
-    write_card(args.output, temperature, figures, _data_text(train, is_rendered(rows), args.drawn), parts.groups)
+    with whole_model(args.output) as part:
+        export_onnx(net, part / "model.onnx", _FORM)
+        write_card(part, temperature, figures, _data_text(train, is_rendered(rows), args.drawn), parts.groups)
     return 0
 
 
@@ -236,4 +239,4 @@ def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: 
         f"Tested on {groups}.",
         made_with={name: version(name) for name in ("torch", "onnx")} | {"revision": git_revision()},
     )
-    (folder / CARD_FILE).write_text(toml_text(card))
+    save_card(card, folder)
