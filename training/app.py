@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        complain(PROGRAM, f"{error.filename}: {error.strerror}; choose another place, or mend that")
+        place = error.filename2 or error.filename  # where the part of a file was to go
+        complain(PROGRAM, f"{place}: {error.strerror}; choose another place, or mend that")
         return 2
     except KeyboardInterrupt:
         complain(PROGRAM, "interrupted")

@@ -22,6 +22,7 @@ from stages.angles import QUANTITIES, VIEWS, measure, view_of
 from stages.classes import NEUTRAL_KIND, ClassFile, load_classes
 from stages.feedback import ANY_VIEW, Band, BandTable
 from training.data.readers import read_any
+from training.files import whole_file
 from training.geopose.pose_statistics import PoseStatistics
 
 PERCENTILES = (10.0, 90.0)
@@ -127,6 +128,7 @@ def run(args: argparse.Namespace) -> None:
         _log.warning("no band, and so no cue, for %s: fewer than %d examples, or too unlike", ", ".join(without),
                      MIN_SAMPLES)  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(format_bands(table))
+    with whole_file(args.out) as part:
+        part.write_text(format_bands(table))
     count = sum(len(bands) for views in table.values() for bands in views.values())
     _log.info("%s: %d bands of %d poses from %d examples", args.out, count, len(table), len(labels))

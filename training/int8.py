@@ -30,7 +30,8 @@ def write_int8(
         from nncf.quantization.advanced_parameters import QuantizationParameters
     except ModuleNotFoundError:
         raise UserError("--int8 needs nncf, which is not installed; run `pip install '.[train]'`") from None
-    nncf.set_log_level(logging.ERROR)
+    # Not by `nncf.set_log_level`, which sets its handlers too, whoever put them there.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     quantised = nncf.quantize(
         network,
         nncf.Dataset(list(samples)),

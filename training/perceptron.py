@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.revision import git_revision
-from stages.cards import CARD_FILE, Card, CardInput, sha256_of
+from stages.cards import Card, CardInput, sha256_of
 from stages.graph import EDGE_FEATURES, NODE_FEATURES, build_graph
 from stages.skeleton import COCO19, NODE_COUNT
-from training.stick.export import Form, export_onnx, toml_text
+from training.card_file import save_card
+from training.files import whole_model
+from training.onnx_file import Form, export_onnx
 
 GRAPH = (
     CardInput("nodes", "float32", (0, NODE_COUNT, len(NODE_FEATURES))),
@@ -72,23 +74,24 @@ def write_model(
 ) -> None:
     """Write `model.onnx`, proven equal within `parity`, and its card."""
     form = Form(GRAPH, tuple(outputs), parity)
-    export_onnx(net, folder / "model.onnx", form)
-    card = Card(
-        task=task,
-        architecture="perceptron",
-        file="model.onnx",
-        sha256=sha256_of(folder / "model.onnx"),
-        inputs=form.inputs,
-        outputs=form.outputs,
-        licence="AGPL-3.0-or-later",
-        source=source,
-        data=data,
-        metrics={name: value for name, value in metrics.items() if value is not None},
-        temperature=temperature,
-        notes=notes,
-        made_with={name: version(name) for name in ("torch", "onnx")} | {"revision": git_revision()},
-    )
-    (folder / CARD_FILE).write_text(toml_text(card))
+    with whole_model(folder) as part:
+        export_onnx(net, part / "model.onnx", form)
+        card = Card(
+            task=task,
+            architecture="perceptron",
+            file="model.onnx",
+            sha256=sha256_of(part / "model.onnx"),
+            inputs=form.inputs,
+            outputs=form.outputs,
+            licence="AGPL-3.0-or-later",
+            source=source,
+            data=data,
+            metrics={name: value for name, value in metrics.items() if value is not None},
+            temperature=temperature,
+            notes=notes,
+            made_with={name: version(name) for name in ("torch", "onnx")} | {"revision": git_revision()},
+        )
+        save_card(card, part)
 
 
 def _features(nodes: Tensor, edges: Tensor) -> Tensor:

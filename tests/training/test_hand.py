@@ -95,6 +95,16 @@ def test_the_same_seed_gives_the_same_weights(made: Path, table: Path, tmp_path:
     assert load_card(tmp_path)[0].sha256 == load_card(made)[0].sha256
 
 
+def test_a_model_that_is_there_stays_until_the_new_one_is_whole(
+    made: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_card(made)[0]
+    monkeypatch.setattr("training.hand.write_card", None)  # whatever stops it there
+    with pytest.raises(TypeError):
+        app.main(["hand", "--table", str(table), "--drawn", "20", "--output", str(made)])
+    assert load_card(made)[0] == before
+
+
 def test_a_table_without_hands_is_refused(
     skeletons: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

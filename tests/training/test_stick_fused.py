@@ -21,6 +21,7 @@ from stages.detectors import Runtime, open_model  # noqa: E402
 from stages.detectors.yolo import Yolo  # noqa: E402
 from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_KNEE, TIP  # noqa: E402
 from training import app  # noqa: E402
+from training.onnx_file import export_onnx  # noqa: E402
 from training.stick import agree, evaluate, export, fused, fused_data, fused_judge, int8  # noqa: E402
 
 ENDED = -1
@@ -151,7 +152,7 @@ def test_only_labelled_renders_are_listed(tmp_path: Path, monkeypatch: pytest.Mo
     for name, split in (("a", "train"), ("b", "train"), ("c", "val")):
         (tmp_path / "images" / f"{name}.jpg").write_bytes(b"")
         empty = np.zeros((NODE_COUNT, 3), np.float32)
-        rows.append(evaluate.Row(tmp_path / "images" / f"{name}.jpg", empty, split, "p", "front", "x"))
+        rows.append(evaluate.Row(tmp_path / "images" / f"{name}.jpg", empty, split, "front"))
     monkeypatch.setattr(fused_data, "read_table", lambda path: rows)
     with pytest.raises(UserError, match="no pose labels"):
         fused_data.write_lists(tmp_path / "table.csv", tmp_path / "out")
@@ -194,7 +195,7 @@ def test_a_stick_with_one_unsure_end_is_given_no_score_at_all() -> None:
 
 def test_the_exported_folder_is_served(tmp_path: Path) -> None:
     kind = fused_judge.kind_of(fused.FusedSettings(size=96, init="mine.pt"))
-    export.export_onnx(fused.ServedFused(Rows(rows_of(0.3)), 0.5).eval(), tmp_path / "model.onnx", kind.form)
+    export_onnx(fused.ServedFused(Rows(rows_of(0.3)), 0.5).eval(), tmp_path / "model.onnx", kind.form)
     assert "mine.pt" in kind.source
     export.write_card(tmp_path, kind, 0.25, {"test": {"found_rate": 0.5}})
     card, network = open_model(str(tmp_path), Runtime("onnxruntime", 1), ["fused"])

@@ -16,7 +16,6 @@ import torch
 from msgspec.structs import replace
 
 from engine.errors import UserError
-from stages.cards import Card, CardInput, load_card, sha256_of
 from stages.skeleton import GRIP, TIP
 from training import app
 from training.backbone import FROZEN_BLOCKS
@@ -25,7 +24,6 @@ from training.stick.augment import Warp, noisy_body, random_warp
 from training.stick.cache import load_samples, save_samples
 from training.stick.composite import add_distractors, add_stick
 from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, Samples, make_sample, read_table, target_of
-from training.stick.export import toml_text
 from training.stick.network import MAP_SIZE, Maps, StickNet
 from training.stick.yolo import label_line
 
@@ -368,17 +366,6 @@ def test_a_yolo_label_holds_box_and_both_ends() -> None:
         [0, 0.6, 0.4, 0.36, 0.36, 0.5, 0.5, 2, 0.7, 0.3, 2], abs=1e-4
     )
     assert label_line(np.zeros(7, np.float32)) == ""
-
-
-def test_a_written_card_is_read_back_unchanged(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"graph")
-    card = Card(
-        task="stick", architecture="a", file="model.onnx", sha256=sha256_of(tmp_path / "model.onnx"), licence="b",
-        inputs=(CardInput("image", "uint8", (0, 8, 8, 3), "NHWC", "RGB"),), outputs=("points",), source='said "so"',
-        data="d", threshold=0.5, metrics={"test": {"rate": 0.5}, "minutes": 3.0}, made_with={"torch": "2"},
-    )  # fmt: skip
-    (tmp_path / "card.toml").write_text(toml_text(card))
-    assert load_card(tmp_path)[0] == card
 
 
 def test_the_threshold_keeps_pictures_without_a_stick_below_it() -> None:

@@ -286,7 +286,8 @@ def test_a_table_to_compare_has_left_handers_mirrored(tmp_path: Path) -> None:
     assert (first[1], second[1]) == ("left", "right")
     assert np.isnan(first[2][sk.GRIP :]).all() and np.isfinite(second[2]).all()
     np.testing.assert_allclose(second[2][sk.LEFT_WRIST, 0], -keypoints[1, sk.RIGHT_WRIST, 0], atol=0.1)
-    assert [(row.view, row.missed) for row in compare.compare([first, second])] == [("left", 1), ("right", 0)]
+    unknown = ("somersault", "left", first[2])
+    assert [(row.view, row.missed) for row in compare.compare([first, second, unknown])] == [("left", 1), ("right", 0)]
 
 
 def test_poses_can_be_compared_without_drawing_them() -> None:
@@ -324,6 +325,8 @@ def test_arguments_that_cannot_work_are_told_in_a_sentence(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists(), "the next try may leave it out"
     with pytest.raises(UserError, match="table.csv"):
         command.run(arguments("compare", "--data", str(tmp_path)))
+    with pytest.raises(UserError, match=r"must end in .mp4 or .mkv"):
+        command.run(arguments("demo", "--out", str(tmp_path / "demo")))
 
 
 def test_skeletons_are_written_where_they_are_told_and_nowhere_else(

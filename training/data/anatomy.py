@@ -1,6 +1,6 @@
 """What the keypoints of a table say against themselves: exchanged sides, flipped pictures, sticks that cannot be.
 
-Every function takes a table and returns bool (N,): True where a row breaks the rule. Points below half confidence
+Every rule takes a table and returns bool (N,): True where a row breaks it. Points below half confidence
 prove nothing. The limits leave at most 1 % of 1,852 photos of real players aside, in which detectors erred.
 """
 

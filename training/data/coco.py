@@ -17,9 +17,10 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.classes import load_classes
+from stages.packets import HANDS
 from stages.skeleton import BODY_EDGES, KEYPOINT_NAMES, NODE_COUNT, STICK_EDGE
 from training.data.pictures import as_class_name, class_and_group
-from training.data.table import HANDS, SPLITS, Table, make_table
+from training.data.table import SPLIT_NAMES, Table, make_table
 from training.data.ultralytics import NODES, confidence_of, flags_of
 from training.files import whole_file
 
@@ -227,7 +228,7 @@ def _texts(person: _Person, category: _Category, file: str, classes: list[str]) 
     own = as_class_name(str(category.name))
     label = as_class_name(attributes.get("pose", "")) or (own if own in classes else named)
     hand, split = attributes.get("grip_hand", ""), attributes.get("split", "")
-    words = ((hand, HANDS), (attributes.get("true_hand") or hand, HANDS), (split, SPLITS))
+    words = ((hand, HANDS), (attributes.get("true_hand") or hand, HANDS), (split, SPLIT_NAMES))
     hand, true_hand, split = (word if word in allowed else "" for word, allowed in words)
     return label, attributes.get("group") or group, attributes.get("view", ""), hand, true_hand, split
 

@@ -23,6 +23,7 @@ from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, EDGE_FEATURES, NODE_FEATURES, build_graph, hand_crop
 from stages.skeleton import COCO19, Layout
 from training.data.table import Table
+from training.files import whole_file
 
 
 def save_graphs(graphs: list[Data], path: Path, names: Sequence[str], layout: Layout) -> None:
@@ -32,7 +33,8 @@ def save_graphs(graphs: list[Data], path: Path, names: Sequence[str], layout: La
         "graphs": graphs, "classes": list(names), "layout": layout.name, "nodes": list(layout.names),
         "node_features": list(NODE_FEATURES), "edge_features": list(EDGE_FEATURES),
     }  # fmt: skip
-    torch.save(content, path)
+    with whole_file(path) as part:
+        torch.save(content, part)
 
 
 def load_graphs(path: Path) -> dict[str, Any]:

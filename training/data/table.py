@@ -26,6 +26,7 @@ from engine.errors import UserError
 from stages.detect import DetectSettings, hand_in_picture, make_hand
 from stages.detectors import Runtime
 from stages.graph import mirror_keypoints
+from stages.packets import HANDS
 from stages.skeleton import BLAZE35, COCO19, GRIP
 from training.data.cells import (
     KEYPOINT_COLUMNS,
@@ -46,9 +47,7 @@ __all__ = [
 
 COLUMNS = (*TEXT_COLUMNS, *KEYPOINT_COLUMNS)
 """Those of a written file."""
-HANDS = ("left", "right", "")
 SPLIT_NAMES = ("train", "val", "test")
-SPLITS = (*SPLIT_NAMES, "")
 FEWEST_PEOPLE = 3
 """One for each part of a split."""
 OTHER_SIDE = {"left": "right", "right": "left"}
@@ -299,11 +298,10 @@ def _cleaned(keypoints: np.ndarray, count: int) -> np.ndarray:
 
 def _check_words(table: Table) -> None:
     """Raises UserError for a hand or a split that there is not."""
-    words = (("grip_hand", table.hands, HANDS), ("true_hand", table.true_hands, HANDS), ("split", table.splits, SPLITS))
-    for name, values, allowed in words:
-        wrong = np.flatnonzero(~np.isin(values, allowed))
+    for name, values, allowed in (
+        ("grip_hand", table.hands, HANDS), ("true_hand", table.true_hands, HANDS), ("split", table.splits, SPLIT_NAMES)
+    ):  # fmt: skip
+        wrong = np.flatnonzero((values != "") & ~np.isin(values, allowed))
         if len(wrong):
-            allowed_words = ", ".join(word for word in allowed if word)
-            raise UserError(
-                f"{table.rows[wrong[0]]}: {name} is {str(values[wrong[0]])!r}; allowed: {allowed_words}, or nothing"
-            )
+            raise UserError(f"{table.rows[wrong[0]]}: {name} is {str(values[wrong[0]])!r}; allowed: "
+                            f"{', '.join(allowed)}, or nothing")  # fmt: skip

@@ -29,7 +29,8 @@ _LEGS = ((LEFT_HIP, RIGHT_HIP), (LEFT_KNEE, RIGHT_KNEE), (LEFT_ANKLE, RIGHT_ANKL
 
 @dataclass(frozen=True)
 class KeypointFaults:
-    """How much goes wrong; lengths in torsos, angles in degrees, the rest probabilities."""
+    """How much goes wrong; lengths in torsos, angles in degrees, the rest probabilities. What is normally distributed
+    is given by its standard deviation, but rotation, stretch and shear of the whole by twice that."""
 
     rotation_deg: float = 6.0
     stretch: float = 0.08

@@ -140,7 +140,7 @@ def _load_crops(folder: Path, count: int) -> np.ndarray:
     return crops
 
 
-def split_table(table: PoseTable, seed: int = 0) -> tuple[PoseTable, PoseTable, PoseTable]:
+def split_table(table: PoseTable) -> tuple[PoseTable, PoseTable, PoseTable]:
     """Train, validation and test, by the table's own split (the detectors were trained by it too), else 8 : 1 : 1 of
     the people, at least one in each; samples in which nothing at all was seen are left out.
 
@@ -148,7 +148,7 @@ def split_table(table: PoseTable, seed: int = 0) -> tuple[PoseTable, PoseTable, 
     """
     table = with_anything_seen(table)
     if (table.splits == "").any():
-        names = np.random.default_rng(seed).permutation(np.unique(table.people))
+        names = np.random.default_rng(0).permutation(np.unique(table.people))
         if len(names) < FEWEST_PEOPLE:
             raise UserError(
                 f"{len(names)} people or recordings are too few: {FEWEST_PEOPLE} are the least, one to train on, one "

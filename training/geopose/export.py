@@ -17,36 +17,27 @@ import torch
 from torch import nn
 
 from engine.revision import git_revision
-from stages.cards import CARD_FILE, Card, CardInput, load_model_classes, sha256_of
+from stages.cards import Card, CardInput, load_model_classes, sha256_of
 from stages.classes import CLASSES_FILE, ClassFile, PoseClass
 from stages.classify import INPUTS
 from stages.graph import CROP_SIZE_PX, build_graph
 from stages.runtime import RUNTIMES, load_network
 from stages.skeleton import NODE_COUNT
+from training.card_file import save_card
 from training.geopose.data import PoseTable
-from training.onnx_file import strip_traces
-from training.stick.export import quieten_exporter, toml_text
+from training.onnx_file import write_onnx
 from training.weights import WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
 
 PARITY_BOUND = 2e-3
 """Largest difference of a logit that is rounding: sums of float32 in another order, through 40 layers."""
-_OPSET = 18
 
 
 def export_onnx(model: nn.Module, file: Path) -> None:
     """Write the network with dense graph, own normalisation and free batch; one file without outside data."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    quieten_exporter()
     example = tuple(torch.from_numpy(array) for array in random_inputs(2, np.random.default_rng(0)))
-    batch = torch.export.Dim("batch", min=1, max=256)
-    torch.onnx.export(
-        model.eval(), example, str(file), input_names=list(INPUTS), output_names=["logits"],
-        dynamic_shapes={name: {0: batch} for name in INPUTS}, opset_version=_OPSET, dynamo=True,
-        external_data=False, verbose=False,
-    )  # fmt: skip
-    strip_traces(file)
+    write_onnx(model.eval(), example, file, list(INPUTS), ["logits"])
     use_all_inputs(file)
 
 
@@ -189,7 +180,7 @@ def write_card(
         notes=notes,
         made_with=made_with,
     )
-    (folder / CARD_FILE).write_text(toml_text(card))
+    save_card(card, folder)
     # The shipped list stands in one place; a list that is already here is left as its author wrote it.
     if load_model_classes(folder) != classes:
         (folder / CLASSES_FILE).write_text("\n".join(map(_class_text, classes.classes)), encoding="utf-8")

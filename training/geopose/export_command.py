@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parity(model: nn.Module, file: Path, test: PoseTable) -> dict[str, float]:
-    """Largest difference of a logit from torch's, over 200 random and 200 seen inputs, in each runtime."""
+    """Largest difference of a logit from torch's, over 200 random and up to 200 seen inputs, in each runtime."""
     return {
         f"{name}_{backend}": gap
         for name, inputs in (("random", export.random_inputs(200, np.random.default_rng(1))),

@@ -12,6 +12,8 @@ from stages.classify import class_probabilities
 
 THRESHOLDS = np.arange(0.5, 0.96, 0.01)
 """From one half on, the family and the chamber with the largest sums are those of the label."""
+WANTED = 0.9
+"""Share of the accepted answers that is to be right."""
 FEWEST_ANSWERS = 50
 """By which a threshold is tried: one mistake in them leaves nine of ten certain."""
 ONE_SIDED, TWO_SIDED = 1.645, 1.96
@@ -38,9 +40,9 @@ class Threshold(NamedTuple):
     """Whether the accepted answers are right as often as wanted, with 95 % certainty, counted by picture."""
 
 
-def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float = 0.9) -> Threshold:
-    """The least confidence down to which the accepted answers are certainly right as often as `wanted`; else the one of
-    which most is certain, which is the highest where no accepted answer is right.
+def fit_threshold(probabilities: np.ndarray, labels: np.ndarray) -> Threshold:
+    """The least confidence down to which nine of ten accepted answers are certainly right; else the one of which
+    most is certain, which is the highest where no accepted answer is right.
 
     Thresholds are tried from the highest downwards until the first that fails: so the certainty is that of a single
     one. The least that passes would be the luckiest of many, and other people would hear more mistakes than they were
@@ -52,7 +54,7 @@ def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, wanted: float =
     least = wilson(hits, answered, ONE_SIDED)[0]
     # Fewer answers prove nothing, even if all but one are right: no threshold is tried by them.
     tried = np.flatnonzero(answered >= FEWEST_ANSWERS)[::-1]
-    passed = tried[np.logical_and.accumulate(least[tried] >= wanted)]
+    passed = tried[np.logical_and.accumulate(least[tried] >= WANTED)]
     surest = int(least.argmax()) if hits.any() else -1
     best = passed[-1] if len(passed) else surest
     return Threshold(round(float(THRESHOLDS[best]), 2), len(passed) > 0)
@@ -183,11 +185,9 @@ def top_hits(scores: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     return hits
 
 
-def person_interval(
-    right: np.ndarray, people: np.ndarray, draws: int = 500, seed: int = 0
-) -> tuple[float, float] | None:
+def person_interval(right: np.ndarray, people: np.ndarray, draws: int = 500) -> tuple[float, float] | None:
     """95 % interval of the mean of `right` (N,), by drawing whole people with replacement; None of too few people."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     names, number = np.unique(people, return_inverse=True)
     if len(names) < INTERVAL_PEOPLE:
         return None

@@ -19,12 +19,12 @@ _BATCH = 64
 class ServedModel:
     """Answers as `stages.classify` would give them."""
 
-    def __init__(self, folder: Path, classes: ClassFile, backend: Backend = "onnxruntime", threads: int = 1) -> None:
+    def __init__(self, folder: Path, classes: ClassFile, backend: Backend = "onnxruntime") -> None:
         """Raises UserError when the folder holds no pose classifier for these classes."""
         self.folder = folder
         card, file = load_card(folder)
         check_card(card, classes, str(folder))
-        self._network = load_network(file, backend, threads)
+        self._network = load_network(file, backend, threads=1)
         self.temperature, self.threshold = card.temperature, card.threshold or 0.0
         self.runtime = self._network.describe()
 

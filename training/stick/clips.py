@@ -33,9 +33,9 @@ def body_detector(threads: int = 1) -> MoveNet:
     return MoveNet(REFERENCE, card, network)
 
 
-def served_detector(threads: int = 1) -> BodyDetector:
+def served_detector() -> BodyDetector:
     """The body detector that the program uses unless it is told otherwise, on ONNX Runtime."""
-    return make_body_detector(DetectSettings().body, Runtime(backend="onnxruntime", threads=threads))
+    return make_body_detector(DetectSettings().body, Runtime(backend="onnxruntime", threads=1))
 
 
 def keypoints_finder(detector: BodyDetector) -> Find:

@@ -18,12 +18,13 @@ from engine.errors import UserError
 from engine.numbers import at_least, share
 from stages.cards import load_card
 from training.files import whole_model
+from training.onnx_file import export_onnx
 from training.stick import agree, evaluate
 from training.stick.cache import extend_cache
 from training.stick.card_text import Begun, data_text, keep_begun, name_of, read_begun
 from training.stick.clips import HELD_OUT, cache_clips, keypoints_finder, served_detector
 from training.stick.data import read_table
-from training.stick.export import KINDS, export_onnx, load_weights, write_card
+from training.stick.export import KINDS, load_weights, write_card
 from training.stick.fit import FitSettings, fit, minutes_before, refuse_unfinished
 from training.stick.fused import FusedSettings, fit_fused
 from training.stick.judge import drawn_figures, judge

@@ -51,9 +51,7 @@ class Row:
     path: Path
     keypoints: np.ndarray
     split: str
-    group: str
     view: str
-    label: str
 
 
 @dataclass
@@ -89,10 +87,10 @@ def read_table(path: Path) -> list[Row]:
     # A point without a place is absent; one outside the picture has a place and confidence 0.
     keypoints[~keypoints.any(-1), :2] = np.nan
     return [
-        Row(table.picture_path(i), keypoints[i], str(table.splits[i]), str(table.groups[i]), str(table.views[i]),
-            str(table.labels[i]))
-        for i in range(len(table)) if table.pictures[i]
-    ]  # fmt: skip
+        Row(table.picture_path(i), keypoints[i], str(table.splits[i]), str(table.views[i]))
+        for i in range(len(table))
+        if table.pictures[i]
+    ]
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -1,56 +1,23 @@
-"""Weights to `model.onnx` with its card: one file that takes uint8 crops and answers grip, tip and presence."""
+"""What goes into a stick detector's `model.onnx` and comes out of it, and what its card says of each kind."""
 
 from __future__ import annotations
 
-import json
-import logging
 import pickle
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-import numpy as np
-import onnxruntime
 import torch
-from torch import nn
 
 from engine.errors import UserError
 from engine.revision import git_revision
-from stages.cards import CARD_FILE, Card, CardInput, sha256_of
+from stages.cards import Card, CardInput, sha256_of
 from stages.skeleton import BODY_COUNT
-from training.onnx_file import strip_traces
+from training.card_file import save_card
+from training.onnx_file import Form
 from training.stick.card_text import UNTOLD, Begun
 from training.stick.network import SIZE_PX, StickNet
 from training.weights import WEIGHTS_FILE
-
-log = logging.getLogger(__name__)
-
-_OPSET = 18
-
-
-class Form(NamedTuple):
-    """What goes into a graph and comes out of it."""
-
-    inputs: tuple[CardInput, ...]
-    outputs: tuple[str, ...]
-    parity: float
-    """Largest difference from torch that is let through: shares of the crop and scores, or pixels."""
-
-    @property
-    def free_batch(self) -> bool:
-        """Whether a call takes any number of pictures."""
-        return self.inputs[0].shape[0] == 0
-
-    def example(self, batch: int) -> tuple[torch.Tensor, ...]:
-        """Noise of the inputs' shapes; `batch` counts when the first dimension is free."""
-        noise = [torch.randint(0, 256, (item.shape[0] or batch, *item.shape[1:])) for item in self.inputs]
-        return tuple(
-            values.byte() if item.dtype == "uint8" else values.float() / 255
-            for item, values in zip(self.inputs, noise, strict=True)
-        )
-
 
 _IMAGE = CardInput("image", "uint8", (0, SIZE_PX, SIZE_PX, 3), "NHWC", "RGB")
 _BODY = CardInput("body", "float32", (0, BODY_COUNT, 3))
@@ -122,44 +89,6 @@ def load_weights(weights: Path) -> StickNet:
     return net.eval()
 
 
-def quieten_exporter() -> None:
-    """Torch's exporter logs a line for each constant that it folds, and warns of inputs whose batch has one name."""
-    for chatty in ("onnx_ir", "onnxscript"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*axis name: batch will not be used", category=UserWarning)
-
-
-def export_onnx(served: nn.Module, path: Path, form: Form) -> None:
-    """Write a network as one ONNX file, with a free batch dimension where the form has one, and prove it equal."""
-    quieten_exporter()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        served,
-        form.example(2),
-        str(path),
-        input_names=[item.name for item in form.inputs],
-        output_names=list(form.outputs),
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},) * len(form.inputs) if form.free_batch else None,
-        opset_version=_OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    strip_traces(path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for batch in (1, 3) if form.free_batch else (1,):
-        example = form.example(batch)
-        with torch.no_grad():
-            wanted = served(*example)
-        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-        feed = {item.name: values.numpy() for item, values in zip(form.inputs, example, strict=True)}
-        answers = session.run(None, feed)
-        worst = float(np.max([np.abs(a - w.numpy()).max() for a, w in zip(answers, wanted, strict=True)]))
-        if not worst <= form.parity:
-            raise RuntimeError(f"the exported graph differs from torch by {worst:.4f}")
-    log.info("exported %s, parity %.1e", path.name, worst)
-
-
 def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, Any]) -> None:
     """Write the card beside `model.onnx`."""
     form, weights = kind.form, folder / WEIGHTS_FILE
@@ -179,23 +108,4 @@ def write_card(folder: Path, kind: Kind, threshold: float, metrics: dict[str, An
         notes=kind.notes,
         made_with=made_with | ({"pt_sha256": sha256_of(weights)} if weights.is_file() else {}),
     )
-    (folder / CARD_FILE).write_text(toml_text(card))
-
-
-def toml_text(card: Card) -> str:
-    """A card as TOML: plain values first, tables after, which the format demands."""
-    values = msgspec.to_builtins(card)
-    inputs = values.pop("inputs")
-    text = _table({key: value for key, value in values.items() if value not in (None, "", (), [], {})})
-    start = text.find("\n[")
-    plain, tables = (text, "") if start < 0 else (text[:start], text[start:])
-    return plain + "".join("\n[[inputs]]\n" + _table(item) for item in inputs) + tables
-
-
-def _table(values: dict[str, Any], prefix: str = "") -> str:
-    """Keys and values of a table, nested tables after them under their full names."""
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items() if not isinstance(value, dict)]
-    for key, value in values.items():
-        if isinstance(value, dict):
-            lines.append(f"\n[{prefix}{key}]\n" + _table(value, f"{prefix}{key}."))
-    return "".join(lines)
+    save_card(card, folder)

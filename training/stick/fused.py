@@ -76,22 +76,22 @@ class Step(NamedTuple):
     weights: Path
 
 
-def phase_epochs(epochs: int, phases: Sequence[Phase] = PHASES) -> list[int]:
+def phase_epochs(epochs: int) -> list[int]:
     """Epochs of each phase, at least one each; the last takes what remains."""
-    counts = [max(1, round(phase.share * epochs)) for phase in phases[:-1]]
+    counts = [max(1, round(phase.share * epochs)) for phase in PHASES[:-1]]
     return [*counts, max(1, epochs - sum(counts))]
 
 
-def plan(run: Path, resume: bool, epoch_of: Callable[[Path], int], phases: Sequence[Phase] = PHASES) -> list[Step]:
+def plan(run: Path, resume: bool, epoch_of: Callable[[Path], int]) -> list[Step]:
     """What each phase still needs, by the checkpoints in `run`; `epoch_of` is -1 for one whose training has ended.
 
     Raises UserError when there is nothing to resume, or a training that was stopped would be begun anew.
     """
-    files = [run / phase.name / "weights" / "last.pt" for phase in phases]
+    files = [run / phase.name / "weights" / "last.pt" for phase in PHASES]
     if resume and not files[0].is_file():
         raise UserError(f"checkpoint {files[0]} does not exist; leave out --resume to start anew")
     steps: list[Step] = []
-    for phase, file in zip(phases, files, strict=True):
+    for phase, file in zip(PHASES, files, strict=True):
         earlier_done = all(step.action == "done" for step in steps)
         if not (earlier_done and file.is_file()):
             steps.append(Step(phase, "start", file))
@@ -101,7 +101,7 @@ def plan(run: Path, resume: bool, epoch_of: Callable[[Path], int], phases: Seque
         return steps
     if files[0].is_file() and any(step.action != "done" for step in steps):
         raise stopped(run)
-    return [Step(phase, "start", file) for phase, file in zip(phases, files, strict=True)]
+    return [Step(phase, "start", file) for phase, file in zip(PHASES, files, strict=True)]
 
 
 def write_data(table: Path | None, clips: Sequence[Path], folder: Path, settings: FusedSettings) -> None:

@@ -14,10 +14,11 @@ from stages.detectors import Runtime, open_model
 from stages.detectors.yolo import Yolo
 from stages.skeleton import BODY_COUNT, GRIP, TIP
 from training.files import whole_model
+from training.onnx_file import export_onnx
 from training.stick import agree, evaluate
 from training.stick.data import read_picture
 from training.stick.evaluate import Answer, Seen
-from training.stick.export import Kind, export_onnx, whole_pictures, write_card
+from training.stick.export import Kind, whole_pictures, write_card
 from training.stick.fused import FusedSettings, load_fused, read_settings
 from training.stick.judge import judge
 from training.weights import WEIGHTS_FILE

@@ -18,17 +18,17 @@ import onnx
 from onnx import numpy_helper
 
 from engine.errors import UserError
-from stages.cards import CARD_FILE, Card, load_card, sha256_of
+from stages.cards import Card, load_card, sha256_of
 from stages.detect import EVERY_LOOK, make_body_detector, make_stick_detector
 from stages.detectors import BodyCandidate, Runtime, StickCandidate
 from stages.runtime import RUNTIMES, Network, load_network
+from training.card_file import save_card
 from training.files import whole_model
 from training.int8 import write_int8
 from training.stick import agree, evaluate
 from training.stick.clips import HELD_OUT, frames_with_person, served_detector, step_for
 from training.stick.data import read_picture
 from training.stick.evaluate import Answer, Seen
-from training.stick.export import toml_text
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def write_int8_card(card: Card, output: Path, metrics: dict[str, Any]) -> None:
         notes=f"{card.notes} Convolutions in INT8 (NNCF after training), all else in FP32.".strip(),
         made_with=card.made_with | {"nncf": version("nncf")},
     )
-    (output / CARD_FILE).write_text(toml_text(changed))
+    save_card(changed, output)
 
 
 def _cost(row: Row) -> dict[str, float]:

@@ -11,6 +11,8 @@ from stages.skeleton import GRIP, TIP
 from training.stick.data import read_picture
 from training.stick.evaluate import Answer, Outcome
 
+_COLUMNS, _CELL_PX = 6, 300
+
 
 def draw(image: np.ndarray, answer: Answer, threshold: float, truth: np.ndarray | None = None) -> np.ndarray:
     """A copy with the answer drawn (green, grey under the threshold) and the true ends as white rings."""
@@ -28,22 +30,22 @@ def draw(image: np.ndarray, answer: Answer, threshold: float, truth: np.ndarray 
     return canvas
 
 
-def sheet(pictures: Sequence[np.ndarray], columns: int = 6, cell_px: int = 300) -> np.ndarray:
+def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures side by side, each fitted into a square cell."""
     cells = []
     for picture in pictures:
-        scale = cell_px / max(picture.shape[:2])
+        scale = _CELL_PX / max(picture.shape[:2])
         small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        cell = np.zeros((cell_px, cell_px, 3), np.uint8)
-        cell[: small.shape[0], : small.shape[1]] = small[:cell_px, :cell_px]
+        cell = np.zeros((_CELL_PX, _CELL_PX, 3), np.uint8)
+        cell[: small.shape[0], : small.shape[1]] = small[:_CELL_PX, :_CELL_PX]
         cells.append(cell)
-    cells += [np.zeros((cell_px, cell_px, 3), np.uint8)] * (-len(cells) % columns)
-    return np.vstack([np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)])
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % _COLUMNS)
+    return np.vstack([np.hstack(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)])
 
 
-def picture_sheet(outcomes: Sequence[Outcome], threshold: float, count: int = 36, seed: int = 0) -> np.ndarray:
+def picture_sheet(outcomes: Sequence[Outcome], threshold: float) -> np.ndarray:
     """A random sheet of judged pictures."""
-    chosen = np.random.default_rng(seed).permutation(len(outcomes))[:count]
+    chosen = np.random.default_rng(0).permutation(len(outcomes))[: 6 * _COLUMNS]
     pictures = []
     for i in chosen:
         row = outcomes[i].row

@@ -87,11 +87,10 @@ def orbit(
     *,
     aim: tuple[float, float, float] = (0.0, 0.0, 0.85),
     fov_deg: float = 52.0,
-    roll_deg: float = 0.0,
     size: tuple[int, int] = (640, 640),
 ) -> Camera:
     """Camera round the performer: yaw 0 looks at the front, +90 from the left side (who then faces image-left)."""
     a = np.radians(yaw_deg)
     target = np.array(aim)
     eye = np.array([target[0] + distance_m * np.sin(a), target[1] - distance_m * np.cos(a), height_m])
-    return Camera(eye, target, fov_deg, size[0], size[1], roll_deg)
+    return Camera(eye, target, fov_deg, size[0], size[1])

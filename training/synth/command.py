@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         write_skeletons(args.out)
         return 0
     if args.action == "demo":
+        if args.out.suffix.lower() not in (".mp4", ".mkv"):
+            raise UserError(f"--out {args.out}: the name of the clip must end in .mp4 or .mkv")
         from training.synth.demo import write_demo
 
         write_demo(args.out, truth=args.truth)

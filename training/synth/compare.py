@@ -70,10 +70,10 @@ def planned_samples(people: int, per_person: int, seed: int) -> list[tuple[str, 
 
 
 def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
-    """Differences of the mean of every class and view from the statistics."""
+    """Differences of the mean of every class and view that the statistics know."""
     groups: dict[tuple[str, str], list[Array]] = {}
     for label, view, points in samples:
-        if view in VIEWS:
+        if view in VIEWS and label in statistics():
             groups.setdefault((label, view), []).append(to_torso_units(points[:, :2]))
     return [_row(label, view, np.array(members)) for (label, view), members in sorted(groups.items())]
 

@@ -45,7 +45,7 @@ OUTFIT = Outfit(
     skin=(0.72, 0.52, 0.40), hair=(0.06, 0.045, 0.035), shirt=(0.86, 0.85, 0.82), shirt_second=(0.65, 0.12, 0.1),
     trousers=(0.10, 0.11, 0.15), trousers_second=(0.7, 0.15, 0.12), shoes=(0.75, 0.74, 0.7), belt=(0.6, 0.1, 0.1),
     sleeve=0.7, trouser=1.9, hem=-0.1, collar=-0.09, shirt_pattern=3, trouser_pattern=1, pattern_scale=0.06,
-    belted=False, barefoot=False, loose_shirt_m=0.02, loose_trousers_m=0.024, hair_m=0.012, hairline=1.1, bun=False,
+    belted=False, barefoot=False, loose_shirt_m=0.02, loose_trousers_m=0.024, hair_m=0.012, hairline=1.1,
 )  # fmt: skip
 RATTAN = Stick(0.0125, (0.80, 0.62, 0.38), (0.1, 0.1, 0.1), 4.5, 0.16, 0.0)
 LIGHT = Light(
@@ -175,7 +175,8 @@ def write_demo(out: Path, truth: Path | None = None) -> None:
     camera, room = demo_camera(), gym()
     rng = np.random.default_rng(0)
     rows = []
-    out.parent.mkdir(parents=True, exist_ok=True)
+    for file in filter(None, (out, truth)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(out), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "24", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -105,7 +105,7 @@ def make_performer(rng: np.random.Generator) -> Performer:
 
 
 def random_camera(rng: np.random.Generator, name: str, view: str, height_m: float, size: tuple[int, int]) -> Camera:
-    """A camera of one view that sees the whole body with 45 to 92 % of the picture's height."""
+    """A camera of one view that sees the whole body with 45 to 90 % of the picture's height."""
     while True:
         fill = rng.uniform(0.45, 0.9)
         distance = rng.uniform(1.9, 4.5)
@@ -283,10 +283,10 @@ def _draw(
     return rgb, depth
 
 
-def make_bystanders(renderer: Renderer, seed: int, count: int = BYSTANDERS) -> list[Picture]:
+def make_bystanders(renderer: Renderer, seed: int) -> list[Picture]:
     """RGBA pictures of people without a stick, cut to their outline, who stand behind the performer."""
     out = []
-    for k in range(count):
+    for k in range(BYSTANDERS):
         rng = np.random.default_rng([seed, 0xB57, k])
         performer = make_performer(rng)
         renderer.dress(performer.rest, performer.garment, performer.outfit)

@@ -19,6 +19,7 @@ from training.synth.shaders import BODY_FRAGMENT, BODY_VERTEX, DEPTH_FRAGMENT, D
 
 Array = NDArray[np.float64]
 SHADOW_PX = 1024
+SAMPLES = 4  # of a pixel
 STICK_SIDES = 12
 
 
@@ -58,7 +59,7 @@ class _Uploaded(NamedTuple):
 class Renderer:
     """One OpenGL context; `draw` returns an RGBA picture and the depth of body and stick."""
 
-    def __init__(self, samples: int = 4) -> None:
+    def __init__(self) -> None:
         os.environ.setdefault("LP_NUM_THREADS", "1")
         load_rig()  # first: torch and warp crash when they are imported after the software renderer's LLVM
         try:
@@ -71,7 +72,6 @@ class Renderer:
             raise UserError(
                 f"cannot open an OpenGL context through EGL ({error}); install libegl1 and libgl1-mesa-dri"
             ) from error
-        self.samples = samples
         self.body = self.context.program(vertex_shader=BODY_VERTEX, fragment_shader=BODY_FRAGMENT)
         self.room = self.context.program(vertex_shader=ROOM_VERTEX, fragment_shader=ROOM_FRAGMENT)
         self.flat = self.context.program(vertex_shader=DEPTH_VERTEX, fragment_shader=DEPTH_FRAGMENT)
@@ -88,7 +88,7 @@ class Renderer:
         if (width, height) not in self.sizes:
             c, size = self.context, (width, height)
             many = c.framebuffer(
-                [c.renderbuffer(size, 4, samples=self.samples)], c.depth_renderbuffer(size, samples=self.samples)
+                [c.renderbuffer(size, 4, samples=SAMPLES)], c.depth_renderbuffer(size, samples=SAMPLES)
             )
             single = c.framebuffer([c.renderbuffer(size, 4)])
             depth = c.depth_texture(size)

@@ -79,9 +79,8 @@ def load_rig() -> Rig:
 
 @dataclass(frozen=True)
 class Fist:
-    """The closed hand at rest: thumb-ward axis of the hole, hand direction, palm side, centre from the wrist."""
+    """The closed hand at rest: hand direction, palm side, centre of the hole from the wrist."""
 
-    axis: Array
     hand: Array
     palm: Array
     centre: Array
@@ -142,7 +141,7 @@ def _measure_fist(joints: Array, rig: Rig, side: str) -> Fist:
     hand = unit(at[f"finger3-1.{side}"] - wrist)
     palm = unit(np.cross(axis, hand)) * sign
     centre = np.mean(list(rows.values()), axis=0) - wrist - 0.004 * palm - 0.003 * hand
-    return Fist(axis, hand, palm, centre)
+    return Fist(hand, palm, centre)
 
 
 def make_rest(person: Person, stick_m: float, butt_m: float) -> Rest:

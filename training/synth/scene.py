@@ -16,6 +16,7 @@ from training.synth.rotations import unit
 Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+LONGEST_PHOTO_PX = 1100
 PADDED_FROM = 0.9  # share of the sticks that are not padded
 FLOOR_PATTERNS = (1, 2, 4, 6, 6)
 WALL_PATTERNS = (0, 0, 0, 1, 2, 3, 5, 6)
@@ -26,9 +27,7 @@ def photo_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
 
 
-def load_backgrounds(
-    folder: Path | None, limit: int, rng: np.random.Generator, longest_px: int = 1100
-) -> list[Picture]:
+def load_backgrounds(folder: Path | None, limit: int, rng: np.random.Generator) -> list[Picture]:
     """At most `limit` photographs of a folder and its subfolders, RGB; none without a folder."""
     if folder is None:
         return []
@@ -40,7 +39,7 @@ def load_backgrounds(
         picture = cv2.imread(str(files[k]), cv2.IMREAD_COLOR)
         if picture is None or min(picture.shape[:2]) < 240:
             continue
-        scale = min(1.0, longest_px / max(picture.shape[:2]))
+        scale = min(1.0, LONGEST_PHOTO_PX / max(picture.shape[:2]))
         small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         out.append(np.ascontiguousarray(small[:, :, ::-1]))
     return out

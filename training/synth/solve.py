@@ -66,7 +66,6 @@ class Problem:
     cameras: list[Camera] = field(default_factory=list)
     wanted: list[Array] = field(default_factory=list)  # (19, 2) torso units, origin mid-hip
     weight: list[Array] = field(default_factory=list)  # (19,) 1 / torso units, 0 = not seen
-    floor_sigma_m: float = FLOOR_SIGMA_M
 
 
 def torso_frame(pixels: Array) -> tuple[Array, float]:
@@ -122,9 +121,9 @@ def _rows(problem: Problem, x: Array) -> tuple[Array, Array]:
     w = np.repeat(1 / problem.prior_sigma, 3)
     residuals.append((x - problem.prior).ravel() * w)
     jacobians.append(np.diag(w))
-    residuals.append((x[_ANKLES, 2] - problem.lengths.ankle_m) / problem.floor_sigma_m)
+    residuals.append((x[_ANKLES, 2] - problem.lengths.ankle_m) / FLOOR_SIGMA_M)
     floor = np.zeros((2, n, 3))
-    floor[[0, 1], _ANKLES, 2] = 1 / problem.floor_sigma_m
+    floor[[0, 1], _ANKLES, 2] = 1 / FLOOR_SIGMA_M
     jacobians.append(floor.reshape(2, -1))
     return np.concatenate(residuals), np.concatenate(jacobians)
 

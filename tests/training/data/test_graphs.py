@@ -52,6 +52,13 @@ def test_a_written_file_holds_what_serving_would_see(tmp_path: Path) -> None:
     assert batch.x.shape == (57, 15) and batch.group == ["a", "b", "c"]
 
 
+def test_a_place_where_no_file_can_be_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = make_table(tmp_path, [""], [NAMES[0]], np.zeros((1, 2)), keypoints(1), ["r"])
+    write_table(table, tmp_path / "t.csv", NAMES)
+    assert app.main(["graphs", str(tmp_path / "t.csv"), "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path}: Is a directory" in capsys.readouterr().err
+
+
 def test_mediapipes_landmarks_make_richer_graphs(tmp_path: Path) -> None:
     points = keypoints(2, 35)
     table = make_table(

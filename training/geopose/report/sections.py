@@ -180,7 +180,7 @@ def speed(report: RunReport) -> str:
         text += "<p class='soft'>One picture at a time, one thread, on the machine that exported it.</p>"
     if report.parity_200:
         gaps = ", ".join(f"{words(name)} {gap:.1e}" for name, gap in report.parity_200.items())
-        text += f"<p>Largest difference of a logit from torch over 200 inputs each: {gaps}.</p>"
+        text += f"<p>Largest difference of a logit from torch over up to 200 inputs each: {gaps}.</p>"
     return text
 
 
