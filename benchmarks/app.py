@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,7 @@ DESCRIPTION = "glass to glass, with a camera pointed at the screen; not in the s
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: measured; 2: a mistake that the user can mend."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else what is measured would go on, and its files stay
     try:
         return run(options)
     except UserError as error:

@@ -217,6 +217,15 @@ def test_a_search_that_found_nothing_before_it_was_stopped_leaves_the_older_file
     assert out.read_text() == "# of last week\n"
 
 
+def test_an_earlier_searchs_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Machinery(monkeypatch, lambda config: (50.0, 11))
+    out = tmp_path / "tuned.toml"
+    out.write_text("# of last week\n")
+    tune(quiet_session(tmp_path), out)
+    assert load_config(default_config(), out) == load_config(default_config())
+    assert (tmp_path / "tuned.earlier-1.toml").read_text() == "# of last week\n"
+
+
 def test_the_best_that_does_not_run_a_second_time_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
