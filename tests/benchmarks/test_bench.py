@@ -137,6 +137,8 @@ def test_the_list_names_every_part() -> None:
     [
         (["hopp"], ("hopp", "did you mean hop")),
         (["--devices", "hop"], ("by themselves",)),
+        (["--list", "hop"], ("by themselves",)),
+        (["--list", "--quick"], ("--quick", "for list")),
         (["--tune", "--out", "nowhere/tuned.toml"], ("--out", "folder")),
         (["--tune", "--loss", "-1"], ("--loss", "0 or more")),
         (["--tune", "--out", "/proc/tuned.toml"], ("--out", "choose another place")),

@@ -69,11 +69,11 @@ def test_a_device_that_fails_is_listed_with_the_reason() -> None:
         raise RuntimeError("driver is too old")
 
     cuda, npu = (next(p for p in devices.ORDER if p.device == name) for name in ("cuda", "openvino-npu"))
-    candidates = [devices.Candidate(cuda), devices.Candidate(npu, "no {} here")]
+    candidates = [devices.Candidate(cuda), devices.Candidate(npu, "no {} here", "install its driver")]
     rows = try_devices(candidates, devices.Machine(load=fail), print).rows
-    assert {(row["device"], row["runs"], row["reason"]) for row in rows} == {
-        ("CUDA", "no", "driver is too old"),
-        ("NPU", "no", "no NPU here"),
+    assert {(row["device"], row["runs"], row["reason"], row.get("mend")) for row in rows} == {
+        ("CUDA", "no", "driver is too old", None),
+        ("NPU", "no", "no NPU here", "install its driver"),
     }
 
 
@@ -304,6 +304,8 @@ def test_a_part_of_the_set_never_replaces_the_whole(tmp_path: Path) -> None:
     assert file_name(slug, ["hop"], replace(session, quick=True)) == f"{slug}-hop-quick"
     assert file_name(slug, ["hop"], replace(session, long=True)) == f"{slug}-hop"
     assert file_name(slug, ["overload"], replace(session, long=True)) == f"{slug}-overload-long"
+    assert file_name(slug, ["peers"], session) == f"{slug}-peers"
+    assert file_name(slug, ["peers"], session, 60) == f"{slug}-peers-60-frames"
 
 
 def test_a_busy_machine_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def test_the_table_says_where_a_peer_wins() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["hop"], "by themselves"), (["--frames", "3"], "--frames"), (["--task", "nowhere.task"], "nowhere.task")],
+    [(["hop"], "by themselves"), (["--frames", "3"], "--frames"), (["--task", os.curdir], ". is no file")],
 )
 def test_a_mistake_gets_one_sentence(arguments: list[str], word: str) -> None:
     done = bench("--peers", *arguments)
