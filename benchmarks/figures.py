@@ -24,6 +24,8 @@ class Chart(msgspec.Struct, frozen=True):
     """Columns that together name a bar."""
     value: str
     """Column of its length."""
+    panels: str = ""
+    """Column for each value of which the bars have a panel, and so a scale, of their own; empty: one for all."""
 
 
 class Part(msgspec.Struct, kw_only=True):
@@ -64,3 +66,12 @@ def ratio(value: Value, reference: Value, digits: int = 2) -> float | None:
     if not isinstance(value, int | float) or not isinstance(reference, int | float) or not reference:
         return None
     return round(value / reference, digits)
+
+
+def as_cell(value: Value) -> str:
+    """A value as people want to read it: three digits that count."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)

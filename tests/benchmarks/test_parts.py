@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,13 @@ def test_columns_without_any_value_are_left_out() -> None:
 def test_a_chart_says_whether_more_or_less_is_better(column: str, better: str) -> None:
     part = Part(name="hop", title="Hop", rows=[{"way": "ring", column: 2.0}], chart=Chart(("way",), column))
     assert f">Hop: {better} is better<" in draw_charts([part])
+
+
+def test_a_network_that_is_a_hundred_times_as_fast_does_not_hide_the_others() -> None:
+    rows = [{"network": name, "threads": 1, "fps": fps} for name, fps in (("a", 10.0), ("b", 9e5), ("b", 3e5))]
+    part = Part(name="networks", title="Each", rows=rows, chart=Chart(("threads",), "fps", panels="network"))
+    drawn = draw_charts([part])
+    assert ">Each, a: fps, more is better<" in drawn and ">Each, b: fps, more is better<" in drawn
+    a, b, c = (float(width) for width in re.findall(r'#3b7dd8" x="\d+" y="\d+" width="([\d.]+)"', drawn))
+    assert a == b == pytest.approx(3 * c, abs=0.2)
+    assert ">900000</text>" in drawn
