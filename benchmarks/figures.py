@@ -5,7 +5,7 @@ Names of columns end in their unit (`p95_ms`, `memory_mb`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,7 +38,7 @@ class Part(msgspec.Struct, kw_only=True):
     """Ratios and remarks, a sentence each."""
     chart: Chart | None = None
     devices: dict[str, str] = {}
-    """Networks and what they really ran on."""
+    """Networks, after the row that they belong to, and what they really ran on."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +59,11 @@ def percentiles_ms(durations_ns: Sequence[int]) -> Row:
     values = np.asarray(durations_ns, np.float64) / NS_PER_MS
     p50, p95, p99, longest = np.percentile(values, [50, 95, 99, 100]).tolist()
     return {"p50_ms": round(p50, 3), "p95_ms": round(p95, 3), "p99_ms": round(p99, 3), "max_ms": round(longest, 3)}
+
+
+def of_row(row: str, devices: Mapping[str, str]) -> dict[str, str]:
+    """Networks named after their row: with other processes, or another pace, they may run elsewhere."""
+    return {f"{row}, {network}": device for network, device in devices.items()}
 
 
 def ratio(value: Value, reference: Value, digits: int = 2) -> float | None:
