@@ -20,6 +20,7 @@ import pytest
 from benchmarks.app import PARTS
 from benchmarks.hop import WAYS
 from benchmarks.running import environment
+from engine.config import EngineSettings
 
 
 def bench(*arguments: object, timeout_s: float = 170) -> subprocess.CompletedProcess[str]:
@@ -65,8 +66,20 @@ def test_the_program_and_the_networks_alone_are_compared(tmp_path: Path) -> None
     assert fast["first_result_s"] > 0
     if sys.platform == "linux":
         assert fast["memory_mb"] > 50 and fast["cpu_ms_per_frame"] > 0
-    assert report["machine"]["devices"]["geopose"]
-    assert any(way.startswith("networks alone") for way in rows)
+    devices = report["machine"]["devices"]
+    assert devices["30 fps, geopose"] and devices["fast, gate off, geopose"]
+    assert "1 thread," in devices["networks alone, threads 1, movenet_lightning"]
+    assert rows["networks alone, threads 1"].keys() == {"way", "fps", "cpu_ms_per_frame", "of_bare"}
+
+
+def test_every_stage_that_has_something_to_do_is_timed(tmp_path: Path) -> None:
+    done = bench("stages", "--quick", "--out-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["stage"]: row for row in report_of(tmp_path)["parts"][0]["rows"]}
+    assert {row["frames"] for row in rows.values()} == {30 - EngineSettings().warm_up_frames}
+    assert {"decode (720p)", "encode (720p)", "detect", "publish", "overlay"} <= rows.keys()
+    assert not {"record", "preview"} & rows.keys()
+    assert rows["overlay"]["p50_ms"] > 5 * rows["stand_in"]["p50_ms"], "what is not drawn takes no time"
 
 
 def test_overload_drops_under_latest_and_loses_nothing_under_every(tmp_path: Path) -> None:
