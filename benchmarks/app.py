@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ PARTS: dict[str, tuple[str, Callable[[Session], Part]]] = {
 """The standard set, in this order."""
 
 LATENCY = "latency"
-APART = ("devices", "tune", "peers")
+APART = ("list", "devices", "tune", "peers")
 """What is run by itself."""
 _REPORTED = (*PARTS, LATENCY, "peers")
 ONLY_FOR = {
@@ -49,6 +50,7 @@ DESCRIPTION = "glass to glass, with a camera pointed at the screen; not in the s
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: measured; 2: a mistake that the user can mend."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else what is measured would go on, and its files stay
     try:
         return run(options)
     except UserError as error:
@@ -94,7 +96,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out-dir", type=Path, default=RESULTS, metavar="DIR", help=f"where the report goes ({RESULTS})")
     add("--camera", type=at_least(0), default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
     options = parser.parse(arguments)
-    active = [name for name in APART if getattr(options, name)] or options.parts or list(PARTS)
+    apart = [name for name in APART if getattr(options, name)]
+    if len(apart) > 1 or (apart and options.parts):
+        parser.error(f"{', '.join(f'--{name}' for name in APART)} are run by themselves; leave out the rest")
+    active = apart or options.parts or list(PARTS)
     for name, parts in ONLY_FOR.items():
         if not set(parts) & set(active) and getattr(options, name) != parser.get_default(name):
             said = f"--{name.replace('_', '-')} does nothing for {', '.join(active)}"
@@ -121,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     measured_on = {name: device for part in parts for name, device in part.devices.items()}
     machine = msgspec.structs.replace(machine, load_after=load(), devices=measured_on)
-    name = file_name(machine.slug, [part.name for part in parts if part.name in chosen], session)
+    name = file_name(machine.slug, [part.name for part in parts if part.name in chosen], session, options.frames)
     files = write_report(make_report(machine, parts, options.quick), options.out_dir, name)
     sys.stdout.write(f"\nReport: {', '.join(map(str, files))}\n")
     if failure is not None:
@@ -164,11 +169,9 @@ def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:
         "tune": lambda session: tune.tune(session, options.out, options.loss),
         "peers": lambda session: compare.measure(session, options.frames, options.task),
     }
-    wanted = [name for name in APART if getattr(options, name)]
-    if wanted:
-        if options.parts or len(wanted) > 1:
-            raise UserError("--devices, --tune and --peers are run by themselves; leave out the rest")
-        return {name: apart[name] for name in wanted}
+    for name, measure in apart.items():
+        if getattr(options, name):
+            return {name: measure}
     known: dict[str, Callable[[Session], Part]] = {name: measure for name, (_, measure) in PARTS.items()}
     known[LATENCY] = lambda session: latency.measure(session, options.camera)
     for name in options.parts:
@@ -179,12 +182,14 @@ def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:
     return {name: known[name] for name in options.parts or PARTS}
 
 
-def file_name(slug: str, parts: Sequence[str], session: Session) -> str:
+def file_name(slug: str, parts: Sequence[str], session: Session, frames: int = compare.FRAMES) -> str:
     """What the report's files are called: a run in which only `parts` were measured, or a quick one, never replaces a
-    full one, nor half a minute of overload ten."""
-    some = [] if list(parts) == list(PARTS) else list(parts)
-    long = session.long and "overload" in parts
-    return "-".join([slug, *some, *(["quick"] if session.quick else []), *(["long"] if long else [])])
+    full one, nor half a minute of overload ten, nor peers over few frames those over many."""
+    words = [slug, *([] if list(parts) == list(PARTS) else parts)]
+    words += [f"{frames}-frames"] if frames != compare.FRAMES else []
+    words += ["quick"] if session.quick else []
+    words += ["long"] if session.long and "overload" in parts else []
+    return "-".join(words)
 
 
 def say(text: str) -> None:

@@ -48,6 +48,8 @@ class Bare(msgspec.Struct, kw_only=True):
     calls_per_frame: dict[str, float]
     ms_per_call: dict[str, float]
     """By the model's name."""
+    devices: dict[str, str]
+    """What each ran on."""
 
 
 class _Call(msgspec.Struct):
@@ -129,6 +131,7 @@ def replay(recorder: _Recorder, frames: int, threads: int) -> Bare:
         cpu_ms_per_frame=round(ms_per_frame * cpu_ns / busy_ns, 3),
         calls_per_frame={model: round(count, 3) for model, count in per_frame.items()},
         ms_per_call={model: round(ms, 3) for model, ms in ms_per_call.items()},
+        devices={model: network.describe() for model, network in networks.items()},
     )
 
 

@@ -26,7 +26,7 @@ def try_devices(candidates: Sequence[Candidate], machine: Machine, say: Callable
         place = candidate.place
         row: Row = {"setting": place.device, "runtime": place.runtime, "device": place.title}
         if candidate.missing:
-            rows.append({**row, "model": "", "runs": "no", "reason": candidate.why()})
+            rows.append({**row, "model": "", "runs": "no", "reason": candidate.why(), "mend": candidate.mend or None})
             continue
         for model in shipped_models():
             say(f"{model} on {place}")

@@ -7,6 +7,7 @@ into it) and stops when the consumer has it as an array. The consumer then reads
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import tempfile
 import time
 from contextlib import closing
@@ -77,7 +78,9 @@ def measure_way(way: str, shape: tuple[int, int], frames: int) -> Row:
         sender, ends = WAYS[way][0](shape, Path(folder))
         total = WARM_UP_FRAMES + frames
         consumer = context.Process(target=_consume, args=(way, ends, child, total), daemon=True)
+        ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a child inherits that; it ends with the bench
         consumer.start()
+        signal.signal(signal.SIGINT, ours)
         child.close()
         with closing(sender):
             return _produce(sender, parent, consumer, shape, total)

@@ -48,7 +48,7 @@ def measure(session: Session) -> Part:
         title="Each network alone, random input",
         rows=rows,
         notes=[*notes, *batch_gains(rows)],
-        chart=Chart(("network", "runtime", "threads", "precision", "batch"), "items_per_s"),
+        chart=Chart(("runtime", "threads", "precision", "batch"), "items_per_s", panels="network"),
     )
 
 

@@ -12,7 +12,7 @@ import msgspec
 from benchmarks.bare import Bare, measure_bare
 from benchmarks.clips import at_twice_the_rate, every_third_frame
 from benchmarks.demo import GATE_OFF, load_truth, named_holds, published
-from benchmarks.figures import Chart, Part, Row, Session, ratio
+from benchmarks.figures import Chart, Part, Row, Session, of_row, ratio
 from benchmarks.running import Run, run_program
 from engine.config import EngineSettings
 from stages.capture import DEMO
@@ -22,6 +22,8 @@ from stages.runtime import usable_cores
 STREAMS = (1, 2, 4, 8)
 STREAMS_S = 20
 WARM_UP_FRAMES = EngineSettings().warm_up_frames
+LIVE, SAME_WORK = "30 fps", "fast, gate off"
+"""The rows of which most is said: as in use, and with the work of the bare networks."""
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -37,11 +39,11 @@ def ways(folder: Path) -> list[Way]:
     twice = str(at_twice_the_rate(folder / "twice.mkv"))
     record = ("--record", str(folder / "record.mkv"))
     return [
-        Way("30 fps", ("--realtime",)),
+        Way(LIVE, ("--realtime",)),
         Way("30 fps, gate off", ("--realtime", *GATE_OFF)),
         Way("60 fps", ("--realtime",), twice),
         Way("fast", ("--fast",)),
-        Way("fast, gate off", ("--fast", *GATE_OFF)),
+        Way(SAME_WORK, ("--fast", *GATE_OFF)),
         Way("fast, gate off, recording", ("--fast", *GATE_OFF, *record)),
         Way("fast, gate off, one process", ("--fast", *GATE_OFF, "--workers", "1")),
     ]
@@ -56,12 +58,14 @@ def measure(session: Session) -> Part:
     for way in [chosen[0], chosen[4]] if session.quick else chosen:
         session.say(f"the program, {way.name}")
         run = run_program(["--source", way.clip, *way.arguments, *limit, *published()], session.folder)
-        devices |= run.devices
+        devices |= of_row(way.name, run.devices) if way.name in (LIVE, SAME_WORK) else {}
         rows.append(program_row(way.name, run))
     session.say("the networks alone")
     bare = measure_bare(60 if session.quick else load_truth().frames, sorted({1, usable_cores()}))
     fastest = max(bare, key=lambda figures: figures.fps)
-    rows += [bare_row(figures) for figures in bare]
+    for figures in bare:
+        rows.append(bare_row(figures))
+        devices |= of_row(str(rows[-1]["way"]), figures.devices)
     rows += [] if session.quick else _streams(session)
     for row in rows:
         row["of_bare"] = ratio(row["fps"], fastest.fps) if str(row["way"]).startswith("fast") else None
@@ -96,7 +100,7 @@ def program_row(name: str, run: Run) -> Row:
 def bare_row(bare: Bare) -> Row:
     """The networks alone, in the same columns."""
     name = f"networks alone, threads {bare.threads}"
-    return {"way": name, "fps": bare.fps, "p50_ms": bare.ms_per_frame, "cpu_ms_per_frame": bare.cpu_ms_per_frame}
+    return {"way": name, "fps": bare.fps, "cpu_ms_per_frame": bare.cpu_ms_per_frame}
 
 
 def bare_note(bare: Bare) -> str:
@@ -106,7 +110,7 @@ def bare_note(bare: Bare) -> str:
 
 
 def median_latency_ms(run: Run, skipped: bool) -> float | None:
-    """Of the frames that the gate kept from the networks, or of the others.
+    """From capture to the result being ready, of the frames that the gate kept from the networks, or of the others.
 
     The former is our own share alone, as long as they don't have to wait for one that the networks still look at.
     """

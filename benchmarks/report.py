@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.chart import draw_charts
-from benchmarks.figures import Part, Row, Value
+from benchmarks.figures import Part, Row, as_cell
 from benchmarks.machine import Machine
 from engine.errors import UserError
 
@@ -103,12 +103,3 @@ def table(rows: Sequence[Row]) -> str:
     lines = [heads, ["---:" if right else "---" for right in numbers]]
     lines += [[as_cell(row.get(column)) for column in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def as_cell(value: Value) -> str:
-    """A value as people want to read it: three digits that count."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value)

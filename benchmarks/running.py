@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import zmq
 
 import stages
 from benchmarks.tree import children_cpu_s, cpu_s_of, memory_mb_of, tree_of
@@ -37,8 +39,12 @@ class Run(msgspec.Struct, kw_only=True):
     """From the command to the first line of results."""
     cpu_s: float | None = None
     """Processor time of all processes, from the first result to the end; from the start where that is not known."""
+    frames_before: int = 0
+    """Frames that were done when that time began."""
     memory: list[tuple[float, float]] = []
     """Seconds since the command, and megabytes then, of all processes, shared pages counted once."""
+    messages: int = 0
+    """Results that came on the socket."""
 
     @property
     def frames(self) -> int:
@@ -46,7 +52,8 @@ class Run(msgspec.Struct, kw_only=True):
 
     @property
     def cpu_ms_per_frame(self) -> float | None:
-        return None if self.cpu_s is None or not self.frames else round(1000 * self.cpu_s / self.frames, 2)
+        frames = self.frames - self.frames_before
+        return None if self.cpu_s is None or frames <= 0 else round(1000 * self.cpu_s / frames, 2)
 
     @property
     def peak_mb(self) -> float | None:
@@ -65,6 +72,7 @@ class Run(msgspec.Struct, kw_only=True):
 def run_program(arguments: Sequence[str], folder: Path, module: str = "stages") -> Run:
     """Run `arnis-stream`, or another module, with these arguments; `--stats` and `--results` go into `folder`.
 
+    What is published has one subscriber, for without any nothing would be encoded or sent.
     Raises UserError with what the program said when it fails.
     """
     stats, results, said = folder / "stats.json", folder / "results.jsonl", folder / "said.txt"
@@ -72,8 +80,12 @@ def run_program(arguments: Sequence[str], folder: Path, module: str = "stages") 
         file.unlink(missing_ok=True)
     command = [sys.executable, "-m", module, "--stats", str(stats), "--results", str(results), *arguments]
     cpu_before_s = children_cpu_s()
-    with said.open("wb") as errors:
-        watched = _Watched(now_ns(), results)
+    with said.open("wb") as errors, zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+        subscriber.subscribe(b"result.")
+        for option, url in pairwise(arguments):
+            if option == "--publish" and url != "off":
+                subscriber.connect(url)
+        watched = _Watched(now_ns(), results, subscriber)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment())
         try:
             watched.watch(process)
@@ -89,7 +101,9 @@ def run_program(arguments: Sequence[str], folder: Path, module: str = "stages") 
         results=[json.loads(line) for line in results.read_text().splitlines()] if results.exists() else [],
         first_result_s=watched.first_result_s,
         cpu_s=None if used_s is None else used_s - watched.cpu_at_first_s,
+        frames_before=watched.frames_at_first,
         memory=watched.memory,
+        messages=watched.messages,
     )
 
 
@@ -111,11 +125,14 @@ def free_url() -> str:
 class _Watched:
     """What can be seen of a running program from outside."""
 
-    def __init__(self, started_ns: int, results: Path) -> None:
+    def __init__(self, started_ns: int, results: Path, subscriber: zmq.Socket[bytes]) -> None:
         self._started_ns = started_ns
         self._results = results
+        self._subscriber = subscriber
         self.first_result_s: float | None = None
         self.cpu_at_first_s = 0.0
+        self.frames_at_first = 0
+        self.messages = 0
         self.memory: list[tuple[float, float]] = []
 
     def watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -127,12 +144,20 @@ class _Watched:
                 raise UserError(f"the program did not end within {_LIMIT_S:.0f} s; run it by hand with --verbose")
             if self.first_result_s is None and self._has_result():
                 self.first_result_s = round(passed_s, 2)
-                self.cpu_at_first_s = cpu_s_of(tree_of(process.pid)) or 0.0
+                if (cpu_s := cpu_s_of(tree_of(process.pid))) is not None:
+                    self.cpu_at_first_s, self.frames_at_first = cpu_s, self._results.read_bytes().count(b"\n")
             if passed_s >= memory_at_s:
                 memory_at_s = passed_s + _MEMORY_EVERY_S
                 if (memory_mb := memory_mb_of(tree_of(process.pid))) is not None:
                     self.memory.append((round(passed_s, 1), memory_mb))
+            self._take_messages()
             time.sleep(_LOOK_S if self.first_result_s is None else _MEMORY_EVERY_S / 5)
+
+    def _take_messages(self) -> None:
+        """As a reader that keeps up."""
+        while self._subscriber.poll(0):
+            self._subscriber.recv()
+            self.messages += 1
 
     def _has_result(self) -> bool:
         try:

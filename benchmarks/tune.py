@@ -23,6 +23,7 @@ from engine.config import WorkerSettings, join_workers, load_config
 from engine.errors import UserError
 from stages.app import default_config
 from stages.capture import DEMO
+from stages.outputs import keep_earlier
 from stages.runtime import usable_cores
 
 WORTHWHILE = 1.03
@@ -69,7 +70,8 @@ class Score(msgspec.Struct, frozen=True):
 def tune(session: Session, out: Path, loss: int = 0) -> Part:
     """Search, write the best to `out`, and tell what was tried; `loss` holds of the clip may go unnamed for it.
 
-    A value that doesn't run here is told and passed over; Ctrl-C ends the search early, with the best until then.
+    A value that doesn't run here is told and passed over; Ctrl-C ends the search early, with the best until then. What
+    an earlier search wrote to `out` is kept under another name.
     Raises UserError when `out` can't be written, or when the defaults don't run."""
     check_out(out)
     search = _Search(session)
@@ -201,6 +203,7 @@ def _write(best: Candidate, out: Path, loss: int, quick: bool) -> None:
         )
         + "\n"
     )
+    keep_earlier(out, "--out")  # minutes of work
     try:
         out.write_text(head + best.as_toml(), encoding="utf-8")
     except OSError as error:

@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     check_patience(config, options.source)
     check_need_of_stick(config)
     check_stages(config)
-    outputs = check_outputs(config, options.source, options.stats)
+    outputs = check_outputs(config, options.source, options.stats, options.config)
     if options.dry_run:
         _print("\n".join([*dry_run(config.with_workers(workers), options.source, outputs), ""]), sys.stdout)
         return 0
@@ -272,6 +272,8 @@ def output_files(config: Config, sources: Sequence[str]) -> tuple[list[tuple[str
         recorded, others = files_of(Path(record.path), stream_names(sources))
         written += [("record.path", file) for file in recorded]
         later += [("record.path", file) for file in others]
+    if config.engine.profile:
+        written.append(("engine.profile", Path(config.engine.profile)))
     return written, later
 
 

@@ -26,8 +26,11 @@ from stages.sources import redact_url
 from stages.view import has_display
 
 
-def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | None) -> list[str]:
-    """Where output goes, one line each; raises UserError when it cannot go there. Writes nothing."""
+def check_outputs(
+    config: Config, sources: Sequence[str], stats_file: Path | None, settings: Path | None
+) -> list[str]:
+    """Where output goes, one line each; raises UserError when it cannot go there, or is the file of `settings`. Writes
+    nothing."""
     found = []
     files: list[tuple[str, Path]] = []
     streams = stream_names(sources)
@@ -69,7 +72,7 @@ def check_outputs(config: Config, sources: Sequence[str], stats_file: Path | Non
         check_writable(stats_file, "--stats")
         files.append(("--stats", stats_file))
         found.append(f"statistics: {stats_file}")
-    check_apart(files, sources)
+    check_apart(files, sources, settings)
     report = getattr(config.sections.get("results"), "report", "")
     if report and Path(report).suffix.lower() not in (".html", ".htm"):
         raise UserError(f"results.report: {report} must end in .html")

@@ -48,10 +48,13 @@ def is_file_to_be(path: Path) -> bool:
     return path.is_file() or not path.exists()
 
 
-def check_apart(outputs: Iterable[tuple[str, Path]], sources: Sequence[str]) -> None:
-    """Raise UserError where an output, given with its setting, would overwrite a source or another output."""
+def check_apart(outputs: Iterable[tuple[str, Path]], sources: Sequence[str], settings: Path | None) -> None:
+    """Raise UserError where an output, given with its setting, would overwrite a source, the settings, or another
+    output."""
     files = ((source, _local_path(source)) for source in sources)
     taken = {path.resolve(): f"the source {source}" for source, path in files if path.is_file()}
+    if settings is not None:
+        taken[settings.resolve()] = "the settings of --config"
     for setting, path in outputs:
         if not is_file_to_be(path):
             continue  # /dev/null and pipes take several

@@ -217,6 +217,17 @@ def test_a_trace_goes_into_a_file(light: Path, clip: Path) -> None:
     check_sentence(run(*words), "engine.profile", "give the name of a file")
 
 
+def test_a_trace_and_the_settings_are_not_overwritten(tmp_path: Path, light: Path, clip: Path) -> None:
+    settings, trace = Path(shutil.copy(light, tmp_path / "mine.toml")), tmp_path / "trace.json"
+    words = ["--config", settings, "--source", clip, "--profile"]
+    check_sentence(run(*words, settings), "engine.profile", "would overwrite the settings of --config")
+    assert settings.read_text() == light.read_text()
+    trace.write_text("yesterday")
+    assert run(*words, trace).returncode == 0
+    assert (tmp_path / "trace.earlier-1.json").read_text() == "yesterday"
+    assert len(json.loads(trace.read_text())) > 30
+
+
 def pipe_is_full(program: subprocess.Popen[str]) -> bool:
     """Whether the program has filled its standard output, which nobody reads."""
     assert program.stdout is not None

@@ -67,7 +67,7 @@ HIGHER_IS_BETTER = {"fps": True, "p50_ms": False, "p95_ms": False, "cpu_ms_per_f
 def measure(session: Session, frames: int = FRAMES, task: Path | None = None) -> Part:
     """All of them, over the first `frames` of the demo clip. Raises UserError when ours fails."""
     if task is not None and not task.is_file():
-        raise UserError(f"--task {task} does not exist; give the path of a PoseLandmarker .task file")
+        raise UserError(f"--task {task} is no file; give the path of a PoseLandmarker .task file")
     frames = min(frames, QUICK_FRAMES) if session.quick else frames
     rows: list[Row] = []
     devices: dict[str, str] = {}

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from benchmarks.aims import compare_with_aims
+from benchmarks.chart import draw_charts
 from benchmarks.figures import Part
-from benchmarks.report import Report, table
+from benchmarks.report import Report, as_markdown, table
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -42,6 +44,13 @@ def test_the_better_runtime_counts_for_batches() -> None:
 
 def test_nothing_measured_is_compared_with_nothing() -> None:
     assert compare_with_aims([Part(name="stages", title="", rows=[{"stage": "detect", "p50_ms": 1.0}])]) is None
+
+
+@pytest.mark.parametrize("file", sorted((FOLDER / "results").glob("*.json")), ids=lambda file: file.stem)
+def test_page_and_chart_of_a_stored_report_are_those_of_its_figures(file: Path) -> None:
+    report = msgspec.json.decode(file.read_bytes(), type=Report)
+    assert file.with_suffix(".md").read_text() == as_markdown(report, f"{file.stem}.svg")
+    assert file.with_suffix(".svg").read_text() == draw_charts(report.parts)
 
 
 def test_the_readme_shows_the_table_of_the_report_that_it_links() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,11 @@ def test_a_device_that_fails_is_listed_with_the_reason() -> None:
         raise RuntimeError("driver is too old")
 
     cuda, npu = (next(p for p in devices.ORDER if p.device == name) for name in ("cuda", "openvino-npu"))
-    candidates = [devices.Candidate(cuda), devices.Candidate(npu, "no {} here")]
+    candidates = [devices.Candidate(cuda), devices.Candidate(npu, "no {} here", "install its driver")]
     rows = try_devices(candidates, devices.Machine(load=fail), print).rows
-    assert {(row["device"], row["runs"], row["reason"]) for row in rows} == {
-        ("CUDA", "no", "driver is too old"),
-        ("NPU", "no", "no NPU here"),
+    assert {(row["device"], row["runs"], row["reason"], row.get("mend")) for row in rows} == {
+        ("CUDA", "no", "driver is too old", None),
+        ("NPU", "no", "no NPU here", "install its driver"),
     }
 
 
@@ -217,6 +218,15 @@ def test_a_search_that_found_nothing_before_it_was_stopped_leaves_the_older_file
     assert out.read_text() == "# of last week\n"
 
 
+def test_an_earlier_searchs_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Machinery(monkeypatch, lambda config: (50.0, 11))
+    out = tmp_path / "tuned.toml"
+    out.write_text("# of last week\n")
+    tune(quiet_session(tmp_path), out)
+    assert load_config(default_config(), out) == load_config(default_config())
+    assert (tmp_path / "tuned.earlier-1.toml").read_text() == "# of last week\n"
+
+
 def test_the_best_that_does_not_run_a_second_time_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +305,8 @@ def test_a_part_of_the_set_never_replaces_the_whole(tmp_path: Path) -> None:
     assert file_name(slug, ["hop"], replace(session, quick=True)) == f"{slug}-hop-quick"
     assert file_name(slug, ["hop"], replace(session, long=True)) == f"{slug}-hop"
     assert file_name(slug, ["overload"], replace(session, long=True)) == f"{slug}-overload-long"
+    assert file_name(slug, ["peers"], session) == f"{slug}-peers"
+    assert file_name(slug, ["peers"], session, 60) == f"{slug}-peers-60-frames"
 
 
 def test_a_busy_machine_is_told() -> None:
@@ -312,3 +324,13 @@ def test_columns_without_any_value_are_left_out() -> None:
 def test_a_chart_says_whether_more_or_less_is_better(column: str, better: str) -> None:
     part = Part(name="hop", title="Hop", rows=[{"way": "ring", column: 2.0}], chart=Chart(("way",), column))
     assert f">Hop: {better} is better<" in draw_charts([part])
+
+
+def test_a_network_that_is_a_hundred_times_as_fast_does_not_hide_the_others() -> None:
+    rows = [{"network": name, "threads": 1, "fps": fps} for name, fps in (("a", 10.0), ("b", 9e5), ("b", 3e5))]
+    part = Part(name="networks", title="Each", rows=rows, chart=Chart(("threads",), "fps", panels="network"))
+    drawn = draw_charts([part])
+    assert ">Each, a: fps, more is better<" in drawn and ">Each, b: fps, more is better<" in drawn
+    a, b, c = (float(width) for width in re.findall(r'#3b7dd8" x="\d+" y="\d+" width="([\d.]+)"', drawn))
+    assert a == b == pytest.approx(3 * c, abs=0.2)
+    assert ">900000</text>" in drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def test_results_are_held_back_until_warm_up_is_over(tmp_path: Path) -> None:
             sizes.append(path.stat().st_size)
             yield Answer(i, None)
 
-    assert write(answers(), path) == 3
+    assert write(answers(), path) == WARM_UP_FRAMES + 3
     assert not any(sizes[:WARM_UP_FRAMES]) and sizes[WARM_UP_FRAMES] > 0
     assert [msgspec.json.decode(line)["sequence"] for line in path.read_bytes().splitlines()] == [*range(len(sizes))]
 
@@ -104,7 +105,7 @@ def test_the_table_says_where_a_peer_wins() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["hop"], "by themselves"), (["--frames", "3"], "--frames"), (["--task", "nowhere.task"], "nowhere.task")],
+    [(["hop"], "by themselves"), (["--frames", "3"], "--frames"), (["--task", os.curdir], ". is no file")],
 )
 def test_a_mistake_gets_one_sentence(arguments: list[str], word: str) -> None:
     done = bench("--peers", *arguments)

@@ -1,0 +1,25 @@
+"""The program is run as in use, and looked at from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.demo import published
+from benchmarks.running import Run, run_program
+from stages.capture import DEMO
+
+FRAMES = 60
+
+
+def test_what_is_published_is_read_and_processor_time_counts_with_the_frames_that_it_was_spent_on(
+    tmp_path: Path,
+) -> None:
+    run = run_program(["--source", DEMO, "--realtime", "--max-frames", str(FRAMES), *published()], tmp_path)
+    assert run.frames == FRAMES
+    assert 0 < run.messages <= FRAMES + 1  # the last one tells the end
+    assert run.cpu_s is None or 0 < run.frames_before < FRAMES
+
+
+def test_frames_that_were_done_before_the_clock_ran_do_not_count() -> None:
+    run = Run(stats={"frames_in": 30}, results=[], cpu_s=0.5, frames_before=5)
+    assert run.cpu_ms_per_frame == 20.0
