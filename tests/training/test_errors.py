@@ -24,7 +24,7 @@ from training.synth.skeletons import STATISTICS
 PEOPLE = 20
 ROWS = 600
 UNSURE = 0.3
-OFF_PX = 20.0
+OFF_PX = 40.0
 
 
 @pytest.fixture(scope="module")
