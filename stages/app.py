@@ -36,6 +36,7 @@ from stages.detect import Detect, DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
 from stages.outputs import keep_earlier, owned
+from stages.overlay import Overlay
 from stages.packets import ArnisPacket
 from stages.publish import Results, ResultsSettings, program_version
 from stages.record import BROKE_OFF, Record, RecordSettings, files_of, finish_recordings, raw_path
@@ -120,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     config = with_threads(config, workers)
     check_patience(config, options.source)
     check_need_of_stick(config)
-    check_stages(config)
+    check_stages(config.with_workers(workers))
     outputs = check_outputs(config, options.source, options.stats)
     if options.dry_run:
         _print("\n".join([*dry_run(config.with_workers(workers), options.source, outputs), ""]), sys.stdout)
@@ -260,6 +261,13 @@ def check_stages(config: Config) -> None:
         if getattr(config.sections.get(section), key, "") and stage.name not in there:
             raise UserError(f'{setting} is set, and no [[worker]] has the stage "{stage.__module__}:{stage.__name__}"; '
                             "add it to the last one, or leave the setting out")  # fmt: skip
+    record, pair = config.sections.get("record"), [Overlay.name, Record.name]
+    drawn = any([name for name in sections_read(worker) if name in pair] == pair for worker in config.workers)
+    if isinstance(record, RecordSettings) and record.path and record.picture == "overlay" and not drawn:
+        raise UserError(
+            'record.picture is "overlay", and no [[worker]] has the stage "stages.overlay:Overlay" before '
+            '"stages.record:Record"; add it there, or set record.picture = "source"'
+        )
 
 
 def output_files(config: Config, sources: Sequence[str]) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
@@ -285,9 +293,9 @@ def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
     return LIVE_WORKERS if alone and config.workers == load_config(default_config()).workers else None
 
 
-def sections_read(worker: WorkerSettings) -> set[str]:
-    """Sections of the configuration that a worker's stages read, by which stages are known."""
-    return {import_name(stage, f"[[worker]] {worker.name}").name for stage in worker.stages}
+def sections_read(worker: WorkerSettings) -> list[str]:
+    """Sections of the configuration that a worker's stages read, in their order, by which stages are known."""
+    return [import_name(stage, f"[[worker]] {worker.name}").name for stage in worker.stages]
 
 
 def with_threads(config: Config, workers: int | None) -> Config:

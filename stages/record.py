@@ -249,8 +249,8 @@ class Record:
         return self._recorders[stream]
 
     def _picture(self, packet: ArnisPacket) -> np.ndarray | None:
-        if self._settings.picture == "overlay" and packet.canvas is not None:
-            return packet.canvas
+        if self._settings.picture == "overlay":
+            return packet.canvas  # none where the pixels were gone when it was to be drawn
         assert packet.frame is not None
         try:
             with self._context.frames.read(packet.frame) as image:

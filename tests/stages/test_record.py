@@ -180,6 +180,15 @@ def test_the_bare_source_can_be_recorded(tmp_path: Path) -> None:
     assert read_back(tmp_path / "out.mkv")[1][0].mean() == pytest.approx(30, abs=3)
 
 
+def test_a_picture_that_could_not_be_drawn_is_left_out_and_not_recorded_bare(tmp_path: Path) -> None:
+    stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
+    stage.open(context())
+    stage.process(packet(0.0, picture(90)))
+    stage.process(packet(0.1, None))
+    stage.close()
+    assert stage.describe() == {str(tmp_path / "out.mkv"): "1 frames, 1 left out"}
+
+
 def test_what_is_left_out_follows_when_slow(tmp_path: Path) -> None:
     """Of a picture that takes long to encode; `auto` waits for a file, also beside a camera."""
     noise = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8)
