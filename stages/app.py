@@ -121,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
     config = with_threads(config, workers)
     check_patience(config, options.source)
     check_need_of_stick(config)
+    check_closer(config)
     check_stages(config.with_workers(workers))
     outputs = check_outputs(config, options.source, options.stats)
     if options.dry_run:
@@ -250,6 +251,16 @@ def check_need_of_stick(config: Config) -> None:
         raise UserError(
             "detect.stick is empty, so nobody would be named, as they must hold one; set gate.need_stick = false too"
         )
+
+
+def check_closer(config: Config) -> None:
+    """Raise UserError where somebody names a closer look that would never be taken."""
+    detect, gate = config.sections.get("detect"), config.sections.get("gate")
+    if not isinstance(detect, DetectSettings) or detect.closer in ("auto", ""):
+        return
+    still = "gate.motion = false" if isinstance(gate, GateSettings) and not gate.motion else ""
+    if why := "detect.fused" if detect.fused else still:
+        raise UserError(f"detect.closer = {detect.closer!r} would never look, because of {why}; leave one of them out")
 
 
 def check_stages(config: Config) -> None:

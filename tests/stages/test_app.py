@@ -25,6 +25,9 @@ from stages.app import (
 )
 
 
+CLOSER = ["--set", "detect.closer=movenet_thunder"]
+
+
 def decided(*sources: str, **flags: Any) -> dict[str, Any]:
     return decide(load_config(default_config(), flags=flags), sources).sections
 
@@ -128,6 +131,8 @@ def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureF
         (["--source", "demo", "--set", "engine.source=.x:Y"], "names nothing"),
         (["--source", "demo", "--set", "engine.packet=engine.packet:Packet"], "name stages.packets:ArnisPacket"),
         (["--source", "demo", "--set", "detect.stick="], "set gate.need_stick = false"),
+        (["--source", "demo", *CLOSER, "--set", "gate.motion=false"], "because of gate.motion = false"),
+        (["--source", "demo", *CLOSER, "--set", "detect.fused=mine"], "because of detect.fused"),
     ],
 )
 def test_what_could_not_work_is_said_before_it_starts(
