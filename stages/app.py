@@ -232,11 +232,10 @@ def keeps_time(config: Config, kinds: Set[SourceKind]) -> bool:
 
 
 def check_patience(config: Config, sources: Sequence[str]) -> None:
-    """Raise UserError when a capture process would be taken for dead before it says that its address is lost."""
+    """Raise UserError when a capture process would be taken for dead before it says that its source is lost."""
     capture, silent_s = config.sections.get("capture"), config.engine.silent_s
-    if not isinstance(capture, CaptureSettings) or not any("://" in source for source in sources):
-        return
-    if capture.timeout_s >= silent_s:
+    waits = any("://" in source or kind_of(source) is SourceKind.CAMERA for source in sources)
+    if waits and isinstance(capture, CaptureSettings) and capture.timeout_s >= silent_s:
         raise UserError(
             f"capture.timeout_s = {capture.timeout_s:g} is too long for engine.silent_s = {silent_s:g}: the capture "
             "process would be started again before its source counts as lost; raise engine.silent_s above it"
