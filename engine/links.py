@@ -177,8 +177,7 @@ class TakeInlet:
             return packets
         while True:
             self._ask(max_batch)
-            left_ms = max(0, -((now_ns() - until) // NS_PER_MS))  # rounded up: a poll of 0 ms would spin
-            for socket, _ in self._poller.poll(0 if packets and not self._asked else left_ms):
+            for socket, _ in self._poller.poll(0 if packets and not self._asked else _left_ms(until)):
                 self._drain(socket, packets)
             if packets and (not self._asked or max_batch == 1) or now_ns() >= until:
                 return packets
@@ -230,7 +229,7 @@ class PullInlet:
         """What waits, at most `max_batch`; once there is one, waits at most `max_wait_ms` for more."""
         packets: list[Packet] = []
         until = now_ns() + int(timeout_ms * NS_PER_MS)
-        while len(packets) < max_batch and self._socket.poll(max(0, (until - now_ns()) // NS_PER_MS)):
+        while len(packets) < max_batch and self._socket.poll(_left_ms(until)):
             packet = self._parcel.unpack(self._socket.recv_multipart())
             if packet is None:
                 continue
@@ -286,6 +285,11 @@ class DoneOutlet:
     def close(self) -> None:
         for socket in self._sockets.values():
             socket.close()
+
+
+def _left_ms(until_ns: int) -> int:
+    """Rounded up: a poll of 0 ms would spin, or not wait at all."""
+    return max(0, -((now_ns() - until_ns) // NS_PER_MS))
 
 
 def _first(worker: str) -> bytes:
