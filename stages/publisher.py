@@ -96,6 +96,7 @@ class Publisher:
             self._socket.setsockopt(zmq.SNDHWM, queue)
             self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_INCOMING_BYTES)
             self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+            self._socket.setsockopt(zmq.IPV6, "[" in url)
             self._secure(url, setting, settings)
             self._bind(url, setting, retry_s)
         except BaseException:
@@ -138,9 +139,9 @@ class Publisher:
 
     @staticmethod
     def _check(url: str, setting: str) -> None:
-        port = re.fullmatch(r"tcp://.+:(\d+|\*)", url)
+        port = re.fullmatch(r"tcp://.+:(\d+)", url)
         # libzmq takes a port that is too large modulo 65536.
-        if not (port and (port[1] == "*" or 0 < int(port[1]) < 65_536)) and not re.match("ipc://.", url):
+        if not (port and 0 < int(port[1]) < 65_536) and not re.match("ipc://.", url):
             raise UserError(f"{setting}: {url!r} is no address; write tcp://127.0.0.1:PORT with a port from 1 to 65535")
 
     def _secure(self, url: str, setting: str, settings: PublishSettings) -> None:
