@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import count
+from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -267,12 +267,12 @@ def files_of(path: Path, streams: Sequence[str]) -> tuple[list[Path], list[Path]
     """Into which files a run records, and which others it may make: an MP4, and parts, as earlier runs left."""
     first = [recording_path(path, stream, streams) for stream in streams]
     later = [file for file in first if raw_path(file) != file]
-    for stream in streams:
-        for part in count(1):
-            file = recording_path(path, stream, streams, part)
-            if not (file.exists() or raw_path(file).exists()):
-                break
-            later += {file, raw_path(file)}
+    for stream, file in zip(streams, first, strict=True):
+        beside = [found.name.removeprefix(f"{file.stem}.") for found in file.parent.glob(f"{escape(file.stem)}.*")]
+        for number in {name.partition(".")[0] for name in beside}:
+            if number.isdecimal():
+                part = recording_path(path, stream, streams, int(number))
+                later += {part, raw_path(part)}
     return [raw_path(file) for file in first], later
 
 

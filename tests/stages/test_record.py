@@ -149,6 +149,20 @@ def test_earlier_lessons_are_kept_and_not_taken_for_parts_of_todays(tmp_path: Pa
     assert frames == {name: 2, f"out.1{ending}": 3, f"out.1.earlier-1{ending}": 1}, "the first part never came to be"
 
 
+@pytest.mark.parametrize("name", ["out.2.mkv", "out.2.mp4", "out.2.recording.mkv"])
+def test_a_later_part_of_an_earlier_lesson_is_put_aside_though_the_first_is_gone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a[1]").mkdir()
+    for folder, start in ((tmp_path, "out"), (tmp_path / "a[1]", "out[2]")):
+        file = folder / name.replace("out", start)
+        file.write_bytes(b"yesterday's")
+        path = folder / f"{start}{'.mkv' if name == 'out.2.mkv' else '.mp4'}"
+        with owned([], [("record.path", part) for part in files_of(path, ["0"])[1]]):
+            assert not file.exists()
+            file.write_bytes(b"today's")
+        assert file.read_bytes() == b"today's"
+        assert file.with_name(f"{file.stem}.earlier-1{file.suffix}").read_bytes() == b"yesterday's"
+
+
 def test_each_of_several_streams_has_its_file(tmp_path: Path) -> None:
     stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
     stage.open(context(streams=("0", "1")))
