@@ -44,11 +44,10 @@ from stages.report import write_report
 from stages.runtime import default_threads
 from stages.sources import CaptureSettings, redact_url
 from stages.sources.camera import camera_device
+from stages.sources.video import VIDEO_FILES
 from stages.view import has_display
 
 PROGRAM = "arnis-stream"
-VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
-"""What is behind a web address that ends so is a file, not a live stream."""
 LIVE_WORKERS = 2
 """Processes for the stages of one live stream: what finds and judges, and what shows."""
 

@@ -20,6 +20,9 @@ from engine.stage import Captured, SourceInfo
 from stages.sources import Allocate, CaptureSettings, redact_url
 from stages.sources.live import SMALLEST_STEP_S, FeedLost
 
+VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
+"""How names of video files end: what is behind a web address that ends so is a file, not a live stream."""
+
 NO_VIDEO_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Demuxers that make a video of any text file."""
 

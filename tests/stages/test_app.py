@@ -24,7 +24,6 @@ from stages.app import (
     with_threads,
 )
 
-
 CLOSER = ["--set", "detect.closer=movenet_thunder"]
 
 
