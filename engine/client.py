@@ -38,7 +38,8 @@ class Message(msgspec.Struct, frozen=True):
     data: bytes
     """The payload as it came."""
     missed: int
-    """How many messages of this topic were lost just before this one, because this reader was slow."""
+    """How many messages of this topic were lost just before this one, because this reader was slow; always 0 for
+    `frame.<stream>`, whose count lies in the picture."""
 
 
 def subscribe(

@@ -235,7 +235,7 @@ class Overlay:
 
 
 def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float) -> None:
-    """Name and confidence at the top left, accepted green, unsure amber, all else grey; a bar for the confidence."""
+    """Name and confidence at the top left, accepted green, a refused guess amber, all else grey; with a bar."""
     pose = packet.pose
     is_refused = pose is not None and not pose.accepted
     colour = GREY

@@ -23,7 +23,7 @@ from stages.classify import classes_of
 from stages.outputs import check_writable, open_lines, takes_more
 from stages.packets import ArnisPacket
 from stages.publisher import Publisher, PublishSettings, frames_url, results_url
-from stages.result import SCHEMA_VERSION, FeedbackMessage, Hello, cue_result, result_of
+from stages.result import FeedbackMessage, Hello, cue_result, result_of
 from stages.skeleton import DRAWN_EDGES, KEYPOINT_NAMES, STICK_EDGE
 from stages.tally import PoseTally
 
@@ -181,9 +181,7 @@ class Publish:
         record = self._context.health()
         if not record:
             return False
-        sequence = publisher.next_sequence("health")
-        health = {"schema": SCHEMA_VERSION, "sequence": sequence, **record}
-        publisher.send("health", self._encode(health))
+        publisher.send("health", self._encode({"sequence": publisher.next_sequence("health"), **record}))
         return True
 
     def _send_cues(self, publisher: Publisher, packet: ArnisPacket) -> None:

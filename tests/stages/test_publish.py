@@ -215,6 +215,7 @@ def test_a_late_subscriber_gets_hello_and_health_at_once(publish: Publish, url: 
         assert len(hello["keypoints"]) == 19 and hello["streams"] == ["0"] and hello["frames"].startswith("tcp:")
         assert [17, 18] in hello["edges"] and [7, 5] in hello["edges"]  # grip to tip, left elbow to shoulder
         assert (hello["schema"], hello["sequence"], health["fps_out"]) == (1, attempt, 30.0)
+        assert "schema" not in health, "it has none"
         if attempt:
             subscriber.close()
         else:
@@ -466,7 +467,7 @@ def test_pictures_are_drawn_and_sent_only_while_somebody_wants_them(url: str) ->
     assert (topic, picture.shape) == ("frame.0", (48, 64, 3))
     (size,) = struct.unpack(">H", jpeg[4:6])  # behind the marker of a comment, FF FE
     comment = json.loads(jpeg[6 : 4 + size])
-    assert (comment["sequence"], comment["frame"]) == (0, 5)
+    assert (comment["sequence"], comment["frame"], "schema" in comment) == (0, 5, False)
     subscriber.close()
     until = time.monotonic() + 5
     while CANVAS_DEMAND and time.monotonic() < until:
