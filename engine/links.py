@@ -252,16 +252,16 @@ class PushOutlet:
         for endpoint in endpoints:
             self._socket.connect(endpoint)
 
-    def send(self, packet: Packet, keep_waiting: Callable[[], bool]) -> bool:
-        """False when no worker took it before `keep_waiting()`, asked every 50 ms, said no."""
+    def send(self, packet: Packet, keep_waiting: Callable[[], bool]) -> None:
+        """Wait for a worker to take it, until `keep_waiting()`, asked every 50 ms, says no."""
         parts = self._parcel.pack(packet)
         while True:
             if self._socket.poll(_SEND_SLICE_MS, zmq.POLLOUT):
                 with suppress(zmq.Again):  # who could take it a moment ago may be gone
                     self._socket.send_multipart(parts, zmq.NOBLOCK)
-                    return True
+                    return
             elif not keep_waiting():
-                return False
+                return
 
     def close(self) -> None:
         self._socket.close()

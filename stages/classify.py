@@ -123,13 +123,12 @@ class Classify:
         return self.process_batch([packet])[0]
 
     def process_batch(self, packets: list[ArnisPacket]) -> list[ArnisPacket]:
-        """Classify those that have a graph and that no gate holds back; the others pass unchanged."""
-        chosen = [p for p in packets if p.graph is not None and _is_asked(p)]
-        graphs = [p.graph for p in chosen if p.graph is not None]
-        if not graphs:
+        """Classify those that have a graph; the others pass unchanged."""
+        chosen = [(packet, packet.graph) for packet in packets if packet.graph is not None]
+        if not chosen:
             return packets
-        logits = self._network(*network_inputs(graphs))[0]
-        for packet, row in zip(chosen, class_probabilities(logits, self._temperature), strict=True):
+        logits = self._network(*network_inputs([graph for _, graph in chosen]))[0]
+        for (packet, _), row in zip(chosen, class_probabilities(logits, self._temperature), strict=True):
             packet.pose = name_pose(row, self._classes, self._threshold)
             packet.status = "ok" if packet.pose.accepted else "unsure"
         return packets
@@ -145,10 +144,6 @@ def classes_of(sections: Mapping[str, Any]) -> ClassFile:
     """The classes that a program with these settings tells apart; raises UserError as `load_model_classes`."""
     settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
     return load_model_classes(settings.model)
-
-
-def _is_asked(packet: ArnisPacket) -> bool:
-    return not packet.ended and (packet.gate is None or (packet.gate.detect and packet.gate.classify))
 
 
 def _likeliest(groups: Sequence[str], probabilities: np.ndarray) -> str:

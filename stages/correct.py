@@ -76,8 +76,6 @@ class Refined(msgspec.Struct, frozen=True):
 
     grip: np.ndarray
     tip: np.ndarray
-    evidence: float
-    margin: float
 
 
 class _Rod(NamedTuple):
@@ -143,7 +141,7 @@ def refine_stick(
     if abs(np.degrees(rod.angle)) < _CLEAR_TURN_DEG and _CLEAR_RATIO[0] < rod.reach / length < _CLEAR_RATIO[1]:
         return None
     foot = rod.start + np.dot(grip - rod.start, rod.direction) * rod.direction
-    return Refined(foot, rod.start + rod.reach * torso_px * rod.direction, rod.evidence, rod.margin)
+    return Refined(foot, rod.start + rod.reach * torso_px * rod.direction)
 
 
 def _cut_strip(frame: np.ndarray, grip: np.ndarray, axis: np.ndarray, torso_px: float) -> np.ndarray:

@@ -182,7 +182,7 @@ def find_faults(
         if clearly or name in told and abs(away) > 0.0:
             own = mirrored_name(name) if hand == "left" else name
             faults[name] = Cue(
-                quantity=own, measured=round(value, 2), wanted=(band.low, band.high), severity=round(abs(away), 2),
+                quantity=own, measured=value, wanted=(band.low, band.high), severity=abs(away),
                 sentence=advise(own, value, band),
             )  # fmt: skip
     return faults
@@ -265,9 +265,6 @@ class Feedback:
             self._faults.pop(packet.stream, None)
         if packet.gate is not None and not packet.gate.detect:
             return packet  # an earlier result stands in, with its cues
-        if packet.gate is not None and not packet.gate.classify:
-            self._faults.pop(packet.stream, None)
-            return packet
         if person is None or pose is None or not pose.accepted or pose.label not in self._bands:
             self._faults.pop(packet.stream, None)
             return packet

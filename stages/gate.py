@@ -104,7 +104,7 @@ def confidence_reason(
     min_body: float,
     min_stick: float,
     need_stick: bool,
-    max_lean_deg: float = 180.0,
+    max_lean_deg: float,
 ) -> str | None:
     """Why a person is not worth classifying (`body_unsure`, `not_upright`, `no_stick`, `grip_unsure`, `tip_unsure`), or
     None.

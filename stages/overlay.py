@@ -238,12 +238,10 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
     """Name and confidence at the top left, accepted green, a refused guess amber, all else grey; with a bar."""
     pose = packet.pose
     is_refused = pose is not None and not pose.accepted
-    colour = GREY
-    if pose is not None and packet.status in ("ok", "held", "unsure") and (is_refused or pose.label != neutral):
-        colour = AMBER if is_refused else GREEN
+    colour = AMBER if is_refused else GREY if pose is None or pose.label == neutral else GREEN
     left, top = round(0.5 * em), round(2.4 * em)
     width, height = _draw_text(canvas, pose_text(packet), (left, top), 1.25 * em, colour)
-    if pose is not None and packet.status != "no_person" and not is_refused:
+    if pose is not None and not is_refused:
         upper, right = top + height + 2, left + max(1, round(width * min(1.0, pose.confidence)))
         lower = upper + round(0.5 * em)
         cv2.rectangle(canvas, (left, upper), (right, lower), colour, cv2.FILLED)

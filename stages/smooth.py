@@ -21,8 +21,6 @@ from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 
 Method = Literal["ema", "window", "one_euro", "off"]
 
-_STICK_MIN = 0.05
-
 
 class SmoothSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section `[smooth]`."""
@@ -230,7 +228,7 @@ class Smooth:
     def _restart_stick(self, track: _Track, points: np.ndarray, stick: Stick | None) -> None:
         """A change of hand or a jump of the tip is news, not noise; an average would lie where it never was."""
         jump = float(np.hypot(*(points[TIP, :2] - track.raw_tip)))
-        hand = stick.hand if stick is not None and stick.grip[2] > _STICK_MIN else track.hand
+        hand = stick.hand if stick is not None and stick.grip[2] > 0 else track.hand
         if hand != track.hand or jump > self._settings.max_tip_jump * track.scale:
             track.filter.forget(np.array([GRIP, TIP]))
         track.hand, track.raw_tip = hand, points[TIP, :2].copy()

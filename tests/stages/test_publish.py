@@ -42,7 +42,7 @@ def packet(sequence: int = 0, **changes: Any) -> ArnisPacket:
 
 
 def context(restarts: int = 0, resumes: bool | None = None) -> Context:
-    return Context(worker="output", streams=["0"], frames=None, restarts=restarts,  # type: ignore[arg-type]
+    return Context(streams=["0"], frames=None, restarts=restarts,  # type: ignore[arg-type]
                    resumes=restarts > 0 if resumes is None else resumes,
                    request_stop=lambda: None, health=lambda: {"fps_out": 30.0})  # fmt: skip
 

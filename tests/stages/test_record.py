@@ -31,7 +31,7 @@ class NoFrames:
 
 
 def context(streams: Sequence[str] = ("0",), restarts: int = 0) -> Context:
-    return Context(worker="output", streams=list(streams), frames=NoFrames(), restarts=restarts,
+    return Context(streams=list(streams), frames=NoFrames(), restarts=restarts,
                    request_stop=lambda: None, health=dict)  # fmt: skip
 
 
