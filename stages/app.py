@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from enum import Enum
 from importlib.resources import files
 from pathlib import Path
@@ -30,7 +30,7 @@ from engine.numbers import positive
 from engine.run import run_pipeline
 from engine.signals import stop_signals
 from engine.summary import RunSummary
-from stages.capture import DEMO
+from stages.capture import DEMO, is_paced
 from stages.classify import Classify
 from stages.detect import Detect, DetectSettings
 from stages.dry_run import check_outputs, dry_run
@@ -222,12 +222,11 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
     return msgspec.structs.replace(config, sections=sections)
 
 
-def keeps_time(config: Config, kinds: Set[SourceKind]) -> bool:
+def keeps_time(config: Config, source: str) -> bool:
     """Whether frames come at a pace of their own: live, or from a file that is played as it was filmed."""
     capture = config.sections.get("capture")
-    realtime = capture.realtime if isinstance(capture, CaptureSettings) else "auto"
-    paced = SourceKind.DEMO in kinds if realtime == "auto" else realtime
-    return paced or bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
+    settings = capture if isinstance(capture, CaptureSettings) else CaptureSettings()
+    return is_paced(settings, source) or kind_of(source) in (SourceKind.CAMERA, SourceKind.NETWORK)
 
 
 def check_patience(config: Config, sources: Sequence[str]) -> None:
@@ -298,7 +297,7 @@ def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
     Alone and live, a stream is answered soonest by one process for all but what is shown: a core that it has woken
     goes on. Files and several streams gain more frames from overlapping. Workers of the user's own are left alone.
     """
-    alone = len(sources) == 1 and keeps_time(config, {kind_of(sources[0])})
+    alone = len(sources) == 1 and keeps_time(config, sources[0])
     return LIVE_WORKERS if alone and config.workers == load_config(default_config()).workers else None
 
 

@@ -21,6 +21,9 @@ from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 
 Method = Literal["ema", "window", "one_euro", "off"]
 
+_FIRST_TORSO_PX = 100.0
+"""What is supposed of somebody whose torso has not been seen yet."""
+
 
 class SmoothSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section `[smooth]`."""
@@ -182,7 +185,7 @@ class Smooth:
         self._frame_at_s: dict[str, float] = {}
 
     def open(self, context: Context) -> None:
-        self._tracks.clear()
+        """Nothing to load."""
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         gap_s = packet.pts - self._frame_at_s.get(packet.stream, -math.inf)
@@ -222,7 +225,7 @@ class Smooth:
         new = make_filter(self._settings)
         if new is None:
             return None
-        self._tracks[stream] = _Track(number, new, 100.0)
+        self._tracks[stream] = _Track(number, new, _FIRST_TORSO_PX)
         return self._tracks[stream]
 
     def _restart_stick(self, track: _Track, points: np.ndarray, stick: Stick | None) -> None:

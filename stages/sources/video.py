@@ -258,6 +258,8 @@ def open_file(path: Path, label: str) -> VideoFile:
 def open_url(url: str, settings: CaptureSettings) -> VideoFile | StreamFeed:
     """A finite file behind a URL or a live stream; raises UserError when it does not answer in time."""
     label = redact_url(url)
+    scheme, _, rest = url.partition("://")
+    url = f"{scheme.lower()}://{rest}"  # FFmpeg knows small letters only
     options = {"rtsp_transport": settings.rtsp_transport, "fflags": "nobuffer"} if url.startswith("rtsp") else {}
     decoder = Decoder(url, label, options, settings.timeout_s, threads=1)
     return VideoFile(decoder, label) if decoder.has_end else StreamFeed(decoder, label)
