@@ -80,22 +80,15 @@ def check_card(card: Card, classes: ClassFile, model: str) -> None:
 
 
 class ClassifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `[classify]`."""
+    """Section [classify]; `config.toml` says what each means, and its unit."""
 
     model: str = "geopose"
-    """Shipped model, or a folder with a card, and with a class file when its classes are not the shipped ones."""
     backend: Backend = "auto"
-    """Runtime: onnxruntime, openvino, or auto: the faster one here."""
     device: Device = "auto"
-    """As in `[detect]`."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
-    """Threads of the network; 0: those of `stages.runtime.default_threads`."""
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    """Confidence from which a pose is accepted; 0: the one in the model's card."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
-    """Most frames, of all streams, that are classified together."""
     max_wait_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
-    """How long to wait for a batch to fill."""
 
 
 class Classify:

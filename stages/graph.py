@@ -160,10 +160,9 @@ def hand_crop(image: np.ndarray, keypoints: np.ndarray, hand: Hand) -> np.ndarra
 
 
 class GraphSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Section [graph]."""
+    """Section [graph]; `config.toml` says what each means, and its unit."""
 
     crop: bool = True
-    """Also look at the picture of the weapon hand; without it the classifier judges the keypoints alone."""
 
 
 class Graph:

@@ -33,16 +33,12 @@ OUTLINE = (20, 20, 20)
 
 
 class OverlaySettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Section [overlay]."""
+    """Section [overlay]; `config.toml` says what each means, and its unit."""
 
     view: Literal["auto", "window", "none"] = "auto"
-    """`auto`: a window for a camera or the demo when there is a display; `none`: one line in the terminal."""
     mirror: Literal["auto", "on", "off"] = "auto"
-    """Whether the window shows the picture as a mirror does; `auto`: for a camera. Recordings never are."""
     live_line: Literal["stdout", "stderr", "none"] = "stdout"
-    """Where the live line goes when there is no window."""
     min_confidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.3
-    """Keypoints and stick ends below it are not drawn."""
 
 
 def draw_overlay(

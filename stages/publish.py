@@ -36,12 +36,10 @@ REBIND_S = 3.0
 
 
 class ResultsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Section [results]."""
+    """Section [results]; `config.toml` says what each means, and its unit."""
 
     path: str = ""
-    """File that gets one line of JSON per frame; `-`: the standard output; empty: none."""
     report: str = ""
-    """Page that is made of them at the end; without a `path` they stand beside it, as `.jsonl`. Empty: none."""
 
 
 class Results:

@@ -40,18 +40,13 @@ WAITING_FRAMES = 4
 
 
 class RecordSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Section [record]."""
+    """Section [record]; `config.toml` says what each means, and its unit."""
 
     path: str = ""
-    """File to record to (.mkv or .mp4); with several streams one each, `name-0.mkv`; empty: no recording."""
     picture: Literal["overlay", "source"] = "overlay"
-    """Record what is shown, or the bare source picture."""
     when_slow: Literal["auto", "wait", "drop"] = "auto"
-    """When the encoder or disk is too slow: leave frames out, or wait; `auto`: leave out when live, wait for files."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "ultrafast"
-    """x264's balance of speed and file size."""
     crf: Annotated[int, msgspec.Meta(ge=0, le=51)] = 23
-    """x264's quality: lower is better and larger."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
 
 

@@ -26,24 +26,17 @@ _FIRST_TORSO_PX = 100.0
 
 
 class SmoothSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section `[smooth]`."""
+    """Section [smooth]; `config.toml` says what each means, and its unit."""
 
     method: Method = "ema"
-    """ema, window (exponentially weighted), one_euro (half the jitter of `ema` in a hold) or off."""
     alpha: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.7
-    """Weight of the newest frame in `ema` and `window`; 1 follows at once."""
     window: Annotated[int, msgspec.Meta(ge=1, le=60)] = 5
-    """Frames in the window."""
     min_cutoff_hz: Annotated[float, msgspec.Meta(gt=0.0, le=60.0)] = 1.5
-    """One-Euro: cut-off at rest; lower is steadier."""
     beta: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 10.0
-    """One-Euro: by how many Hz the cut-off rises per torso length a second; higher lags less."""
     sure: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.5
-    """Confidence from which a point has full weight; below, its weight falls in proportion."""
     max_gap_s: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.2
-    """A gap without a frame after which all starts anew; frames that the gate keeps from detection are none."""
+    """Frames that the gate keeps from detection are no gap."""
     max_tip_jump: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 0.8
-    """Torso lengths from one look to the next: a tip that jumps farther (the stick's ends swapped) starts anew."""
 
 
 class Filter(Protocol):
