@@ -68,10 +68,10 @@ def measure(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) -
     return values
 
 
-def torso_lean_deg(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) -> np.ndarray:
+def torso_lean_deg(keypoints: np.ndarray) -> np.ndarray:
     """The spine's angle to the vertical of keypoints (..., 17 or more, 3), float64 (...): 0 upright, 180 upside down,
     NaN where a shoulder or a hip is not seen."""
-    return _lean_deg(_points(keypoints, min_confidence)[0])
+    return _lean_deg(_points(keypoints, PRESENT_CONFIDENCE)[0])
 
 
 POINT_NOISE = 0.05

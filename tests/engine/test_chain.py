@@ -66,7 +66,7 @@ def packet(sequence: int = 0) -> Packet:
 
 
 def context() -> Context:
-    return Context(worker="test", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=lambda: {})
+    return Context(streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=lambda: {})
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,13 @@ def test_other_ways_of_moving_frames_give_the_same_results(tmp_path: Path, optio
     assert outcome(bench) == all_numbers(100)
 
 
+def test_a_runtime_folder_that_is_a_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(bench.file))
+    bench.run(["20"])
+    assert outcome(bench) == all_numbers(20)
+
+
 def test_a_source_that_ends_early_does_not_disturb_the_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     summary = bench.run(["5", "150", "0"], "numbers.fps=100")

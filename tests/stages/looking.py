@@ -32,7 +32,7 @@ class Runner:
         self.detect, self.stick = Detect(settings), DetectStick(settings)
         for stage in (self.detect, self.stick):
             stage.open(
-                Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
+                Context(streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
             )
 
     def __call__(

@@ -14,7 +14,7 @@ from engine.stage import Context
 from stages.classes import load_classes, models_folder
 from stages.classify import Classify, ClassifySettings, class_probabilities, name_pose
 from stages.graph import build_graph
-from stages.packets import ArnisPacket, GateDecision, GraphInput
+from stages.packets import ArnisPacket, GraphInput
 
 CLASSES = load_classes()
 
@@ -38,13 +38,13 @@ def graph_of(points: np.ndarray, stick: bool = True, crop: np.ndarray | None = N
     return GraphInput(nodes=nodes, edges=edges, mask=mask, crop=crop)
 
 
-def packet_of(graph: GraphInput | None, gate: GateDecision | None = None, stream: str = "0") -> ArnisPacket:
-    return ArnisPacket(stream=stream, sequence=0, pts=0.0, captured_at_ns=0, graph=graph, gate=gate)
+def packet_of(graph: GraphInput | None, stream: str = "0") -> ArnisPacket:
+    return ArnisPacket(stream=stream, sequence=0, pts=0.0, captured_at_ns=0, graph=graph)
 
 
 def stage(**settings: object) -> Classify:
     classify = Classify(ClassifySettings(**{"backend": "onnxruntime", **settings}))  # type: ignore[arg-type]
-    classify.open(Context(worker="w", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
+    classify.open(Context(streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
     return classify
 
 
@@ -77,16 +77,12 @@ def test_an_answer_does_not_depend_on_its_batch(classify: Classify) -> None:
         assert packet.pose.confidence == pytest.approx(alone.pose.confidence, abs=1e-4)
 
 
-def test_held_back_ended_and_empty_packets_pass_unchanged(classify: Classify) -> None:
-    graph = graph_of(LEFT_KNEE_BLOCK)
-    still, weak = GateDecision(detect=False), GateDecision(classify=False)
-    ended = packet_of(graph)
-    ended.end("dropped", "slow")
-    packets = [packet_of(graph, still), packet_of(graph, weak), ended, packet_of(None), packet_of(graph)]
+def test_what_has_no_graph_passes_unchanged(classify: Classify) -> None:
+    packets = [packet_of(None), packet_of(graph_of(LEFT_KNEE_BLOCK)), packet_of(None)]
     answers = classify.process_batch(packets)
     assert answers == packets
-    assert [p.pose is not None for p in answers] == [False, False, False, False, True]
-    assert ended.status == "dropped"
+    assert [p.pose is not None for p in answers] == [False, True, False]
+    assert classify.process_batch([packet_of(None)])[0].pose is None
 
 
 def test_how_many_wait_for_each_other_is_told_to_the_engine() -> None:

@@ -78,7 +78,7 @@ class Looks:
         self._frames, self._count = OwnedFrames(), 0
         self._stage = DetectStick(DetectSettings(stick=make_stick_network(folder), hand="right"))
         self._stage.open(
-            Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
+            Context(streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
         )
 
     def __call__(
