@@ -119,6 +119,9 @@ class Classify:
         self._temperature = card.temperature
         self._threshold = self._settings.threshold or card.threshold or 0.0
 
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.graph is not None
+
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         return self.process_batch([packet])[0]
 

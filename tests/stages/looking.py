@@ -38,9 +38,14 @@ class Runner:
     def __call__(
         self, image: np.ndarray, pts: float | None = None, stream: str = "0", gate: GateDecision | None = None
     ) -> ArnisPacket:
+        return self.stick.process(self.detect.process(self.packet(image, pts, stream, gate)))
+
+    def packet(
+        self, image: np.ndarray, pts: float | None = None, stream: str = "0", gate: GateDecision | None = None
+    ) -> ArnisPacket:
         self._sequence += 1
         self._frames.begin(image.shape[0], image.shape[1], busy=())[:] = image
-        packet = ArnisPacket(
+        return ArnisPacket(
             stream=stream,
             sequence=self._sequence,
             pts=self._sequence / 30 if pts is None else pts,
@@ -48,7 +53,6 @@ class Runner:
             frame=self._frames.commit(self._sequence),
             gate=gate,
         )
-        return self.stick.process(self.detect.process(packet))
 
 
 def standing_person(scale: float = 100, at: tuple[float, float] = (300, 200)) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.chain import Chain, WorkerBroken
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.stage import Context
@@ -75,6 +76,20 @@ def test_an_answer_does_not_depend_on_its_batch(classify: Classify) -> None:
         alone = classify.process(packet_of(graph))
         assert packet.pose is not None and alone.pose is not None
         assert packet.pose.confidence == pytest.approx(alone.pose.confidence, abs=1e-4)
+
+
+def test_a_network_that_always_fails_breaks_its_worker_though_most_packets_only_pass_through() -> None:
+    failing = stage()
+
+    def fail(*inputs: np.ndarray) -> None:
+        raise RuntimeError("the device is lost")
+
+    failing._network = fail
+    chain = Chain([failing], errors_in_a_row=2)
+    chain.run([packet_of(graph_of(IDLE))])
+    chain.run([packet_of(None)])
+    with pytest.raises(WorkerBroken, match="the device is lost"):
+        chain.run([packet_of(graph_of(IDLE))])
 
 
 def test_held_back_ended_and_empty_packets_pass_unchanged(classify: Classify) -> None:
