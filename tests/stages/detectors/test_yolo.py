@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from looking import Runner, candidate, frames_of, standing_person, stick_at, write_card
 
+from engine.errors import UserError
 from stages.detect import DetectSettings
 from stages.detectors import SAME_PERSON, BodyCandidate, Runtime, box_around, open_model, overlap
 from stages.detectors.yolo import Yolo, decode, letterbox
+from stages.sessions import TensorSpec
 
 
 def test_letterboxed_places_come_back() -> None:
@@ -166,3 +169,13 @@ def test_boxes_come_back_too_and_somebody_else_in_the_part_ends_no_search() -> N
     corner = BodyCandidate(person.keypoints, 0.9, (0.0, 0.0, 50.0, 50.0))
     network.detect(image, corner, "0", 0.0)
     assert network.seen[-1] == (720, 1280)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("float16", (1, 3, 128, 160)), ("float32", (1, 128, 160, 3)), ("float32", (1, 3, 128))]
+)
+def test_what_takes_other_pictures_than_it_would_get_is_refused(dtype: str, shape: tuple[int, ...]) -> None:
+    card: Any = SimpleNamespace(task="body", threshold=0.25)
+    network: Any = SimpleNamespace(inputs=[TensorSpec("images", np.dtype(dtype), shape)])
+    with pytest.raises(UserError, match="not float32"):
+        Yolo("mine", card, network)
