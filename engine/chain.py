@@ -100,6 +100,7 @@ class Chain:
             return
         label = stage_label(type(stage))
         batch = getattr(stage, "process_batch", None)
+        has_work = getattr(stage, "has_work", lambda packet: True)
         for group in [wanted] if batch else [[packet] for packet in wanted]:
             entered = now_ns()
             try:
@@ -107,7 +108,8 @@ class Chain:
                 for packet, result in zip(group, results, strict=True):
                     if result is None:
                         packet.end("dropped", f"refused:{label}")
-                self._errors[label] = 0
+                if any(map(has_work, group)):
+                    self._errors[label] = 0
             except UserError:
                 raise
             except FrameOverrun:

@@ -79,7 +79,7 @@ class _Pipeline:
         self._sections = sections_of(config)
         self._state = RunState(None, self._streams)
         meter = Meter(None, count_stages(config), entry_stages(config)[:1], config.engine.warm_up_frames)
-        self._health = Health(meter)
+        self._health = Health(meter, self._state)
         self._record: dict[str, Any] = {}
         self._health_at_ns = 0
         self._idle_at_ns = 0

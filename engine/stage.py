@@ -74,6 +74,7 @@ class Stage(Protocol):
 #   max_batch: int, max_wait_ms: float        attributes that bound such a batch
 #   sees_ended: ClassVar[bool]                process also gets packets that have ended (writers, publishers)
 #   stateless: ClassVar[bool]                 each packet stands alone, so that replicas may share a stream
+#   has_work(packet) -> bool                  False: it only passes through, which forgives no failure before it
 #   idle(now_ns: int) -> None                 called about every 50 ms, whatever arrives (window events, health)
 #   describe() -> dict[str, str]              device, runtime and versions really used; goes into --stats
 

@@ -110,6 +110,10 @@ class RunState:
     def stream(self, name: str) -> StreamState:
         return self._states[name]
 
+    def frames_read(self) -> dict[str, int]:
+        """Frames that each stream's source has delivered."""
+        return {name: state.frames_read for name, state in self._states.items()}
+
 
 def _map(path: Path | None, size: int) -> mmap.mmap:
     if path is None:

@@ -88,7 +88,7 @@ class Supervisor:
         self._duration_ns = None if duration_s is None else int(duration_s * NS_PER_S)
         self._state = RunState(folder.path, streams)
         meter = Meter(folder.path, count_stages(config))
-        self._health = Health(meter)
+        self._health = Health(meter, self._state)
         self._health_at_ns = 0
         self._handles = [WorkerHandle(spec) for spec in specs]
         self._rings: dict[str, FrameRing] = {}

@@ -19,6 +19,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TextIO
 
+import av
+import cv2
 import msgspec
 
 from engine.client import DEFAULT_URL
@@ -372,9 +374,11 @@ def conclude(
 
 
 def statistics_mistakes(file: Path, summary: RunSummary) -> list[str]:
-    """Write the statistics; what kept them from being written."""
+    """Write the statistics, with the versions of what the engine does not know; what kept them from being written."""
+    versions = {PROGRAM: program_version(), "opencv": cv2.__version__, "pyav": av.__version__}
+    stats = summary.stats | {"versions": versions | summary.stats["versions"]}
     try:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(summary.stats), indent=2) + b"\n")
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(stats), indent=2) + b"\n")
     except OSError as error:
         return [f"--stats: cannot write {file}: {error.strerror}"]
     return []

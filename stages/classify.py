@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.stage import Context
-from stages.cards import Card, load_card, load_model_classes
+from stages.cards import Card, check_inputs, load_card, load_model_classes
 from stages.classes import CLASSES_FILE, ClassFile
 from stages.graph import CROP_SIZE_PX, DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
 from stages.packets import ArnisPacket, GraphInput, Pose
@@ -69,8 +69,7 @@ def check_card(card: Card, classes: ClassFile, model: str) -> None:
     """Raises UserError unless the card is that of a pose classifier for these inputs and classes."""
     if card.task != "pose_classifier":
         raise UserError(f"model {model} is made for the task {card.task}, not pose_classifier; choose another")
-    inputs = {i.name: (i.dtype, i.shape) for i in card.inputs}
-    if inputs != INPUTS:
+    if [(i.name, (i.dtype, i.shape)) for i in card.inputs] != list(INPUTS.items()):
         raise UserError(f"model {model} takes other inputs than this program builds; run `arnis-train export` again")
     if card.classes != classes.names or card.classes_sha256 != classes.digest():
         raise UserError(
@@ -109,8 +108,12 @@ class Classify:
         shapes = [tuple(size or 1 for size in shape) for _, shape in INPUTS.values()]
         asked = self._settings
         self._network: Network = load_network(file, asked.backend, asked.threads, device=asked.device, shapes=shapes)
+        check_inputs(card, self._network.inputs, asked.model)
         self._temperature = card.temperature
         self._threshold = self._settings.threshold or card.threshold or 0.0
+
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.graph is not None
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         return self.process_batch([packet])[0]

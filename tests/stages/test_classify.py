@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from engine.chain import Chain, WorkerBroken
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.stage import Context
+from stages.cards import load_card
 from stages.classes import load_classes, models_folder
-from stages.classify import Classify, ClassifySettings, class_probabilities, name_pose
+from stages.classify import Classify, ClassifySettings, check_card, class_probabilities, name_pose
 from stages.graph import build_graph
 from stages.packets import ArnisPacket, GraphInput
 
@@ -75,6 +78,20 @@ def test_an_answer_does_not_depend_on_its_batch(classify: Classify) -> None:
         alone = classify.process(packet_of(graph))
         assert packet.pose is not None and alone.pose is not None
         assert packet.pose.confidence == pytest.approx(alone.pose.confidence, abs=1e-4)
+
+
+def test_a_network_that_always_fails_breaks_its_worker_though_most_packets_only_pass_through() -> None:
+    failing = stage()
+
+    def fail(*inputs: np.ndarray) -> None:
+        raise RuntimeError("the device is lost")
+
+    failing._network = fail
+    chain = Chain([failing], errors_in_a_row=2)
+    chain.run([packet_of(graph_of(IDLE))])
+    chain.run([packet_of(None)])
+    with pytest.raises(WorkerBroken, match="the device is lost"):
+        chain.run([packet_of(graph_of(IDLE))])
 
 
 def test_what_has_no_graph_passes_unchanged(classify: Classify) -> None:
@@ -173,3 +190,16 @@ def test_a_model_that_does_not_fit_is_refused_in_one_sentence(
     card.write_text("\n".join(after + line[len(before) :] if line.startswith(before) else line for line in lines))
     with pytest.raises(UserError, match=complaint):
         stage(model=str(folder))
+
+
+def test_inputs_in_another_order_or_of_another_file_are_refused(tmp_path: Path) -> None:
+    card, _ = load_card("geopose")
+    with pytest.raises(UserError, match="takes other inputs"):
+        check_card(msgspec.structs.replace(card, inputs=card.inputs[::-1]), CLASSES, "geopose")
+    shutil.copytree(models_folder() / "geopose", tmp_path / "model")
+    other, file = load_card("weapon_hand")
+    shutil.copy(file, tmp_path / "model")
+    told = tmp_path / "model" / "card.toml"
+    told.write_text(told.read_text().replace(card.sha256, other.sha256))
+    with pytest.raises(UserError, match=r"crop_present float32 \[0\], but it takes nodes .*\[0, 75, 8\]; correct"):
+        stage(model=str(tmp_path / "model"), backend="auto")
