@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from stages.cards import Card, load_card
 from stages.classes import models_folder
-from stages.runtime import RUNTIMES, Backend, Network, Precision, load_network, usable_cores
+from stages.devices import Machine
+from stages.runtime import Backend, Network, Precision, load_network, usable_cores
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 _WARM_UP_CALLS = 3
@@ -71,8 +71,8 @@ def variants(free_batch: bool, quick: bool) -> Iterator[Variant]:
                 yield Variant(backend, count, precision, batches if count == 1 and precision == "f32" else (1,))
 
 
-def installed_runtimes() -> list[Backend]:
-    return [name for name in RUNTIMES if find_spec(name)]
+def installed_runtimes() -> Sequence[Backend]:
+    return Machine().installed()
 
 
 def precisions(backend: Backend) -> list[Precision]:

@@ -76,8 +76,14 @@ class Chain:
         """Device, runtime and versions by stage."""
         return {stage_label(type(stage)): stage.describe() for stage in self._stages if hasattr(stage, "describe")}
 
+    def groups(self, packets: Sequence[Packet]) -> list[list[Packet]]:
+        """What to `run` at once: together where a stage works on batches, else one by one, so that each is on its way
+        as soon as it can be."""
+        size = self.max_batch
+        return [list(packets[start : start + size]) for start in range(0, len(packets), size)]
+
     def run(self, packets: list[Packet]) -> None:
-        """Take the packets through all stages, in place.
+        """Take the packets of a group through all stages, in place.
 
         Raises UserError as stages do, and WorkerBroken after too many failures in a row.
         """
@@ -85,10 +91,8 @@ class Chain:
         for packet in packets:
             if packet.expires_at_ns is not None and now > packet.expires_at_ns and not packet.ended:
                 packet.end("dropped", "too_old")
-        groups = [packets] if self._batched else [[packet] for packet in packets]
-        for group in groups:
-            for stage in self._stages:
-                self._run_stage(stage, group)
+        for stage in self._stages:
+            self._run_stage(stage, packets)
 
     def _run_stage(self, stage: Stage, packets: list[Packet]) -> None:
         wanted = packets if getattr(stage, "sees_ended", False) else [packet for packet in packets if not packet.ended]
@@ -96,6 +100,7 @@ class Chain:
             return
         label = stage_label(type(stage))
         batch = getattr(stage, "process_batch", None)
+        has_work = getattr(stage, "has_work", lambda packet: True)
         for group in [wanted] if batch else [[packet] for packet in wanted]:
             entered = now_ns()
             try:
@@ -103,7 +108,8 @@ class Chain:
                 for packet, result in zip(group, results, strict=True):
                     if result is None:
                         packet.end("dropped", f"refused:{label}")
-                self._errors[label] = 0
+                if any(map(has_work, group)):
+                    self._errors[label] = 0
             except UserError:
                 raise
             except FrameOverrun:

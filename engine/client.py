@@ -38,7 +38,8 @@ class Message(msgspec.Struct, frozen=True):
     data: bytes
     """The payload as it came."""
     missed: int
-    """How many messages of this topic were lost just before this one, because this reader was slow."""
+    """How many messages of this topic were lost just before this one, because this reader was slow; always 0 for
+    `frame.<stream>`, whose count lies in the picture."""
 
 
 def subscribe(
@@ -114,6 +115,7 @@ def _connect(socket: Any, url: str) -> None:
     if not (tcp and int(tcp[1]) < 65536 or re.fullmatch(r"ipc://.+", url)):
         raise UserError(f"{url!r} is no address to subscribe to: write tcp://HOST:PORT, for example {DEFAULT_URL}")
     try:
+        socket.setsockopt(zmq.IPV6, "[" in url)
         socket.connect(url)
     except zmq.ZMQError as error:
         raise UserError(f"cannot subscribe to {url}: {error.strerror}") from error

@@ -20,6 +20,7 @@ import msgspec
 from engine.errors import UserError
 
 _GRANT_TIMEOUT_S = 10.0
+_GRACE_S = 2.0
 _LARGE_FRAME_BYTES = 200_000_000
 
 
@@ -125,11 +126,10 @@ def receive(connection: Connection) -> ToSupervisor | None:
 class SupervisorLine:
     """A worker's line to its supervisor."""
 
-    def __init__(self, connection: Connection, last_will: Callable[[], None], grace_s: float = 2.0) -> None:
-        """`last_will` is called when the supervisor has died and the worker has not ended by itself in `grace_s`."""
+    def __init__(self, connection: Connection, last_will: Callable[[], None]) -> None:
+        """`last_will` is called when the supervisor has died and the worker has not ended by itself in time."""
         self._connection = connection
         self._last_will = last_will
-        self._grace_s = grace_s
         self._messages: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
         self._grants: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._sending = threading.Lock()
@@ -179,6 +179,6 @@ class SupervisorLine:
             pass  # the supervisor's end of the pipe is closed: it has gone
         self._orphaned.set()
         self._messages.put(Stop())
-        threading.Event().wait(self._grace_s)
+        threading.Event().wait(_GRACE_S)
         self._last_will()
         os._exit(1)

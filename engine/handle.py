@@ -99,7 +99,7 @@ class WorkerHandle:
             return None
         try:
             message = receive(self.connection) if self.connection.poll() else None
-        except (BrokenPipeError, EOFError, OSError):
+        except (EOFError, OSError):
             message = None
         if message is not None:
             self._heard_at_ns = now_ns()

@@ -16,6 +16,7 @@ import zmq
 
 from engine.clock import NS_PER_S, now_ns
 from engine.meter import Meter, drops, latency_report, rate
+from engine.state import RunState
 
 _WINDOW = 5
 """Health speaks of the last five records, about five seconds."""
@@ -24,36 +25,38 @@ _PAGE_MB = (os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096) / 1e
 
 class _Moment(msgspec.Struct):
     at_ns: int
+    frames_in: int
     counters: dict[str, int]
     durations: dict[str, np.ndarray]
 
 
 class Health:
-    """Turns the meter's totals into rates and percentiles of the recent past."""
+    """Turns what the streams have read and the meter has counted into rates and percentiles of the recent past."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, state: RunState) -> None:
         self._meter = meter
+        self._state = state
         self._started_ns = now_ns()
-        self._moments: deque[_Moment] = deque([_Moment(self._started_ns, {}, {})], maxlen=_WINDOW + 1)
+        self._moments: deque[_Moment] = deque([_Moment(self._started_ns, 0, {}, {})], maxlen=_WINDOW + 1)
 
     def begin(self) -> None:
         """Frames flow from now on: loading models is no part of the rates."""
-        self._started_ns = now_ns()
         self._moments.clear()
-        self._moments.append(_Moment(self._started_ns, self._meter.counters(), self._meter.durations()))
+        self._moments.append(self._moment())
+        self._started_ns = self._moments[0].at_ns
 
     def record(self, restarts: Mapping[str, int], pids: Mapping[str, int]) -> dict[str, Any]:
         """FPS and latency of the last seconds, losses of the whole run, restarts, memory by worker."""
-        moment = _Moment(now_ns(), self._meter.counters(), self._meter.durations())
+        moment = self._moment()
         self._moments.append(moment)
         before = self._moments[0]
         elapsed = moment.at_ns - before.at_ns
         recent = {name: _since(row, before.durations.get(name)) for name, row in moment.durations.items()}
         return {
             "uptime_s": round((moment.at_ns - self._started_ns) / NS_PER_S, 1),
-            "fps_in": rate(_gain(moment, before, "frames"), elapsed),
-            "fps_out": rate(_gain(moment, before, "results"), elapsed),
-            "frames_in": moment.counters.get("frames", 0),
+            "fps_in": rate(moment.frames_in - before.frames_in, elapsed),
+            "fps_out": rate(moment.counters.get("results", 0) - before.counters.get("results", 0), elapsed),
+            "frames_in": moment.frames_in,
             "results_out": moment.counters.get("results", 0),
             "dropped": drops(moment.counters),
             **latency_report(recent),
@@ -62,24 +65,31 @@ class Health:
         }
 
     def summary(self, restarts: Mapping[str, int], described: Mapping[str, Any], ended_ns: int) -> dict[str, Any]:
-        """The whole run, for `--stats`. `described`: what the stages said of themselves."""
+        """The whole run, for `--stats`. `described`: what the stages said of themselves. Frames that were still under
+        way when it was cut short are dropped as `unfinished`."""
         counters = self._meter.counters()
         elapsed = ended_ns - self._started_ns
-        prefix = "stream:"
+        frames_read = self._state.frames_read()
+        frames_in = sum(frames_read.values())
+        unfinished = frames_in - counters.get("frames", 0)
         return {
-            "frames_in": counters.get("frames", 0),
+            "frames_in": frames_in,
             "results_out": counters.get("results", 0),
-            "dropped": drops(counters),
+            "dropped": drops(counters) | ({"unfinished": unfinished} if unfinished > 0 else {}),
             "statuses": {k.removeprefix("status:"): n for k, n in counters.items() if k.startswith("status:")},
-            "streams": {k.removeprefix(prefix): {"frames_in": n} for k, n in counters.items() if k.startswith(prefix)},
+            "streams": {stream: {"frames_in": n} for stream, n in frames_read.items()},
             "duration_s": round(elapsed / NS_PER_S, 3),
-            "fps_in": rate(counters.get("frames", 0), elapsed),
+            "fps_in": rate(frames_in, elapsed),
             "fps_out": rate(counters.get("results", 0), elapsed),
             **latency_report(self._meter.durations()),
             "restarts": dict(restarts),
             "stages": dict(described),
             "versions": versions(),
         }
+
+    def _moment(self) -> _Moment:
+        frames_in = sum(self._state.frames_read().values())
+        return _Moment(now_ns(), frames_in, self._meter.counters(), self._meter.durations())
 
 
 def versions() -> dict[str, str]:
@@ -103,10 +113,6 @@ def memory_mb(pid: int) -> float | None:
     except (OSError, IndexError, ValueError):
         return None  # the process has just ended
     return round(pages * _PAGE_MB, 1)
-
-
-def _gain(moment: _Moment, before: _Moment, name: str) -> int:
-    return moment.counters.get(name, 0) - before.counters.get(name, 0)
 
 
 def _since(row: np.ndarray, before: np.ndarray | None) -> np.ndarray:

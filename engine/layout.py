@@ -20,6 +20,7 @@ from engine.errors import UserError
 from engine.process import WorkerSpec
 from engine.ring import own_names, process_exists
 from engine.stage import stage_label
+from engine.state import cannot_write
 
 _PREFIX = own_names("engine-run")
 _NAME = re.compile(rf"{_PREFIX}-(\d+)-")
@@ -35,10 +36,13 @@ class RunFolder:
         self._ports: list[socket.socket] = []
         parent = Path(tempfile.gettempdir())
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-        if runtime and os.access(runtime, os.W_OK):
+        if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
             parent = Path(runtime)  # in memory, and private to the user
         _sweep(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-", dir=parent))
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-", dir=parent))
+        except OSError as error:
+            raise cannot_write(parent, error) from error
 
     def endpoint(self, name: str) -> str:
         """A new address for a socket to bind to."""

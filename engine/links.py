@@ -177,8 +177,7 @@ class TakeInlet:
             return packets
         while True:
             self._ask(max_batch)
-            left_ms = max(0, -((now_ns() - until) // NS_PER_MS))  # rounded up: a poll of 0 ms would spin
-            for socket, _ in self._poller.poll(0 if packets and not self._asked else left_ms):
+            for socket, _ in self._poller.poll(0 if packets and not self._asked else _left_ms(until)):
                 self._drain(socket, packets)
             if packets and (not self._asked or max_batch == 1) or now_ns() >= until:
                 return packets
@@ -230,7 +229,7 @@ class PullInlet:
         """What waits, at most `max_batch`; once there is one, waits at most `max_wait_ms` for more."""
         packets: list[Packet] = []
         until = now_ns() + int(timeout_ms * NS_PER_MS)
-        while len(packets) < max_batch and self._socket.poll(max(0, (until - now_ns()) // NS_PER_MS)):
+        while len(packets) < max_batch and self._socket.poll(_left_ms(until)):
             packet = self._parcel.unpack(self._socket.recv_multipart())
             if packet is None:
                 continue
@@ -253,16 +252,16 @@ class PushOutlet:
         for endpoint in endpoints:
             self._socket.connect(endpoint)
 
-    def send(self, packet: Packet, keep_waiting: Callable[[], bool]) -> bool:
-        """False when no worker took it before `keep_waiting()`, asked every 50 ms, said no."""
+    def send(self, packet: Packet, keep_waiting: Callable[[], bool]) -> None:
+        """Wait for a worker to take it, until `keep_waiting()`, asked every 50 ms, says no."""
         parts = self._parcel.pack(packet)
         while True:
             if self._socket.poll(_SEND_SLICE_MS, zmq.POLLOUT):
                 with suppress(zmq.Again):  # who could take it a moment ago may be gone
                     self._socket.send_multipart(parts, zmq.NOBLOCK)
-                    return True
+                    return
             elif not keep_waiting():
-                return False
+                return
 
     def close(self) -> None:
         self._socket.close()
@@ -286,6 +285,11 @@ class DoneOutlet:
     def close(self) -> None:
         for socket in self._sockets.values():
             socket.close()
+
+
+def _left_ms(until_ns: int) -> int:
+    """Rounded up: a poll of 0 ms would spin, or not wait at all."""
+    return max(0, -((now_ns() - until_ns) // NS_PER_MS))
 
 
 def _first(worker: str) -> bytes:

@@ -85,7 +85,6 @@ class Meter:
         if packet.status == "source_lost":
             return
         self._add("frames")
-        self._add(f"stream:{packet.stream}")
         if packet.ended:
             self._add(f"dropped:{packet.reason}")
             return
@@ -94,7 +93,7 @@ class Meter:
             self._add_durations(packet, now)
 
     def counters(self) -> dict[str, int]:
-        """All counters: `frames`, `results`, `dropped:<reason>`, `status:<status>`, `stream:<stream>`."""
+        """All counters: `frames`, `results`, `dropped:<reason>`, `status:<status>`."""
         return {name: int(self._counters[name][0]) for name in self._counters.names()}
 
     def durations(self) -> dict[str, np.ndarray]:

@@ -79,7 +79,7 @@ class _Pipeline:
         self._sections = sections_of(config)
         self._state = RunState(None, self._streams)
         meter = Meter(None, count_stages(config), entry_stages(config)[:1], config.engine.warm_up_frames)
-        self._health = Health(meter)
+        self._health = Health(meter, self._state)
         self._record: dict[str, Any] = {}
         self._health_at_ns = 0
         self._idle_at_ns = 0
@@ -117,7 +117,6 @@ class _Pipeline:
                 stack.callback(intake.stop)
                 self._intakes.append(intake)
             context = Context(
-                worker=_NAME,
                 streams=self._streams,
                 frames=self._frames,
                 sections=self._sections,
@@ -178,10 +177,7 @@ class _Pipeline:
         return busy
 
     def _process(self, packets: Sequence[Packet]) -> None:
-        arranged = self._finisher.arrange(packets)
-        size = self._chain.max_batch
-        for start in range(0, len(arranged), size):
-            group = arranged[start : start + size]
+        for group in self._chain.groups(self._finisher.arrange(packets)):
             self._chain.run(group)
             for packet in group:
                 self._finisher.finish(packet)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 import numpy as np
@@ -34,7 +34,6 @@ class FrameAccess(Protocol):
 class Context(msgspec.Struct, kw_only=True):
     """What a stage may know and do; given to `open`."""
 
-    worker: str
     streams: list[str]
     """Names of all the streams, in the order of the sources."""
     frames: FrameAccess
@@ -53,7 +52,6 @@ class Context(msgspec.Struct, kw_only=True):
     """The newest health record: FPS in and out, drops by reason, latency percentiles, restarts, memory."""
 
 
-@runtime_checkable
 class Stage(Protocol):
     """A function with state. One instance serves all streams of its worker and keeps state by `packet.stream`."""
 
@@ -76,6 +74,7 @@ class Stage(Protocol):
 #   max_batch: int, max_wait_ms: float        attributes that bound such a batch
 #   sees_ended: ClassVar[bool]                process also gets packets that have ended (writers, publishers)
 #   stateless: ClassVar[bool]                 each packet stands alone, so that replicas may share a stream
+#   has_work(packet) -> bool                  False: it only passes through, which forgives no failure before it
 #   idle(now_ns: int) -> None                 called about every 50 ms, whatever arrives (window events, health)
 #   describe() -> dict[str, str]              device, runtime and versions really used; goes into --stats
 

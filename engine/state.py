@@ -110,6 +110,10 @@ class RunState:
     def stream(self, name: str) -> StreamState:
         return self._states[name]
 
+    def frames_read(self) -> dict[str, int]:
+        """Frames that each stream's source has delivered."""
+        return {name: state.frames_read for name, state in self._states.items()}
+
 
 def _map(path: Path | None, size: int) -> mmap.mmap:
     if path is None:
@@ -121,7 +125,12 @@ def _map(path: Path | None, size: int) -> mmap.mmap:
             file.flush()
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {path.parent}: {error.strerror}; make room, or name another folder in TMPDIR, and in "
-            "XDG_RUNTIME_DIR where that is set"
-        ) from error
+        raise cannot_write(path.parent, error) from error
+
+
+def cannot_write(folder: Path, error: OSError) -> UserError:
+    """What to say where the run's folder, or a file in it, cannot be made."""
+    return UserError(
+        f"cannot write to {folder}: {error.strerror}; make room, or name another folder in TMPDIR, and in "
+        "XDG_RUNTIME_DIR where that is set"
+    )

@@ -3,7 +3,7 @@
 | what happens                       | what the supervisor does                                                  |
 |------------------------------------|---------------------------------------------------------------------------|
 | a worker dies                      | tells the captures (they write off its frames), starts it again           |
-| a worker is silent for `silent_s`  | ends it, then as above (`starting_s` while it starts, never as it closes) |
+| a worker is silent for `silent_s`  | ends it, then as above (`starting_s` while it starts, 60 s as it closes)  |
 | it fails too often                 | gives up: ends the run with a sentence                                    |
 | a worker reports a user's mistake  | the workers close; raises UserError if no frame has flowed yet            |
 | Ctrl-C, SIGTERM, a stage's request | captures stop, what is under way finishes, writers close; all within 3 s  |
@@ -88,7 +88,7 @@ class Supervisor:
         self._duration_ns = None if duration_s is None else int(duration_s * NS_PER_S)
         self._state = RunState(folder.path, streams)
         meter = Meter(folder.path, count_stages(config))
-        self._health = Health(meter)
+        self._health = Health(meter, self._state)
         self._health_at_ns = 0
         self._handles = [WorkerHandle(spec) for spec in specs]
         self._rings: dict[str, FrameRing] = {}

@@ -43,7 +43,6 @@ def run(spec: WorkerSpec, line: SupervisorLine) -> None:
     rings = RingReader(spec.engine.slots)
     loop = _Loop(spec, line, chain, packet_type, owned)
     context = Context(
-        worker=spec.name,
         streams=spec.streams,
         frames=owned or rings,
         sections=spec.sections,
@@ -123,7 +122,7 @@ class _Loop:
         return Finisher(spec.streams, self._packet_type, RunState(folder, spec.streams), meter, spec.engine)
 
     def _pass_on(self, packets: list[Packet], push: PushOutlet) -> None:
-        for group in self._groups(packets):
+        for group in self._chain.groups(packets):
             frames = [packet.frame for packet in group]
             self._chain.run(group)
             for packet in group:
@@ -135,7 +134,7 @@ class _Loop:
         streams = {packet.stream for packet in packets if packet.stream in self._spec.entry_endpoints}
         arranged = self._finisher.arrange(packets)
         self._forget(self._finisher.take_refused())
-        for group in self._groups(arranged):
+        for group in self._chain.groups(arranged):
             frames = [packet.frame for packet in group]
             self._chain.run(group)
             for packet in group:
@@ -144,11 +143,6 @@ class _Loop:
             self._forget(frames)
         for stream in streams:
             done.done(stream)
-
-    def _groups(self, packets: list[Packet]) -> list[list[Packet]]:
-        """Together where a stage works on batches, else one by one, so that each is on its way as soon as it can be."""
-        size = self._chain.max_batch
-        return [packets[start : start + size] for start in range(0, len(packets), size)]
 
     def _forget(self, frames: Sequence[FrameRef | None]) -> None:
         if self._owned is not None:

@@ -13,12 +13,14 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from enum import Enum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TextIO
 
+import av
+import cv2
 import msgspec
 
 from engine.client import DEFAULT_URL
@@ -30,12 +32,13 @@ from engine.numbers import positive
 from engine.run import run_pipeline
 from engine.signals import stop_signals
 from engine.summary import RunSummary
-from stages.capture import DEMO
+from stages.capture import DEMO, is_paced
 from stages.classify import Classify
 from stages.detect import Detect, DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
 from stages.outputs import keep_earlier, owned
+from stages.overlay import Overlay
 from stages.packets import ArnisPacket
 from stages.publish import Results, ResultsSettings, program_version
 from stages.record import BROKE_OFF, Record, RecordSettings, files_of, finish_recordings, raw_path
@@ -43,11 +46,10 @@ from stages.report import write_report
 from stages.runtime import default_threads
 from stages.sources import CaptureSettings, redact_url
 from stages.sources.camera import camera_device
+from stages.sources.video import VIDEO_FILES
 from stages.view import has_display
 
 PROGRAM = "arnis-stream"
-VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
-"""What is behind a web address that ends so is a file, not a live stream."""
 LIVE_WORKERS = 2
 """Processes for the stages of one live stream: what finds and judges, and what shows."""
 
@@ -120,7 +122,8 @@ def run(options: argparse.Namespace) -> int:
     config = with_threads(config, workers)
     check_patience(config, options.source)
     check_need_of_stick(config)
-    check_stages(config)
+    check_closer(config)
+    check_stages(config.with_workers(workers))
     outputs = check_outputs(config, options.source, options.stats, options.config)
     if options.dry_run:
         _print("\n".join([*dry_run(config.with_workers(workers), options.source, outputs), ""]), sys.stdout)
@@ -221,20 +224,18 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
     return msgspec.structs.replace(config, sections=sections)
 
 
-def keeps_time(config: Config, kinds: Set[SourceKind]) -> bool:
+def keeps_time(config: Config, source: str) -> bool:
     """Whether frames come at a pace of their own: live, or from a file that is played as it was filmed."""
     capture = config.sections.get("capture")
-    realtime = capture.realtime if isinstance(capture, CaptureSettings) else "auto"
-    paced = SourceKind.DEMO in kinds if realtime == "auto" else realtime
-    return paced or bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
+    settings = capture if isinstance(capture, CaptureSettings) else CaptureSettings()
+    return is_paced(settings, source) or kind_of(source) in (SourceKind.CAMERA, SourceKind.NETWORK)
 
 
 def check_patience(config: Config, sources: Sequence[str]) -> None:
-    """Raise UserError when a capture process would be taken for dead before it says that its address is lost."""
+    """Raise UserError when a capture process would be taken for dead before it says that its source is lost."""
     capture, silent_s = config.sections.get("capture"), config.engine.silent_s
-    if not isinstance(capture, CaptureSettings) or not any("://" in source for source in sources):
-        return
-    if capture.timeout_s >= silent_s:
+    waits = any("://" in source or kind_of(source) is SourceKind.CAMERA for source in sources)
+    if waits and isinstance(capture, CaptureSettings) and capture.timeout_s >= silent_s:
         raise UserError(
             f"capture.timeout_s = {capture.timeout_s:g} is too long for engine.silent_s = {silent_s:g}: the capture "
             "process would be started again before its source counts as lost; raise engine.silent_s above it"
@@ -251,6 +252,16 @@ def check_need_of_stick(config: Config) -> None:
         )
 
 
+def check_closer(config: Config) -> None:
+    """Raise UserError where somebody names a closer look that would never be taken."""
+    detect, gate = config.sections.get("detect"), config.sections.get("gate")
+    if not isinstance(detect, DetectSettings) or detect.closer in ("auto", ""):
+        return
+    still = "gate.motion = false" if isinstance(gate, GateSettings) and not gate.motion else ""
+    if why := "detect.fused" if detect.fused else still:
+        raise UserError(f"detect.closer = {detect.closer!r} would never look, because of {why}; leave one of them out")
+
+
 def check_stages(config: Config) -> None:
     """Raise UserError for an output that is asked for and that no worker makes."""
     there = {name for worker in config.workers for name in sections_read(worker)}
@@ -260,6 +271,13 @@ def check_stages(config: Config) -> None:
         if getattr(config.sections.get(section), key, "") and stage.name not in there:
             raise UserError(f'{setting} is set, and no [[worker]] has the stage "{stage.__module__}:{stage.__name__}"; '
                             "add it to the last one, or leave the setting out")  # fmt: skip
+    record, pair = config.sections.get("record"), [Overlay.name, Record.name]
+    drawn = any([name for name in sections_read(worker) if name in pair] == pair for worker in config.workers)
+    if isinstance(record, RecordSettings) and record.path and record.picture == "overlay" and not drawn:
+        raise UserError(
+            'record.picture is "overlay", and no [[worker]] has the stage "stages.overlay:Overlay" before '
+            '"stages.record:Record"; add it there, or set record.picture = "source"'
+        )
 
 
 def output_files(config: Config, sources: Sequence[str]) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
@@ -283,13 +301,13 @@ def suitable_workers(config: Config, sources: Sequence[str]) -> int | None:
     Alone and live, a stream is answered soonest by one process for all but what is shown: a core that it has woken
     goes on. Files and several streams gain more frames from overlapping. Workers of the user's own are left alone.
     """
-    alone = len(sources) == 1 and keeps_time(config, {kind_of(sources[0])})
+    alone = len(sources) == 1 and keeps_time(config, sources[0])
     return LIVE_WORKERS if alone and config.workers == load_config(default_config()).workers else None
 
 
-def sections_read(worker: WorkerSettings) -> set[str]:
-    """Sections of the configuration that a worker's stages read, by which stages are known."""
-    return {import_name(stage, f"[[worker]] {worker.name}").name for stage in worker.stages}
+def sections_read(worker: WorkerSettings) -> list[str]:
+    """Sections of the configuration that a worker's stages read, in their order, by which stages are known."""
+    return [import_name(stage, f"[[worker]] {worker.name}").name for stage in worker.stages]
 
 
 def with_threads(config: Config, workers: int | None) -> Config:
@@ -356,9 +374,11 @@ def conclude(
 
 
 def statistics_mistakes(file: Path, summary: RunSummary) -> list[str]:
-    """Write the statistics; what kept them from being written."""
+    """Write the statistics, with the versions of what the engine does not know; what kept them from being written."""
+    versions = {PROGRAM: program_version(), "opencv": cv2.__version__, "pyav": av.__version__}
+    stats = summary.stats | {"versions": versions | summary.stats["versions"]}
     try:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(summary.stats), indent=2) + b"\n")
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(stats), indent=2) + b"\n")
     except OSError as error:
         return [f"--stats: cannot write {file}: {error.strerror}"]
     return []

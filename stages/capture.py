@@ -25,6 +25,11 @@ from stages.sources.video import StreamFeed, VideoFile, open_file, open_url
 DEMO = "demo"
 
 
+def is_paced(settings: CaptureSettings, source: str) -> bool:
+    """Whether this source, if it is a file, plays as fast as it was filmed."""
+    return source == DEMO if settings.realtime == "auto" else settings.realtime
+
+
 class Pacer:
     """Lets frames go when their time has come, as a camera would."""
 
@@ -60,8 +65,7 @@ class Capture:
         self._reader = make_reader(self._settings, self._source)
         info = self._reader.open(skip)
         _check_size(self._source, info.height, info.width)
-        realtime = self._settings.realtime
-        if not info.live and (self._source == DEMO if realtime == "auto" else realtime):
+        if not info.live and is_paced(self._settings, self._source):
             self._pacer = Pacer()
             return SourceInfo(info.width, info.height, info.fps, live=True, paced=True)
         return info

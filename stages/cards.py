@@ -6,6 +6,7 @@ A pose classifier of other classes than the shipped ones has them beside its car
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 
 from engine.errors import UserError
 from stages.classes import CLASSES_FILE, ClassFile, load_classes, models_folder
+from stages.sessions import TensorSpec
 
 CARD_FILE = "card.toml"
 
@@ -90,7 +92,26 @@ def load_card(model: str | Path) -> tuple[Card, Path]:
     return card, file
 
 
+def check_inputs(card: Card, inputs: Sequence[TensorSpec], model: str) -> None:
+    """Raises UserError unless the file takes the inputs that its card names."""
+    if len(card.inputs) != len(inputs) or not all(map(_is_as_told, inputs, card.inputs)):
+        raise UserError(
+            f"model {model}: its card says that {card.file} takes {_text(card.inputs)}, but it takes {_text(inputs)}; "
+            "correct the card or export it anew"
+        )
+
+
 def sha256_of(file: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_as_told(own: TensorSpec, told: CardInput) -> bool:
+    """Whether they are the same; what is free in the file may have any size."""
+    same = (own.name, own.dtype.name, len(own.shape)) == (told.name, told.dtype, len(told.shape))
+    return same and all(size in (0, said) for size, said in zip(own.shape, told.shape, strict=True))
+
+
+def _text(inputs: Sequence[TensorSpec | CardInput]) -> str:
+    return ", ".join(f"{item.name} {item.dtype} {list(item.shape)}" for item in inputs) or "nothing"

@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.stage import Context
-from stages.cards import Card, load_card, load_model_classes
+from stages.cards import Card, check_inputs, load_card, load_model_classes
 from stages.classes import CLASSES_FILE, ClassFile
 from stages.graph import CROP_SIZE_PX, DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
 from stages.packets import ArnisPacket, GraphInput, Pose
@@ -69,8 +69,7 @@ def check_card(card: Card, classes: ClassFile, model: str) -> None:
     """Raises UserError unless the card is that of a pose classifier for these inputs and classes."""
     if card.task != "pose_classifier":
         raise UserError(f"model {model} is made for the task {card.task}, not pose_classifier; choose another")
-    inputs = {i.name: (i.dtype, i.shape) for i in card.inputs}
-    if inputs != INPUTS:
+    if [(i.name, (i.dtype, i.shape)) for i in card.inputs] != list(INPUTS.items()):
         raise UserError(f"model {model} takes other inputs than this program builds; run `arnis-train export` again")
     if card.classes != classes.names or card.classes_sha256 != classes.digest():
         raise UserError(
@@ -80,22 +79,15 @@ def check_card(card: Card, classes: ClassFile, model: str) -> None:
 
 
 class ClassifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `[classify]`."""
+    """Section [classify]; `config.toml` says what each means, and its unit."""
 
     model: str = "geopose"
-    """Shipped model, or a folder with a card, and with a class file when its classes are not the shipped ones."""
     backend: Backend = "auto"
-    """Runtime: onnxruntime, openvino, or auto: the faster one here."""
     device: Device = "auto"
-    """As in `[detect]`."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
-    """Threads of the network; 0: those of `stages.runtime.default_threads`."""
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    """Confidence from which a pose is accepted; 0: the one in the model's card."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
-    """Most frames, of all streams, that are classified together."""
     max_wait_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
-    """How long to wait for a batch to fill."""
 
 
 class Classify:
@@ -116,20 +108,23 @@ class Classify:
         shapes = [tuple(size or 1 for size in shape) for _, shape in INPUTS.values()]
         asked = self._settings
         self._network: Network = load_network(file, asked.backend, asked.threads, device=asked.device, shapes=shapes)
+        check_inputs(card, self._network.inputs, asked.model)
         self._temperature = card.temperature
         self._threshold = self._settings.threshold or card.threshold or 0.0
+
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.graph is not None
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         return self.process_batch([packet])[0]
 
     def process_batch(self, packets: list[ArnisPacket]) -> list[ArnisPacket]:
-        """Classify those that have a graph and that no gate holds back; the others pass unchanged."""
-        chosen = [p for p in packets if p.graph is not None and _is_asked(p)]
-        graphs = [p.graph for p in chosen if p.graph is not None]
-        if not graphs:
+        """Classify those that have a graph; the others pass unchanged."""
+        chosen = [(packet, packet.graph) for packet in packets if packet.graph is not None]
+        if not chosen:
             return packets
-        logits = self._network(*network_inputs(graphs))[0]
-        for packet, row in zip(chosen, class_probabilities(logits, self._temperature), strict=True):
+        logits = self._network(*network_inputs([graph for _, graph in chosen]))[0]
+        for (packet, _), row in zip(chosen, class_probabilities(logits, self._temperature), strict=True):
             packet.pose = name_pose(row, self._classes, self._threshold)
             packet.status = "ok" if packet.pose.accepted else "unsure"
         return packets
@@ -145,10 +140,6 @@ def classes_of(sections: Mapping[str, Any]) -> ClassFile:
     """The classes that a program with these settings tells apart; raises UserError as `load_model_classes`."""
     settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
     return load_model_classes(settings.model)
-
-
-def _is_asked(packet: ArnisPacket) -> bool:
-    return not packet.ended and (packet.gate is None or (packet.gate.detect and packet.gate.classify))
 
 
 def _likeliest(groups: Sequence[str], probabilities: np.ndarray) -> str:

@@ -61,14 +61,11 @@ _SHORTEST = 0.3
 
 
 class CorrectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section `[correct]`."""
+    """Section [correct]; `config.toml` says what each means, and its unit."""
 
     method: Literal["evidence", "forearm", "off"] = "evidence"
-    """evidence (follow a rod that clearly lies elsewhere), forearm (length and direction from the forearm) or off."""
     min_evidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
-    """Mean contrast along the rod, 0 to 1, below which the stick is kept as detected."""
     min_margin: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.3
-    """By how much the best line must beat the typical one around it."""
 
 
 class Refined(msgspec.Struct, frozen=True):
@@ -76,8 +73,6 @@ class Refined(msgspec.Struct, frozen=True):
 
     grip: np.ndarray
     tip: np.ndarray
-    evidence: float
-    margin: float
 
 
 class _Rod(NamedTuple):
@@ -143,7 +138,7 @@ def refine_stick(
     if abs(np.degrees(rod.angle)) < _CLEAR_TURN_DEG and _CLEAR_RATIO[0] < rod.reach / length < _CLEAR_RATIO[1]:
         return None
     foot = rod.start + np.dot(grip - rod.start, rod.direction) * rod.direction
-    return Refined(foot, rod.start + rod.reach * torso_px * rod.direction, rod.evidence, rod.margin)
+    return Refined(foot, rod.start + rod.reach * torso_px * rod.direction)
 
 
 def _cut_strip(frame: np.ndarray, grip: np.ndarray, axis: np.ndarray, torso_px: float) -> np.ndarray:

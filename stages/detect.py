@@ -230,6 +230,9 @@ class Detect:
                 make_body_detector(closer, _beside(chosen, self._body)).close()
             self._closer = CloserLook(lambda: make_body_detector(closer, _beside(chosen, self._body)))
 
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.gate is None or packet.gate.detect
+
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if packet.frame is None:
             return packet
@@ -242,7 +245,7 @@ class Detect:
         if self._closer is not None and not still:
             self._closer.forget(packet.stream)
             followed.held = False
-        if packet.gate is not None and not packet.gate.detect:
+        if not self.has_work(packet):
             if self._closer is not None and still:
                 self._look_closer(self._closer, packet.frame, followed, packet)
             return packet
@@ -322,6 +325,9 @@ class DetectStick:
             self._stick = make_stick_detector(self._settings.stick, _runtime(self._settings))
             hand = make_hand(self._settings.hand, _beside(self._settings, self._stick))
             self._choice = StickChoice(self._settings, hand)
+
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.person is not None
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if self._stick is None or packet.person is None or packet.frame is None:

@@ -110,9 +110,14 @@ class CannotLoad(Exception):
         self.place = place
 
 
+def allowed(device: Device, backend: Backend) -> list[Place]:
+    """The places that these settings leave to choose from, best first."""
+    return [place for place in ORDER if device in ("auto", place.device) and backend in ("auto", place.runtime)]
+
+
 def survey(machine: Machine, device: Device, backend: Backend, precision: Precision) -> list[Candidate]:
     """Every place that these settings allow, best first. Nothing is imported for the CPU alone."""
-    wanted = [p for p in ORDER if device in ("auto", p.device) and backend in ("auto", p.runtime)]
+    wanted = allowed(device, backend)
     asks: dict[RuntimeName, Callable[[], Sequence[str]]] = {
         "onnxruntime": machine.providers,
         "openvino": machine.openvino_devices,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from engine.capture import make_source
 from engine.chain import Chain
 from engine.config import Config, import_name
 from engine.errors import UserError
+from engine.frames import OwnedFrames
 from engine.layout import sections_of, stream_names
-from engine.packet import FrameRef
-from engine.stage import Context, FrameOverrun
+from engine.stage import Context
 from stages.outputs import check_apart, check_writable, is_file_to_be
 from stages.overlay import OverlaySettings
 from stages.publish import ResultsSettings
@@ -105,7 +103,7 @@ def dry_run(config: Config, sources: Sequence[str], outputs: Sequence[str]) -> l
 def _open_worker(name: str, stages: Sequence[str], sections: dict[str, Any], streams: list[str]) -> list[str]:
     chain = Chain.load(stages, sections, errors_in_a_row=1)
     context = Context(
-        worker=name, streams=streams, frames=_NoFrames(), sections=sections, request_stop=lambda: None, health=dict
+        streams=streams, frames=OwnedFrames(), sections=sections, request_stop=lambda: None, health=dict
     )
     try:
         chain.open(context)
@@ -127,12 +125,3 @@ def _harmless(config: Config) -> dict[str, Any]:
         name: msgspec.to_builtins(msgspec.structs.replace(section, **quiet.get(type(section), {})))
         for name, section in config.sections.items()
     }
-
-
-class _NoFrames:
-    """There are no frames before the start."""
-
-    @contextmanager
-    def read(self, ref: FrameRef) -> Any:
-        raise FrameOverrun
-        yield np.empty(0)

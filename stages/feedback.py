@@ -47,21 +47,15 @@ BandTable = dict[str, dict[str, dict[str, Band]]]
 
 
 class FeedbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section `[feedback]`."""
+    """Section [feedback]; `config.toml` says what each means, and its unit."""
 
     bands: str = ""
-    """File of the bands; empty: the shipped one."""
     max_cues: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
-    """At most so many cues at a time, worst first; 0 = no feedback."""
     min_severity: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.25
-    """Distance beyond the band, in half-widths of the band, from which a cue is given; it stays until back inside."""
     settle_s: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.3
-    """For how long a fault must be seen before it is told: who moves through a pose is not corrected. Pictures that
-    stand alone, as in a folder, are judged at once."""
+    """Who moves through a pose is not corrected."""
     errors: str = "measuring_error"
-    """Network that tells how far off measured quantities may be: a shipped model's name or a model folder."""
     min_certainty: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.96
-    """Probability that the true quantity lies beyond its band, from which a cue is given."""
 
 
 class _Advice(NamedTuple):
@@ -193,7 +187,7 @@ def find_faults(
         if clearly or name in told and abs(away) > 0.0:
             own = mirrored_name(name) if hand == "left" else name
             faults[name] = Cue(
-                quantity=own, measured=round(value, 2), wanted=(band.low, band.high), severity=round(abs(away), 2),
+                quantity=own, measured=value, wanted=(band.low, band.high), severity=abs(away),
                 sentence=advise(own, value, band),
             )  # fmt: skip
     return faults
@@ -278,9 +272,6 @@ class Feedback:
             self._faults.pop(packet.stream, None)
         if packet.gate is not None and not packet.gate.detect:
             return packet  # an earlier result stands in, with its cues
-        if packet.gate is not None and not packet.gate.classify:
-            self._faults.pop(packet.stream, None)
-            return packet
         graph = packet.graph
         if person is None or graph is None or pose is None or not pose.accepted or pose.label not in self._bands:
             self._faults.pop(packet.stream, None)

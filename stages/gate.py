@@ -33,31 +33,24 @@ cells change by more, another scene is shown."""
 
 
 class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section `[gate]`."""
+    """Section [gate]; `config.toml` says what each means, and its unit."""
 
     motion: bool = True
-    """Skip detection on frames that hardly differ from the last detected one."""
     motion_threshold: Annotated[float, msgspec.Meta(ge=0.0, le=255.0)] = 12.0
-    """Grey levels by which the most changed spot must differ, beyond noise and exposure, to count as motion."""
     moving_rest_s: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.038
-    """While the picture keeps moving, for how long after a detection the next frames are skipped: of 30 frames a second
-    every second is detected, of 60 every third, of 25 and fewer every one. The first that moves is detected at once."""
+    """Of 60 frames a second every third is detected, of 25 and fewer every one. The first that moves is detected at
+    once."""
     hold_frames: Annotated[int, msgspec.Meta(ge=0, le=300)] = 5
-    """For how many frames the last result may stand in, before detection runs again or the pose is given up."""
     hold_s: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 1.0
-    """The same in seconds, so that a gap in the stream ends a hold; whichever comes first."""
+    """So that a gap in the stream ends a hold."""
     min_body: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.4
-    """Mean confidence of the 17 body keypoints below which nothing is classified. MoveNet gives the hidden side of a
-    side view little: on renders 21 % lie between 0.4 and 0.5 with hardly larger errors (0.06 against 0.05 torso)."""
+    """MoveNet gives the hidden side of a side view little: on renders 21 % lie between 0.4 and 0.5 with hardly larger
+    errors (0.06 against 0.05 torso)."""
     min_stick: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.3
-    """Confidence of grip and tip below which the stick counts as not seen."""
     max_lean_deg: Annotated[float, msgspec.Meta(ge=0.0, le=180.0)] = 45.0
-    """Spine's angle to the vertical above which nobody is classified: the camera lies on its side, or they do. In 1,852
-    photographs of the poses it is at most 21 but for five that were turned."""
+    """In 1,852 photographs of the poses it is at most 21 but for five that were turned."""
     need_stick: bool = True
-    """Classify only people who hold a stick."""
     stick_memory_s: Annotated[float, msgspec.Meta(ge=0.0, le=60.0)] = 3.0
-    """How long a stick counts as held after it was last seen: one that points at the lens cannot be; 0 = not at all."""
 
     def may_stand_in(self, sequence: int, pts: float, packet: ArnisPacket) -> bool:
         """Whether a result of frame `sequence`, at `pts` seconds, may stand in for this packet."""
@@ -104,7 +97,7 @@ def confidence_reason(
     min_body: float,
     min_stick: float,
     need_stick: bool,
-    max_lean_deg: float = 180.0,
+    max_lean_deg: float,
 ) -> str | None:
     """Why a person is not worth classifying (`body_unsure`, `not_upright`, `no_stick`, `grip_unsure`, `tip_unsure`), or
     None.

@@ -160,10 +160,9 @@ def hand_crop(image: np.ndarray, keypoints: np.ndarray, hand: Hand) -> np.ndarra
 
 
 class GraphSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Section [graph]."""
+    """Section [graph]; `config.toml` says what each means, and its unit."""
 
     crop: bool = True
-    """Also look at the picture of the weapon hand; without it the classifier judges the keypoints alone."""
 
 
 class Graph:
@@ -175,10 +174,9 @@ class Graph:
 
     def __init__(self, settings: GraphSettings) -> None:
         self._settings = settings
-        self._context: Context | None = None
 
     def open(self, context: Context) -> None:
-        self._context = context
+        self._frames = context.frames
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         if packet.person is None or (packet.gate and not (packet.gate.detect and packet.gate.classify)):
@@ -187,14 +185,14 @@ class Graph:
         body = packet.person.keypoints
         nodes, edges, mask = build_graph(canonical_keypoints(body, stick.grip, stick.tip, stick.hand))
         packet.graph = GraphInput(nodes=nodes, edges=edges, mask=mask)
-        if self._settings.crop and packet.frame is not None and self._context is not None:
+        if self._settings.crop and packet.frame is not None:
             keypoints = np.vstack([body, np.asarray([stick.grip, stick.tip], np.float32)])
-            with self._context.frames.read(packet.frame) as image:
+            with self._frames.read(packet.frame) as image:
                 packet.graph.crop = hand_crop(image, keypoints, stick.hand)
         return packet
 
     def close(self) -> None:
-        self._context = None
+        """Nothing to release."""
 
 
 def _split(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

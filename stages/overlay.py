@@ -33,16 +33,12 @@ OUTLINE = (20, 20, 20)
 
 
 class OverlaySettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Section [overlay]."""
+    """Section [overlay]; `config.toml` says what each means, and its unit."""
 
     view: Literal["auto", "window", "none"] = "auto"
-    """`auto`: a window for a camera or the demo when there is a display; `none`: one line in the terminal."""
     mirror: Literal["auto", "on", "off"] = "auto"
-    """Whether the window shows the picture as a mirror does; `auto`: for a camera. Recordings never are."""
     live_line: Literal["stdout", "stderr", "none"] = "stdout"
-    """Where the live line goes when there is no window."""
     min_confidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.3
-    """Keypoints and stick ends below it are not drawn."""
 
 
 def draw_overlay(
@@ -235,15 +231,13 @@ class Overlay:
 
 
 def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float) -> None:
-    """Name and confidence at the top left, accepted green, unsure amber, all else grey; a bar for the confidence."""
+    """Name and confidence at the top left, accepted green, a refused guess amber, all else grey; with a bar."""
     pose = packet.pose
     is_refused = pose is not None and not pose.accepted
-    colour = GREY
-    if pose is not None and packet.status in ("ok", "held", "unsure") and (is_refused or pose.label != neutral):
-        colour = AMBER if is_refused else GREEN
+    colour = AMBER if is_refused else GREY if pose is None or pose.label == neutral else GREEN
     left, top = round(0.5 * em), round(2.4 * em)
     width, height = _draw_text(canvas, pose_text(packet), (left, top), 1.25 * em, colour)
-    if pose is not None and packet.status != "no_person" and not is_refused:
+    if pose is not None and not is_refused:
         upper, right = top + height + 2, left + max(1, round(width * min(1.0, pose.confidence)))
         lower = upper + round(0.5 * em)
         cv2.rectangle(canvas, (left, upper), (right, lower), colour, cv2.FILLED)

@@ -18,7 +18,6 @@ from engine.stage import Context
 from stages.packets import ArnisPacket
 from stages.publish import REBIND_S
 from stages.publisher import Publisher, PublishSettings, frames_url
-from stages.result import SCHEMA_VERSION
 from stages.view import CANVAS_DEMAND
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,6 @@ QUEUE = 2
 class FrameComment(msgspec.Struct, kw_only=True, frozen=True):
     """What the comment of a published JPEG says."""
 
-    schema: int = SCHEMA_VERSION
     stream: str
     sequence: int
     """Counts the pictures of this topic."""

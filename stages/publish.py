@@ -23,7 +23,7 @@ from stages.classify import classes_of
 from stages.outputs import check_writable, open_lines, takes_more
 from stages.packets import ArnisPacket
 from stages.publisher import Publisher, PublishSettings, frames_url, results_url
-from stages.result import SCHEMA_VERSION, FeedbackMessage, Hello, cue_result, result_of
+from stages.result import FeedbackMessage, Hello, cue_result, result_of
 from stages.skeleton import DRAWN_EDGES, KEYPOINT_NAMES, STICK_EDGE
 from stages.tally import PoseTally
 
@@ -36,12 +36,10 @@ REBIND_S = 3.0
 
 
 class ResultsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Section [results]."""
+    """Section [results]; `config.toml` says what each means, and its unit."""
 
     path: str = ""
-    """File that gets one line of JSON per frame; `-`: the standard output; empty: none."""
     report: str = ""
-    """Page that is made of them at the end; without a `path` they stand beside it, as `.jsonl`. Empty: none."""
 
 
 class Results:
@@ -181,9 +179,7 @@ class Publish:
         record = self._context.health()
         if not record:
             return False
-        sequence = publisher.next_sequence("health")
-        health = {"schema": SCHEMA_VERSION, "sequence": sequence, **record}
-        publisher.send("health", self._encode(health))
+        publisher.send("health", self._encode({"sequence": publisher.next_sequence("health"), **record}))
         return True
 
     def _send_cues(self, publisher: Publisher, packet: ArnisPacket) -> None:

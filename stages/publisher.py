@@ -29,22 +29,16 @@ MAX_INCOMING_BYTES = 65_536
 
 
 class PublishSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Section [publish]."""
+    """Section [publish]; `config.toml` says what each means, and its unit."""
 
     url: str = "auto"
-    """Address of the results; `auto`: tcp://127.0.0.1:5570 for a live source, none for files; `off`: none."""
     frames_url: str = "auto"
-    """Address of the pictures with overlay; `auto`: the next port; `off`: none."""
     format: Literal["json", "msgpack"] = "json"
     queue: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
-    """Messages that wait for a slow subscriber before it misses some."""
     frames_fps: Annotated[float, msgspec.Meta(gt=0, le=240)] = 15.0
-    """Most pictures per second on `frame.<stream>`."""
     jpeg_quality: Annotated[int, msgspec.Meta(ge=10, le=100)] = 80
     server_key: str = ""
-    """CURVE key file of this program (`*.key_secret`); needed for any address off this machine."""
     client_keys: str = ""
-    """Folder with the public keys (`*.key`) of those who may subscribe."""
 
 
 def results_url(settings: PublishSettings) -> str:
@@ -96,6 +90,7 @@ class Publisher:
             self._socket.setsockopt(zmq.SNDHWM, queue)
             self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_INCOMING_BYTES)
             self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+            self._socket.setsockopt(zmq.IPV6, "[" in url)
             self._secure(url, setting, settings)
             self._bind(url, setting, retry_s)
         except BaseException:
@@ -138,9 +133,9 @@ class Publisher:
 
     @staticmethod
     def _check(url: str, setting: str) -> None:
-        port = re.fullmatch(r"tcp://.+:(\d+|\*)", url)
+        port = re.fullmatch(r"tcp://.+:(\d+)", url)
         # libzmq takes a port that is too large modulo 65536.
-        if not (port and (port[1] == "*" or 0 < int(port[1]) < 65_536)) and not re.match("ipc://.", url):
+        if not (port and 0 < int(port[1]) < 65_536) and not re.match("ipc://.", url):
             raise UserError(f"{setting}: {url!r} is no address; write tcp://127.0.0.1:PORT with a port from 1 to 65535")
 
     def _secure(self, url: str, setting: str, settings: PublishSettings) -> None:

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import count
+from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -40,18 +40,13 @@ WAITING_FRAMES = 4
 
 
 class RecordSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Section [record]."""
+    """Section [record]; `config.toml` says what each means, and its unit."""
 
     path: str = ""
-    """File to record to (.mkv or .mp4); with several streams one each, `name-0.mkv`; empty: no recording."""
     picture: Literal["overlay", "source"] = "overlay"
-    """Record what is shown, or the bare source picture."""
     when_slow: Literal["auto", "wait", "drop"] = "auto"
-    """When the encoder or disk is too slow: leave frames out, or wait; `auto`: leave out when live, wait for files."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "ultrafast"
-    """x264's balance of speed and file size."""
     crf: Annotated[int, msgspec.Meta(ge=0, le=51)] = 23
-    """x264's quality: lower is better and larger."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
 
 
@@ -249,8 +244,8 @@ class Record:
         return self._recorders[stream]
 
     def _picture(self, packet: ArnisPacket) -> np.ndarray | None:
-        if self._settings.picture == "overlay" and packet.canvas is not None:
-            return packet.canvas
+        if self._settings.picture == "overlay":
+            return packet.canvas  # none where the pixels were gone when it was to be drawn
         assert packet.frame is not None
         try:
             with self._context.frames.read(packet.frame) as image:
@@ -267,12 +262,12 @@ def files_of(path: Path, streams: Sequence[str]) -> tuple[list[Path], list[Path]
     """Into which files a run records, and which others it may make: an MP4, and parts, as earlier runs left."""
     first = [recording_path(path, stream, streams) for stream in streams]
     later = [file for file in first if raw_path(file) != file]
-    for stream in streams:
-        for part in count(1):
-            file = recording_path(path, stream, streams, part)
-            if not (file.exists() or raw_path(file).exists()):
-                break
-            later += {file, raw_path(file)}
+    for stream, file in zip(streams, first, strict=True):
+        beside = [found.name.removeprefix(f"{file.stem}.") for found in file.parent.glob(f"{escape(file.stem)}.*")]
+        for number in {name.partition(".")[0] for name in beside}:
+            if number.isdecimal():
+                part = recording_path(path, stream, streams, int(number))
+                later += {part, raw_path(part)}
     return [raw_path(file) for file in first], later
 
 

@@ -30,6 +30,7 @@ from stages.devices import (
     CannotLoad,
     Decision,
     Machine,
+    allowed,
     choose,
     hardware,
     load_each,
@@ -69,7 +70,7 @@ def load_network(
     """Load an ONNX file; `threads` 0 takes `default_threads()`, `shapes` are the input shapes to try it with.
 
     The file is read once and handed over as bytes, so a file that refers to data outside itself is refused.
-    Raises UserError when the file is missing or broken, or the runtime or device is not there.
+    Raises UserError when the file is missing or broken, or the runtime or device is not there or lacks the precision.
     """
     if not model_file.is_file():
         raise UserError(f"model file {model_file} does not exist; give the path of an ONNX file")
@@ -86,6 +87,10 @@ def load_network(
         raise UserError(
             f"the runtime {missing} is not installed; run `pip install {missing}` or choose another backend"
         )
+    if precision != "f32" and {place.runtime for place in allowed(device, backend)} == {"onnxruntime"}:
+        where = device if backend == "auto" else backend
+        raise UserError(f'model {model_file}: precision = "{precision}" is for OpenVINO only, not for {where}; set it '
+                        'to "f32", or backend and device to "auto"')  # fmt: skip
     quickest = device == "auto" or device == "cpu" and backend == "auto" and len(installed) > 1
     network = (_load_quickest if quickest else _load_named)(model_file, data, how, device, backend, machine)
     _give_back_memory()

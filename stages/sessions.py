@@ -50,7 +50,7 @@ class How(msgspec.Struct, frozen=True):
     cache: Path
     """Folder in which runtimes may keep what they compile for other devices than the CPU."""
     shapes: tuple[tuple[int, ...], ...] | None = None
-    """Of the inputs of a trial; None: the file's own, with 1 for each free dimension."""
+    """Of the inputs of a trial, for what is free in the file; None: 1 for each free dimension."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -96,13 +96,13 @@ def load(place: Place, data: bytes, how: How) -> Network:
 
 
 def trial_inputs(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, ...]] | None = None) -> list[np.ndarray]:
-    """Noise for each input, always the same; free dimensions are 1 unless `shapes` says otherwise."""
+    """Noise for each input, always the same; free dimensions are 1 unless `shapes`, of as many, says otherwise."""
     generator = np.random.default_rng(0)
-    shapes = shapes or [spec.shape for spec in specs]
-    return [
-        generator.integers(0, 255, [size or 1 for size in shape]).astype(spec.dtype)
-        for spec, shape in zip(specs, shapes, strict=True)
-    ]
+    own = [spec.shape for spec in specs]
+    if shapes is None or list(map(len, shapes)) != list(map(len, own)):
+        shapes = own
+    sizes = [[fixed or size or 1 for fixed, size in zip(*both, strict=True)] for both in zip(own, shapes, strict=True)]
+    return [generator.integers(0, 255, size).astype(spec.dtype) for spec, size in zip(specs, sizes, strict=True)]
 
 
 def _load_onnxruntime(place: Place, data: bytes, how: How) -> Network:

@@ -21,28 +21,22 @@ from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 
 Method = Literal["ema", "window", "one_euro", "off"]
 
-_STICK_MIN = 0.05
+_FIRST_TORSO_PX = 100.0
+"""What is supposed of somebody whose torso has not been seen yet."""
 
 
 class SmoothSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section `[smooth]`."""
+    """Section [smooth]; `config.toml` says what each means, and its unit."""
 
     method: Method = "ema"
-    """ema, window (exponentially weighted), one_euro (half the jitter of `ema` in a hold) or off."""
     alpha: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.7
-    """Weight of the newest frame in `ema` and `window`; 1 follows at once."""
     window: Annotated[int, msgspec.Meta(ge=1, le=60)] = 5
-    """Frames in the window."""
     min_cutoff_hz: Annotated[float, msgspec.Meta(gt=0.0, le=60.0)] = 1.5
-    """One-Euro: cut-off at rest; lower is steadier."""
     beta: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 10.0
-    """One-Euro: by how many Hz the cut-off rises per torso length a second; higher lags less."""
     sure: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.5
-    """Confidence from which a point has full weight; below, its weight falls in proportion."""
     max_gap_s: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.2
-    """A gap without a frame after which all starts anew; frames that the gate keeps from detection are none."""
+    """Frames that the gate keeps from detection are no gap."""
     max_tip_jump: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 0.8
-    """Torso lengths from one look to the next: a tip that jumps farther (the stick's ends swapped) starts anew."""
 
 
 class Filter(Protocol):
@@ -184,7 +178,7 @@ class Smooth:
         self._frame_at_s: dict[str, float] = {}
 
     def open(self, context: Context) -> None:
-        self._tracks.clear()
+        """Nothing to load."""
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         gap_s = packet.pts - self._frame_at_s.get(packet.stream, -math.inf)
@@ -224,13 +218,13 @@ class Smooth:
         new = make_filter(self._settings)
         if new is None:
             return None
-        self._tracks[stream] = _Track(number, new, 100.0)
+        self._tracks[stream] = _Track(number, new, _FIRST_TORSO_PX)
         return self._tracks[stream]
 
     def _restart_stick(self, track: _Track, points: np.ndarray, stick: Stick | None) -> None:
         """A change of hand or a jump of the tip is news, not noise; an average would lie where it never was."""
         jump = float(np.hypot(*(points[TIP, :2] - track.raw_tip)))
-        hand = stick.hand if stick is not None and stick.grip[2] > _STICK_MIN else track.hand
+        hand = stick.hand if stick is not None and stick.grip[2] > 0 else track.hand
         if hand != track.hand or jump > self._settings.max_tip_jump * track.scale:
             track.filter.forget(np.array([GRIP, TIP]))
         track.hand, track.raw_tip = hand, points[TIP, :2].copy()

@@ -193,14 +193,13 @@ class LiveLine:
 class Rate:
     """Frames per second over the last two seconds."""
 
-    def __init__(self, window_s: float = 2.0) -> None:
-        self._window_ns = round(window_s * NS_PER_S)
+    def __init__(self) -> None:
         self._times: deque[int] = deque()
 
     def tick(self, now: int) -> float | None:
         """Count one frame at `now` (ns); None until there are two."""
         self._times.append(now)
-        while now - self._times[0] > self._window_ns:
+        while now - self._times[0] > 2 * NS_PER_S:
             self._times.popleft()
         span = now - self._times[0]
         return (len(self._times) - 1) * NS_PER_S / span if span > 0 else None

@@ -35,7 +35,9 @@ def test_every_frame_of_a_file_becomes_one_valid_line(tmp_path: Path, light: Pat
     for line in lines_of(tmp_path / "out.jsonl"):
         validator.validate(line)
     assert "30 frames, 30 results" in done.stdout
-    assert json.loads((tmp_path / "s.json").read_text())["frames_in"] == 30
+    stats = json.loads((tmp_path / "s.json").read_text())
+    assert stats["frames_in"] == 30
+    assert stats["versions"].keys() >= {"arnis-stream", "opencv", "pyav", "python", "zeromq"}
 
 
 def test_the_demo_is_recognised_by_the_whole_program(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_too_few_open_files_are_named_with_the_way_out(light: Path, clip: Path) 
     ("options", "folder", "words"),
     [
         ("size=64k", "{tmp}", ("{tmp}", "No space left on device", "TMPDIR")),
+        ("nr_inodes=1", "{tmp}", ("{tmp}", "No space left on device", "XDG_RUNTIME_DIR")),
         ("ro", "/dev/shm", ("shared memory", "Read-only", "engine.transport to copy")),
     ],
 )
@@ -90,7 +91,7 @@ def test_memory_that_the_system_does_not_give_is_named(
     """Of files that have no room, a process would otherwise learn by a bus error."""
     mount = f"mount -t tmpfs -o {options} none {folder.format(tmp=tmp_path)}"
     program = shlex.join(command("--config", light, "--source", clip, "--set", "engine.links=tcp"))
-    environment = ENVIRONMENT | {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}
+    environment = ENVIRONMENT | {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     shell = ["unshare", "-rm", "sh", "-c", f"{mount} && exec {program}"]
     done = subprocess.run(shell, capture_output=True, text=True, env=environment)
     check_sentence(done, *(word.format(tmp=tmp_path) for word in words))

@@ -287,6 +287,14 @@ def test_an_output_that_no_worker_makes_is_refused(tmp_path: Path, clip: Path) -
     check_sentence(run("--config", config, "--source", clip, "--report", tmp_path / "out.txt"), "no [[worker]]")
 
 
+def test_a_recording_of_what_no_worker_draws_is_refused(tmp_path: Path, clip: Path) -> None:
+    config = write_config(tmp_path / "c.toml", output=["record:Record", "overlay:Overlay"])
+    arguments = ["--config", config, "--source", clip, "--record", tmp_path / "out.mkv"]
+    check_sentence(run(*arguments), "record.picture", '"stages.overlay:Overlay" before "stages.record:Record"')
+    assert run(*arguments, "--set", "record.picture=source").returncode == 0
+    assert (tmp_path / "out.mkv").is_file()
+
+
 def test_a_report_is_a_page(tmp_path: Path, light: Path, clip: Path) -> None:
     check_sentence(run("--config", light, "--source", clip, "--report", tmp_path / "out.txt"), "must end in .html")
 

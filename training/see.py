@@ -232,7 +232,7 @@ class OnePicture:
 def detected_keypoints(detectors: Detectors) -> Look:
     """Body and stick as the pipeline's own stages find and correct them."""
     frames = OnePicture()
-    context = Context(worker="see", streams=[], frames=frames, request_stop=lambda: None, health=dict)
+    context = Context(streams=[], frames=frames, request_stop=lambda: None, health=dict)
     # One thread each: there are several processes, and threads that wait for one another waste what is left.
     settings = DetectSettings(threads=1, closer="", body=detectors.body, stick=detectors.stick, fused=detectors.fused,
                               hand=detectors.hand or DetectSettings().hand)  # fmt: skip

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from engine.errors import UserError
-from stages.cards import Card, load_card
+from stages.cards import Card, check_inputs, load_card
 from stages.graph import PRESENT_CONFIDENCE
 from stages.packets import Hand
 from stages.runtime import Backend, Device, Network, Precision, load_network
@@ -78,12 +78,15 @@ class StickDetector(Protocol):
 
 
 def open_model(model: str, runtime: Runtime, tasks: Sequence[str]) -> tuple[Card, Network]:
-    """Card and network of a model folder; raises UserError when it is missing, broken or made for another task."""
+    """Card and network of a model folder; raises UserError when it is missing, broken, made for another task, or not as
+    its card says."""
     card, file = load_card(model)
     if card.task not in tasks:
         raise UserError(f"model {model} is made for the task {card.task}, not for {' or '.join(tasks)}; choose another")
     shapes = [tuple(item.shape) for item in card.inputs]
-    return card, runtime.load(file, [tuple(size or 1 for size in shape) for shape in shapes])
+    network = runtime.load(file, [tuple(size or 1 for size in shape) for shape in shapes])
+    check_inputs(card, network.inputs, model)
+    return card, network
 
 
 def mark_missing(points: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -32,8 +32,11 @@ class MoveNet:
     def __init__(self, model: str, card: Card, network: Network) -> None:
         self._network = network
         spec = self._network.inputs[0]
-        if len(spec.shape) != 4 or spec.shape[1] != spec.shape[2] or spec.shape[3] != 3:
-            raise UserError(f"model {model} is no MoveNet: its input is {spec.shape}, not (1, size, size, 3)")
+        if len(spec.shape) != 4 or not 0 < spec.shape[1] == spec.shape[2] or spec.shape[3] != 3:
+            raise UserError(
+                f"model {model} is no MoveNet SinglePose: its input is {spec.shape}, not (1, size, size, 3); "
+                "choose another"
+            )
         self._threshold = 0.38 if card.threshold is None else card.threshold
         self._size = spec.shape[1]
         self._turns: dict[str, int] = {}

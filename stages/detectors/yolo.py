@@ -105,6 +105,11 @@ class Yolo:
         self._points = POINTS[card.task]
         self._model = model
         spec = self._network.inputs[0]
+        if spec.dtype != np.float32 or len(spec.shape) != 4 or spec.shape[1] not in (0, 3):
+            raise UserError(
+                f"model {model}: its input is {spec.dtype} {spec.shape}, not float32 (1, 3, height, width); "
+                "export it anew, in 32-bit floats"
+            )
         height, width = spec.shape[2] or self._exported_size()[0], spec.shape[3] or self._exported_size()[1]
         self._canvas = np.zeros((height, width, 3), np.uint8)
         self._instances(np.zeros((64, 64, 3), np.uint8))

@@ -50,7 +50,7 @@ class ImageFolder:
             paths = [path for path in there if path.suffix.lower() in SUFFIXES and not path.is_dir()]
         except OSError as error:
             raise UserError(f"folder {self._folder} cannot be read: {error.strerror}; mend that") from error
-        others = [path.name for path in there if path not in paths and not path.name.startswith(".")]
+        others = sorted(path.name for path in set(there).difference(paths) if not path.name.startswith("."))
         if paths and others:
             log.warning("%d entries of %s that are no pictures are passed over, such as %s", len(others), self._folder,
                         others[0])  # fmt: skip

@@ -20,6 +20,9 @@ from engine.stage import Captured, SourceInfo
 from stages.sources import Allocate, CaptureSettings, redact_url
 from stages.sources.live import SMALLEST_STEP_S, FeedLost
 
+VIDEO_FILES = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mpg")
+"""How names of video files end: what is behind a web address that ends so is a file, not a live stream."""
+
 NO_VIDEO_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Demuxers that make a video of any text file."""
 
@@ -255,6 +258,8 @@ def open_file(path: Path, label: str) -> VideoFile:
 def open_url(url: str, settings: CaptureSettings) -> VideoFile | StreamFeed:
     """A finite file behind a URL or a live stream; raises UserError when it does not answer in time."""
     label = redact_url(url)
+    scheme, _, rest = url.partition("://")
+    url = f"{scheme.lower()}://{rest}"  # FFmpeg knows small letters only
     options = {"rtsp_transport": settings.rtsp_transport, "fflags": "nobuffer"} if url.startswith("rtsp") else {}
     decoder = Decoder(url, label, options, settings.timeout_s, threads=1)
     return VideoFile(decoder, label) if decoder.has_end else StreamFeed(decoder, label)

@@ -66,7 +66,7 @@ def packet(sequence: int = 0) -> Packet:
 
 
 def context() -> Context:
-    return Context(worker="test", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=lambda: {})
+    return Context(streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=lambda: {})
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,20 @@ def test_a_packet_that_goes_well_forgives_the_failures_before_it() -> None:
     for each in packets:
         chain.run([each])
     assert [each.status for each in packets] == ["dropped", "dropped", "ok"] * 3
+
+
+def test_a_packet_that_a_stage_only_passes_through_forgives_nothing() -> None:
+    class Gated(Failing):
+        def has_work(self, packet: Packet) -> bool:
+            return packet.sequence % 6 == 0
+
+        def treat(self, packet: Packet) -> Packet | None:
+            return super().treat(packet) if self.has_work(packet) else packet
+
+    chain = Chain([Gated()], errors_in_a_row=3)
+    with pytest.raises(WorkerBroken):
+        for sequence in range(13):
+            chain.run([packet(sequence)])
 
 
 def test_what_had_ended_keeps_its_own_reason_when_a_stage_fails_on_it() -> None:

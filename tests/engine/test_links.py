@@ -114,10 +114,32 @@ def test_a_receiver_that_goes_while_it_is_sent_to_costs_nothing(
 
         socket = outlet._socket
         monkeypatch.setattr(outlet, "_socket", Leaving())
-        assert outlet.send(Packet(stream="0", sequence=3, pts=0.0, captured_at_ns=0), lambda: True)
+        outlet.send(Packet(stream="0", sequence=3, pts=0.0, captured_at_ns=0), lambda: True)
         assert [packet.sequence for packet in inlet.receive(2000, 1, 0)] == [3] and len(calls) == 2
         inlet.close()
         socket.close()
+
+
+def test_a_batch_is_waited_for_though_it_be_less_than_a_millisecond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polled: list[int] = []
+
+    class OnePacket:
+        def poll(self, timeout_ms: int) -> bool:
+            polled.append(timeout_ms)
+            return len(polled) == 1
+
+        def recv_multipart(self) -> list[Any]:
+            return PARCEL.pack(Packet(stream="0", sequence=3, pts=0.0, captured_at_ns=0))
+
+    with zmq.Context() as context:
+        inlet = PullInlet(context, f"ipc://{tmp_path / 'queue'}", PARCEL)
+        inlet.close()
+        monkeypatch.setattr(inlet, "_socket", OnePacket())
+        monkeypatch.setattr("engine.links.now_ns", lambda: 0)
+        assert len(inlet.receive(50, 2, max_wait_ms=0.5)) == 1
+    assert polled == [50, 1]
 
 
 def test_a_frame_that_has_come_is_taken_before_another_is_asked_for(
@@ -161,7 +183,7 @@ def test_a_large_picture_fits_into_a_message(tmp_path: Path) -> None:
     with zmq.Context() as context:
         inlet, outlet = PullInlet(context, endpoint, parcel), PushOutlet(context, [endpoint], parcel)
         packet = Packet(stream="0", sequence=5, pts=0.0, captured_at_ns=0, frame=large)
-        assert outlet.send(packet, keep_waiting=lambda: True)
+        outlet.send(packet, keep_waiting=lambda: True)
         assert [came.sequence for came in inlet.receive(30_000, 1, 0)] == [5]
         outlet.close()
         inlet.close()

@@ -25,6 +25,10 @@ def packet(sequence: int, age_ms: float = 10.0) -> Packet:
     return Packet(stream="0", sequence=sequence, pts=0.0, captured_at_ns=captured, spans=spans)
 
 
+def one_stream() -> RunState:
+    return RunState(None, ["0"])
+
+
 def test_percentiles_are_within_a_percent_of_the_true_ones() -> None:
     durations_ms = np.random.default_rng(1).lognormal(3, 1, 5000)
     histogram = row()
@@ -62,8 +66,8 @@ def test_latency_is_accounted_by_stage_and_by_waiting_without_the_warm_up() -> N
     meter = Meter(None, stages=1, entry_stages=["read"], warm_up_frames=2)
     for sequence in range(4):
         meter.count(packet(sequence, age_ms=1000.0 if sequence < 2 else 10.0))
-    summary = Health(meter).summary({}, {}, now_ns())
-    assert summary["frames_in"] == 4
+    summary = Health(meter, one_stream()).summary({}, {}, now_ns())
+    assert summary["results_out"] == 4
     assert summary["latency_ms"]["count"] == 2
     assert summary["latency_ms"]["max"] < 500
     assert summary["stages_ms"]["read"]["p50"] == pytest.approx(3, rel=0.02)
@@ -72,7 +76,7 @@ def test_latency_is_accounted_by_stage_and_by_waiting_without_the_warm_up() -> N
 
 def test_health_speaks_of_the_recent_past_and_counts_losses_of_the_whole_run() -> None:
     meter = Meter(None, stages=1)
-    health = Health(meter)
+    health = Health(meter, one_stream())
     meter.count(packet(0, age_ms=5000.0))
     for _ in range(6):
         health.record({}, {})
@@ -80,7 +84,7 @@ def test_health_speaks_of_the_recent_past_and_counts_losses_of_the_whole_run() -
     record = health.record({"detect": 2}, {})
     assert record["latency_ms"]["count"] == 1
     assert record["latency_ms"]["max"] < 1000
-    assert record["frames_in"] == 2
+    assert record["results_out"] == 2
     assert record["restarts"] == {"detect": 2}
 
 
@@ -88,12 +92,14 @@ def test_rates_are_those_of_the_last_records_without_the_time_to_load(monkeypatc
     clock = [0.0]
     monkeypatch.setattr("engine.health.now_ns", lambda: int(clock[0] * NS_PER_S))
     meter = Meter(None, stages=1)
-    health = Health(meter)
+    state = one_stream()
+    health = Health(meter, state)
     clock[0] = 20.0  # models were loaded
     health.begin()
     rates = []
     for second in range(8):
         for n in range(30 if second < 4 else 10):
+            state.stream("0").frames_read += 1
             late = packet(n)
             if n % 10 == 9:
                 late.end("dropped", "replaced")
@@ -106,6 +112,21 @@ def test_rates_are_those_of_the_last_records_without_the_time_to_load(monkeypatc
     assert record["uptime_s"] == 8.0 and record["dropped"] == {"replaced": 16}
     whole = health.summary({}, {}, int(30.0 * NS_PER_S))
     assert (whole["duration_s"], whole["fps_in"], whole["fps_out"]) == (10.0, 16.0, 14.4)
+
+
+def test_what_is_read_counts_as_in_even_while_nothing_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("engine.health.now_ns", lambda: int(clock[0] * NS_PER_S))
+    meter, state = Meter(None, stages=1), RunState(None, ["0", "1"])
+    health = Health(meter, state)
+    meter.count(packet(0))
+    clock[0] = 2.0
+    state.stream("0").frames_read, state.stream("1").frames_read = 60, 20
+    record = health.record({}, {})
+    assert (record["frames_in"], record["fps_in"], record["results_out"], record["dropped"]) == (80, 40.0, 1, {})
+    whole = health.summary({}, {}, int(2.0 * NS_PER_S))
+    assert (whole["frames_in"], whole["fps_in"], whole["dropped"]) == (80, 40.0, {"unfinished": 79})
+    assert whole["streams"] == {"0": {"frames_in": 60}, "1": {"frames_in": 20}}
 
 
 def test_more_names_than_rows_share_the_last_row() -> None:

@@ -45,13 +45,20 @@ def test_other_ways_of_moving_frames_give_the_same_results(tmp_path: Path, optio
     assert outcome(bench) == all_numbers(100)
 
 
+def test_a_runtime_folder_that_is_a_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(bench.file))
+    bench.run(["20"])
+    assert outcome(bench) == all_numbers(20)
+
+
 def test_a_source_that_ends_early_does_not_disturb_the_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     summary = bench.run(["5", "150", "0"], "numbers.fps=100")
     assert outcome(bench, "0") == all_numbers(5)
     assert outcome(bench, "1") == all_numbers(150)
     assert outcome(bench, "2") == all_numbers(0)
-    assert summary.stats["streams"] == {"0": {"frames_in": 5}, "1": {"frames_in": 150}}
+    assert summary.stats["streams"] == {name: {"frames_in": n} for name, n in (("0", 5), ("1", 150), ("2", 0))}
 
 
 def test_a_slow_pipeline_drops_old_frames_of_a_live_source_and_says_so(tmp_path: Path) -> None:

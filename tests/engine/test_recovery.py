@@ -282,7 +282,9 @@ def test_a_hanging_worker_does_not_keep_the_program_from_ending(tmp_path: Path) 
     workers = children_of(process.pid)
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    summary_of(process)
+    stats = summary_of(process)["stats"]
     assert time.monotonic() - started < 10
+    assert stats["frames_in"] == stats["results_out"] + sum(stats["dropped"].values())
+    assert stats["dropped"]["unfinished"] > 0
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert leftovers(process.pid) == []

@@ -44,7 +44,7 @@ class Rig:
         self.confidence = ConfidenceGate(self.settings)
         self.stand_in = StandIn(self.settings)
         context = Context(
-            worker="w", streams=["0"], frames=self.frames, request_stop=lambda: None, health=dict,
+            streams=["0"], frames=self.frames, request_stop=lambda: None, health=dict,
             sections={"detect": {"hand": hand}},
         )  # fmt: skip
         for stage in (self.motion, self.confidence, self.stand_in):

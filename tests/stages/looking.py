@@ -13,6 +13,7 @@ from stages.cards import sha256_of
 from stages.detect import Detect, DetectSettings, DetectStick
 from stages.detectors import BodyCandidate, StickCandidate, box_around
 from stages.packets import ArnisPacket, GateDecision
+from stages.runtime import load_network
 
 CLIPS = Path(__file__).parent.parent / "clips"
 
@@ -32,15 +33,20 @@ class Runner:
         self.detect, self.stick = Detect(settings), DetectStick(settings)
         for stage in (self.detect, self.stick):
             stage.open(
-                Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
+                Context(streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
             )
 
     def __call__(
         self, image: np.ndarray, pts: float | None = None, stream: str = "0", gate: GateDecision | None = None
     ) -> ArnisPacket:
+        return self.stick.process(self.detect.process(self.packet(image, pts, stream, gate)))
+
+    def packet(
+        self, image: np.ndarray, pts: float | None = None, stream: str = "0", gate: GateDecision | None = None
+    ) -> ArnisPacket:
         self._sequence += 1
         self._frames.begin(image.shape[0], image.shape[1], busy=())[:] = image
-        packet = ArnisPacket(
+        return ArnisPacket(
             stream=stream,
             sequence=self._sequence,
             pts=self._sequence / 30 if pts is None else pts,
@@ -48,7 +54,6 @@ class Runner:
             frame=self._frames.commit(self._sequence),
             gate=gate,
         )
-        return self.stick.process(self.detect.process(packet))
 
 
 def standing_person(scale: float = 100, at: tuple[float, float] = (300, 200)) -> np.ndarray:
@@ -68,14 +73,14 @@ def stick_at(grip: tuple[float, float], tip: tuple[float, float]) -> StickCandid
     return StickCandidate(np.array([(*grip, 0.9), (*tip, 0.9)], np.float32), 0.9)
 
 
-def write_card(
-    folder: Path, task: str, architecture: str, shape: list[int], threshold: float, outputs: tuple[str, ...] = ()
-) -> str:
+def write_card(folder: Path, task: str, architecture: str, threshold: float, outputs: tuple[str, ...] = ()) -> str:
     """A card for `folder/model.onnx`; returns the folder."""
+    file = folder / "model.onnx"
+    inputs = load_network(file, "onnxruntime", 1).inputs
     (folder / "card.toml").write_text(
         f'task = "{task}"\narchitecture = "{architecture}"\nfile = "model.onnx"\n'
-        f'sha256 = "{sha256_of(folder / "model.onnx")}"\noutputs = {list(outputs)}\n'
-        f'licence = "-"\nsource = "-"\ndata = "-"\n'
-        f'threshold = {threshold}\n[[inputs]]\nname = "images"\ndtype = "float32"\nshape = {shape}\n'
+        f'sha256 = "{sha256_of(file)}"\noutputs = {list(outputs)}\n'
+        f'licence = "-"\nsource = "-"\ndata = "-"\nthreshold = {threshold}\n'
+        + "".join(f'[[inputs]]\nname = "{i.name}"\ndtype = "{i.dtype}"\nshape = {list(i.shape)}\n' for i in inputs)
     )
     return str(folder)

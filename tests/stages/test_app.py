@@ -24,6 +24,8 @@ from stages.app import (
     with_threads,
 )
 
+CLOSER = ["--set", "detect.closer=movenet_thunder"]
+
 
 def decided(*sources: str, **flags: Any) -> dict[str, Any]:
     return decide(load_config(default_config(), flags=flags), sources).sections
@@ -113,10 +115,11 @@ def test_networks_that_overlap_have_fewer_threads(
     assert with_threads(said, workers).sections["detect"].threads == 2, "what is set stays"
 
 
-def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--source", "rtsp://127.0.0.1:9/door", "--dry-run", "--set", "capture.timeout_s=20"]) == 2
+@pytest.mark.parametrize("source", ["rtsp://127.0.0.1:9/door", "97", "/dev/video97"])
+def test_a_source_must_be_given_up_before_its_process_is(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--source", source, "--dry-run", "--set", "capture.timeout_s=20"]) == 2
     assert "raise engine.silent_s" in capsys.readouterr().err
-    check_patience(load_config(default_config(), overrides=["engine.silent_s=4"]), ["0", "clip.mp4"])
+    check_patience(load_config(default_config(), overrides=["engine.silent_s=4"]), ["demo", "clip.mp4"])
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,8 @@ def test_a_source_must_be_given_up_before_its_process_is(capsys: pytest.CaptureF
         (["--source", "demo", "--set", "engine.source=.x:Y"], "names nothing"),
         (["--source", "demo", "--set", "engine.packet=engine.packet:Packet"], "name stages.packets:ArnisPacket"),
         (["--source", "demo", "--set", "detect.stick="], "set gate.need_stick = false"),
+        (["--source", "demo", *CLOSER, "--set", "gate.motion=false"], "because of gate.motion = false"),
+        (["--source", "demo", *CLOSER, "--set", "detect.fused=mine"], "because of detect.fused"),
     ],
 )
 def test_what_could_not_work_is_said_before_it_starts(

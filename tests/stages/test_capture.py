@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import av
 import cv2
@@ -134,6 +134,23 @@ def test_pictures_of_a_folder_come_in_counting_order_whatever_their_sizes(tmp_pa
     assert [image.max() for _, image in frames] == [1, 2, 10]
     assert [event.picture for event, _ in frames] == ["frame_1.png", "frame_2.png", "frame_10.png"]
     assert [event.pts for event, _ in frames] == pytest.approx([0, 0.1, 0.2])
+
+
+def test_in_a_large_folder_not_every_picture_is_compared_with_every_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), picture(1))
+    for number in range(1, 300):
+        (tmp_path / f"{number}.png").touch()
+    compared, is_same = [0], PurePath.__eq__
+
+    def count(path: PurePath, other: object) -> bool:
+        compared[0] += 1
+        return is_same(path, other)
+
+    monkeypatch.setattr(PurePath, "__eq__", count)
+    Capture(CaptureSettings(), str(tmp_path)).open()
+    assert compared[0] < 300
 
 
 def test_a_damaged_picture_is_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

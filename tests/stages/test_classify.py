@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from engine.chain import Chain, WorkerBroken
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.stage import Context
+from stages.cards import load_card
 from stages.classes import load_classes, models_folder
-from stages.classify import Classify, ClassifySettings, class_probabilities, name_pose
+from stages.classify import Classify, ClassifySettings, check_card, class_probabilities, name_pose
 from stages.graph import build_graph
-from stages.packets import ArnisPacket, GateDecision, GraphInput
+from stages.packets import ArnisPacket, GraphInput
 
 CLASSES = load_classes()
 
@@ -38,13 +41,13 @@ def graph_of(points: np.ndarray, stick: bool = True, crop: np.ndarray | None = N
     return GraphInput(nodes=nodes, edges=edges, mask=mask, crop=crop)
 
 
-def packet_of(graph: GraphInput | None, gate: GateDecision | None = None, stream: str = "0") -> ArnisPacket:
-    return ArnisPacket(stream=stream, sequence=0, pts=0.0, captured_at_ns=0, graph=graph, gate=gate)
+def packet_of(graph: GraphInput | None, stream: str = "0") -> ArnisPacket:
+    return ArnisPacket(stream=stream, sequence=0, pts=0.0, captured_at_ns=0, graph=graph)
 
 
 def stage(**settings: object) -> Classify:
     classify = Classify(ClassifySettings(**{"backend": "onnxruntime", **settings}))  # type: ignore[arg-type]
-    classify.open(Context(worker="w", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
+    classify.open(Context(streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
     return classify
 
 
@@ -77,16 +80,26 @@ def test_an_answer_does_not_depend_on_its_batch(classify: Classify) -> None:
         assert packet.pose.confidence == pytest.approx(alone.pose.confidence, abs=1e-4)
 
 
-def test_held_back_ended_and_empty_packets_pass_unchanged(classify: Classify) -> None:
-    graph = graph_of(LEFT_KNEE_BLOCK)
-    still, weak = GateDecision(detect=False), GateDecision(classify=False)
-    ended = packet_of(graph)
-    ended.end("dropped", "slow")
-    packets = [packet_of(graph, still), packet_of(graph, weak), ended, packet_of(None), packet_of(graph)]
+def test_a_network_that_always_fails_breaks_its_worker_though_most_packets_only_pass_through() -> None:
+    failing = stage()
+
+    def fail(*inputs: np.ndarray) -> None:
+        raise RuntimeError("the device is lost")
+
+    failing._network = fail
+    chain = Chain([failing], errors_in_a_row=2)
+    chain.run([packet_of(graph_of(IDLE))])
+    chain.run([packet_of(None)])
+    with pytest.raises(WorkerBroken, match="the device is lost"):
+        chain.run([packet_of(graph_of(IDLE))])
+
+
+def test_what_has_no_graph_passes_unchanged(classify: Classify) -> None:
+    packets = [packet_of(None), packet_of(graph_of(LEFT_KNEE_BLOCK)), packet_of(None)]
     answers = classify.process_batch(packets)
     assert answers == packets
-    assert [p.pose is not None for p in answers] == [False, False, False, False, True]
-    assert ended.status == "dropped"
+    assert [p.pose is not None for p in answers] == [False, True, False]
+    assert classify.process_batch([packet_of(None)])[0].pose is None
 
 
 def test_how_many_wait_for_each_other_is_told_to_the_engine() -> None:
@@ -177,3 +190,16 @@ def test_a_model_that_does_not_fit_is_refused_in_one_sentence(
     card.write_text("\n".join(after + line[len(before) :] if line.startswith(before) else line for line in lines))
     with pytest.raises(UserError, match=complaint):
         stage(model=str(folder))
+
+
+def test_inputs_in_another_order_or_of_another_file_are_refused(tmp_path: Path) -> None:
+    card, _ = load_card("geopose")
+    with pytest.raises(UserError, match="takes other inputs"):
+        check_card(msgspec.structs.replace(card, inputs=card.inputs[::-1]), CLASSES, "geopose")
+    shutil.copytree(models_folder() / "geopose", tmp_path / "model")
+    other, file = load_card("weapon_hand")
+    shutil.copy(file, tmp_path / "model")
+    told = tmp_path / "model" / "card.toml"
+    told.write_text(told.read_text().replace(card.sha256, other.sha256))
+    with pytest.raises(UserError, match=r"crop_present float32 \[0\], but it takes nodes .*\[0, 75, 8\]; correct"):
+        stage(model=str(tmp_path / "model"), backend="auto")

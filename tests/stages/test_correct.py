@@ -293,7 +293,7 @@ def packet_of(stick: Drawn, frames: OwnedFrames) -> ArnisPacket:
 def corrected(stick: Drawn, **settings: object) -> Stick:
     frames = OwnedFrames()
     stage = Correct(msgspec.convert(settings, CorrectSettings))
-    stage.open(Context(worker="w", streams=["0"], frames=frames, request_stop=lambda: None, health=dict))
+    stage.open(Context(streams=["0"], frames=frames, request_stop=lambda: None, health=dict))
     result = stage.process(packet_of(stick, frames)).stick
     assert result is not None
     return result
@@ -318,7 +318,7 @@ def test_a_frame_that_was_not_looked_at_is_left_alone(sticks: list[Drawn]) -> No
     packet = packet_of(sticks[0], frames)
     packet.gate = GateDecision(detect=False)
     stage = Correct(CorrectSettings())
-    stage.open(Context(worker="w", streams=["0"], frames=frames, request_stop=lambda: None, health=dict))
+    stage.open(Context(streams=["0"], frames=frames, request_stop=lambda: None, health=dict))
     left = stage.process(packet).stick
     assert left is not None and (left.method, left.tip[:2]) == ("detected", tuple(sticks[0].said_tip))
 

@@ -13,6 +13,7 @@ import openvino
 import pytest
 from looking import Runner, candidate, frames_of, standing_person, stick_at
 
+from engine.chain import Chain, WorkerBroken
 from engine.errors import UserError
 from stages.detect import (
     EVERY_LOOK,
@@ -191,6 +192,25 @@ def test_a_held_picture_is_not_looked_at() -> None:
     image = frames_of("sam2_juggle.mp4", every=200)[0]
     packet = Runner(BODY_ONLY)(image, gate=GateDecision(detect=False, classify=False, reason="still"))
     assert packet.person is None and packet.stick is None
+
+
+@pytest.mark.parametrize("name", ["detect", "stick"])
+def test_a_network_that_always_fails_breaks_its_worker_though_most_frames_only_pass_through(name: str) -> None:
+    run = Runner(DetectSettings(threads=1, backend="onnxruntime"))
+    stage, network = (run.detect, run.detect._body) if name == "detect" else (run.stick, run.stick._stick)
+    network._network = None  # type: ignore[union-attr]
+    person = Person(track=1, box=(0, 0, 64, 64), score=0.9, keypoints=standing_person(20, (30, 10)))
+    chain = Chain([stage], errors_in_a_row=2)
+
+    def pass_on(detected: bool) -> None:
+        packet = run.packet(np.zeros((64, 64, 3), np.uint8), gate=GateDecision(detect=detected))
+        packet.person = person if detected else None
+        chain.run([packet])
+
+    pass_on(True)
+    pass_on(False)
+    with pytest.raises(WorkerBroken, match="NoneType"):
+        pass_on(True)
 
 
 def test_small_and_odd_pictures_are_no_obstacle() -> None:

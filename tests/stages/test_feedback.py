@@ -161,7 +161,7 @@ def test_bands_that_know_no_pose_of_the_model_give_no_cue_and_say_so_once(
 def opened(**settings: object) -> Feedback:
     """One that tells a fault as soon as it sees it, however unsure it is, unless it is told otherwise."""
     stage = Feedback(msgspec.convert({"settle_s": 0.0, "min_certainty": 0.0} | settings, FeedbackSettings))
-    stage.open(Context(worker="w", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
+    stage.open(Context(streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
     return stage
 
 
@@ -190,6 +190,7 @@ def judged(
     **pose: object,
 ) -> list[Cue]:
     named = Pose(label=label, confidence=0.9, accepted=True, family="", chamber="", probabilities={})
+    gate = gate or GateDecision()
     stick = who[1] or Stick(hand="right", grip=MISSING_END, tip=MISSING_END)
     nodes, edges, mask = build_graph(canonical_keypoints(who[0].keypoints, stick.grip, stick.tip, stick.hand))
     packet = ArnisPacket(
@@ -200,9 +201,9 @@ def judged(
         captured_at_ns=1,
         person=who[0],
         stick=who[1],
-        gate=gate or GateDecision(),
+        gate=gate,
         graph=GraphInput(nodes=nodes, edges=edges, mask=mask),
-        pose=msgspec.structs.replace(named, **pose),
+        pose=msgspec.structs.replace(named, **pose) if gate.classify else None,
     )
     return stage.process(packet).feedback
 
@@ -268,7 +269,7 @@ def test_what_was_not_looked_at_is_not_judged_and_a_stick_out_of_sight_does_not_
     stage = opened(bands=str(tmp_path / "b.toml"))
     person, _ = performer()
     assert [cue.quantity for cue in judged(stage, (person, None))] == ["right_elbow_deg"]
-    for gate in (GateDecision(detect=False), GateDecision(classify=False)):
+    for gate in (GateDecision(detect=False, classify=False), GateDecision(classify=False)):
         assert not judged(stage, (person, None), gate=gate)
 
 

@@ -217,7 +217,7 @@ def packet_with(gate: GateDecision | None = None) -> ArnisPacket:
 
 def stage(picture: np.ndarray | None = None, **settings: bool) -> Graph:
     graph = Graph(GraphSettings(**settings))
-    graph.open(Context(worker="w", streams=["0"], frames=OnePicture(picture), request_stop=lambda: None, health=dict))
+    graph.open(Context(streams=["0"], frames=OnePicture(picture), request_stop=lambda: None, health=dict))
     return graph
 
 

@@ -73,7 +73,7 @@ class OneFrame:
 
 
 def context(picture: np.ndarray, *, overrun: bool = False, streams: tuple[str, ...] = ("0",)) -> Context:
-    return Context(worker="output", streams=list(streams), frames=OneFrame(picture, overrun=overrun),
+    return Context(streams=list(streams), frames=OneFrame(picture, overrun=overrun),
                    request_stop=lambda: None, health=dict)  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import zmq
 import zmq.auth
 
 from engine.chain import Chain
+from engine.client import subscribe
 from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.stage import Context
@@ -40,7 +42,7 @@ def packet(sequence: int = 0, **changes: Any) -> ArnisPacket:
 
 
 def context(restarts: int = 0, resumes: bool | None = None) -> Context:
-    return Context(worker="output", streams=["0"], frames=None, restarts=restarts,  # type: ignore[arg-type]
+    return Context(streams=["0"], frames=None, restarts=restarts,  # type: ignore[arg-type]
                    resumes=restarts > 0 if resumes is None else resumes,
                    request_stop=lambda: None, health=lambda: {"fps_out": 30.0})  # fmt: skip
 
@@ -213,6 +215,7 @@ def test_a_late_subscriber_gets_hello_and_health_at_once(publish: Publish, url: 
         assert len(hello["keypoints"]) == 19 and hello["streams"] == ["0"] and hello["frames"].startswith("tcp:")
         assert [17, 18] in hello["edges"] and [7, 5] in hello["edges"]  # grip to tip, left elbow to shoulder
         assert (hello["schema"], hello["sequence"], health["fps_out"]) == (1, attempt, 30.0)
+        assert "schema" not in health, "it has none"
         if attempt:
             subscriber.close()
         else:
@@ -343,7 +346,9 @@ def test_a_socket_file_of_a_program_that_runs_is_not_taken_away(tmp_path: Path) 
     second.close()
 
 
-@pytest.mark.parametrize("bad", ["127.0.0.1:5570", "tcp://127.0.0.1:99999999", "tcp://127.0.0.1:name"])
+@pytest.mark.parametrize(
+    "bad", ["127.0.0.1:5570", "tcp://127.0.0.1:99999999", "tcp://127.0.0.1:name", "tcp://127.0.0.1:*"]
+)
 def test_an_address_that_is_none_is_refused(bad: str) -> None:
     with pytest.raises(UserError, match=r"publish\.url: .* is no address"):
         Publish(PublishSettings(url=bad)).open(context())
@@ -360,6 +365,24 @@ def test_an_address_that_others_can_reach_needs_keys(open_url: str) -> None:
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1", "ipc:///some/where"])
 def test_loopback_addresses_are_known(url: str) -> None:
     assert is_loopback(url)
+
+
+def test_an_address_of_version_6_is_served_and_found() -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has none")
+        url = f"tcp://[::1]:{probe.getsockname()[1]}"
+    stage = Publish(PublishSettings(url=url))
+    stage.open(context())
+    with ThreadPoolExecutor() as pool:
+        message = pool.submit(next, subscribe(url, ["hello"], timeout_s=10))
+        while not message.done():
+            stage.idle(now_ns())
+            time.sleep(0.01)
+    stage.close()
+    assert message.result().topic == "hello"
 
 
 def test_with_keys_only_those_on_the_list_can_read(tmp_path: Path, url: str) -> None:
@@ -444,7 +467,7 @@ def test_pictures_are_drawn_and_sent_only_while_somebody_wants_them(url: str) ->
     assert (topic, picture.shape) == ("frame.0", (48, 64, 3))
     (size,) = struct.unpack(">H", jpeg[4:6])  # behind the marker of a comment, FF FE
     comment = json.loads(jpeg[6 : 4 + size])
-    assert (comment["sequence"], comment["frame"]) == (0, 5)
+    assert (comment["sequence"], comment["frame"], "schema" in comment) == (0, 5, False)
     subscriber.close()
     until = time.monotonic() + 5
     while CANVAS_DEMAND and time.monotonic() < until:

@@ -31,7 +31,7 @@ class NoFrames:
 
 
 def context(streams: Sequence[str] = ("0",), restarts: int = 0) -> Context:
-    return Context(worker="output", streams=list(streams), frames=NoFrames(), restarts=restarts,
+    return Context(streams=list(streams), frames=NoFrames(), restarts=restarts,
                    request_stop=lambda: None, health=dict)  # fmt: skip
 
 
@@ -149,6 +149,20 @@ def test_earlier_lessons_are_kept_and_not_taken_for_parts_of_todays(tmp_path: Pa
     assert frames == {name: 2, f"out.1{ending}": 3, f"out.1.earlier-1{ending}": 1}, "the first part never came to be"
 
 
+@pytest.mark.parametrize("name", ["out.2.mkv", "out.2.mp4", "out.2.recording.mkv"])
+def test_a_later_part_of_an_earlier_lesson_is_put_aside_though_the_first_is_gone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a[1]").mkdir()
+    for folder, start in ((tmp_path, "out"), (tmp_path / "a[1]", "out[2]")):
+        file = folder / name.replace("out", start)
+        file.write_bytes(b"yesterday's")
+        path = folder / f"{start}{'.mkv' if name == 'out.2.mkv' else '.mp4'}"
+        with owned([], [("record.path", part) for part in files_of(path, ["0"])[1]]):
+            assert not file.exists()
+            file.write_bytes(b"today's")
+        assert file.read_bytes() == b"today's"
+        assert file.with_name(f"{file.stem}.earlier-1{file.suffix}").read_bytes() == b"yesterday's"
+
+
 def test_each_of_several_streams_has_its_file(tmp_path: Path) -> None:
     stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
     stage.open(context(streams=("0", "1")))
@@ -178,6 +192,15 @@ def test_times_that_run_backwards_do_not_break_the_file(tmp_path: Path) -> None:
 def test_the_bare_source_can_be_recorded(tmp_path: Path) -> None:
     record(tmp_path / "out.mkv", [0.0], picture="source")
     assert read_back(tmp_path / "out.mkv")[1][0].mean() == pytest.approx(30, abs=3)
+
+
+def test_a_picture_that_could_not_be_drawn_is_left_out_and_not_recorded_bare(tmp_path: Path) -> None:
+    stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
+    stage.open(context())
+    stage.process(packet(0.0, picture(90)))
+    stage.process(packet(0.1, None))
+    stage.close()
+    assert stage.describe() == {str(tmp_path / "out.mkv"): "1 frames, 1 left out"}
 
 
 def test_what_is_left_out_follows_when_slow(tmp_path: Path) -> None:

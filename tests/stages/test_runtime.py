@@ -91,6 +91,15 @@ def test_it_says_what_it_runs_on(doubling: Path) -> None:
     assert text.startswith("openvino 20") and text.endswith("on CPU, 2 threads, f32")
 
 
+@pytest.mark.parametrize(("backend", "device"), [("onnxruntime", "auto"), ("onnxruntime", "cpu"), ("auto", "cuda")])
+def test_a_precision_that_the_runtime_does_not_know_is_refused(
+    doubling: Path, backend: runtime.Backend, device: runtime.Device
+) -> None:
+    with pytest.raises(UserError, match=r'precision = "f16" is for OpenVINO only, not for (onnxruntime|cuda)'):
+        load_network(doubling, backend, 1, "f16", device)
+    assert load_network(doubling, "auto", 1, "f16").describe()
+
+
 def test_auto_times_both_says_so_and_remembers(doubling: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     network = load_network(doubling, "auto", threads=1, machine=steady_machine())

@@ -143,7 +143,7 @@ class Rig:
     def __init__(self, **settings: object) -> None:
         self.stage = Smooth(msgspec.convert({"method": "ema", "alpha": 0.5} | settings, SmoothSettings))
         self.stage.open(
-            Context(worker="w", streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict)
+            Context(streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict)
         )  # fmt: skip
         self.sequence = 0
 

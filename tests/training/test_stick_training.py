@@ -421,6 +421,6 @@ def test_the_command_names_a_folder_without_videos(tmp_path: Path, capsys: pytes
 
 
 def test_videos_are_known_by_their_suffix_however_a_camera_writes_it(tmp_path: Path) -> None:
-    for name in ("GOPR0001.MP4", "a.mov", "notes.txt"):
+    for name in ("GOPR0001.MP4", "a.mov", "b.webm", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert [file.name for file in command.video_files(tmp_path)] == ["GOPR0001.MP4", "a.mov"]
+    assert [file.name for file in command.video_files(tmp_path)] == ["GOPR0001.MP4", "a.mov", "b.webm"]

@@ -29,7 +29,7 @@ def corrected(table: Table, method: str, pictures: Path | None) -> Table:
         return table
     frames = OnePicture()
     stage = Correct(CorrectSettings(method=method))  # type: ignore[arg-type]
-    stage.open(Context(worker="ablate", streams=[], frames=frames, request_stop=lambda: None, health=dict))
+    stage.open(Context(streams=[], frames=frames, request_stop=lambda: None, health=dict))
     keypoints, left = table.keypoints.copy(), table.left_handed()
     for i in np.flatnonzero((keypoints[:, [GRIP, TIP], 2] > 0).all(1)).tolist():
         if method == "evidence":

@@ -17,6 +17,7 @@ from engine.clock import now_ns
 from engine.errors import UserError
 from engine.numbers import at_least, share
 from stages.cards import load_card
+from stages.sources.video import VIDEO_FILES
 from training.files import whole_model
 from training.onnx_file import export_onnx
 from training.stick import agree, evaluate
@@ -232,9 +233,9 @@ def fill_cache(table: Path | None, clips: list[Path], cache: Path) -> None:
 
 def video_files(folder: Path) -> list[Path]:
     """The videos of a folder. Raises UserError when there is none."""
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".mp4", ".mkv", ".avi", ".mov"))
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in VIDEO_FILES)
     if not found:
-        raise UserError(f"folder {folder} holds no video (mp4, mkv, avi, mov)")
+        raise UserError(f"folder {folder} holds no video ({', '.join(VIDEO_FILES)})")
     return found
 
 

@@ -97,7 +97,7 @@ def run_gated(pictures: Sequence[np.ndarray], **settings: str) -> dict[int, np.n
     frames, found = OwnedFrames(), {}
     stages = [MotionGate(GateSettings()), Detect(DetectSettings(threads=1, backend="onnxruntime", **settings))]
     for stage in stages:
-        stage.open(Context(worker="detect", streams=["0"], frames=frames, request_stop=lambda: None, health=dict))
+        stage.open(Context(streams=["0"], frames=frames, request_stop=lambda: None, health=dict))
     for number, picture in enumerate(pictures):
         frames.begin(*picture.shape[:2], busy=())[:] = picture
         packet = ArnisPacket(
@@ -118,7 +118,7 @@ def test_only_beside_the_quick_network_and_a_gate_unless_it_is_named() -> None:
     without = Detect(SETTINGS)
     sections = {"gate": {"motion": False}}
     without.open(
-        Context(worker="a", streams=[], frames=OwnedFrames(), request_stop=lambda: None, health=dict, sections=sections)
+        Context(streams=[], frames=OwnedFrames(), request_stop=lambda: None, health=dict, sections=sections)
     )
     assert list(without.describe()) == ["body"]
     with pytest.raises(UserError, match="no_such"):

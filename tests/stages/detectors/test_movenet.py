@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from looking import standing_person
 
+from engine.errors import UserError
 from stages.detectors import BodyCandidate
 from stages.detectors.movenet import MoveNet
 from stages.skeleton import LEFT_ANKLE, NOSE
@@ -80,3 +81,11 @@ def test_the_parts_of_a_wide_picture_are_searched_in_turn() -> None:
     ramp[:] = (np.arange(1280) / 10)[None, :, None]
     looked(network, ramp, times=4)
     assert [round(float(shown.mean())) for shown in network.shown[1::2]] == [64, 36, 92, 64]
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 0, 3), (1, 192, 256, 3), (1, 3, 192, 192), (1, 192, 192)])
+def test_what_takes_no_square_pictures_of_one_size_is_refused(shape: tuple[int, ...]) -> None:
+    network = Network()
+    network.inputs = [SimpleNamespace(shape=shape, dtype=np.int32)]  # free sides (0): MultiPose
+    with pytest.raises(UserError, match="no MoveNet SinglePose"):
+        looked(network, np.zeros((64, 64, 3), np.uint8))

@@ -41,7 +41,7 @@ def make_stick_network(folder: Path, size: int = 64, told: bool = False) -> str:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    return write_card(folder, "stick", "stick_heatmap", [1, size, size, 3], 0.4, tuple(outputs))
+    return write_card(folder, "stick", "stick_heatmap", 0.4, tuple(outputs))
 
 
 @pytest.mark.parametrize("brightness", [250, 115, 10])
@@ -78,7 +78,7 @@ class Looks:
         self._frames, self._count = OwnedFrames(), 0
         self._stage = DetectStick(DetectSettings(stick=make_stick_network(folder), hand="right"))
         self._stage.open(
-            Context(worker="detect", streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
+            Context(streams=["0"], frames=self._frames, request_stop=lambda: None, health=dict)
         )
 
     def __call__(

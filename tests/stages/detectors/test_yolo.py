@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from looking import Runner, candidate, frames_of, standing_person, stick_at, write_card
 
+from engine.errors import UserError
 from stages.detect import DetectSettings
 from stages.detectors import SAME_PERSON, BodyCandidate, Runtime, box_around, open_model, overlap
 from stages.detectors.yolo import Yolo, decode, letterbox
+from stages.sessions import TensorSpec
 
 
 def test_letterboxed_places_come_back() -> None:
@@ -80,7 +83,7 @@ def test_yolo_gives_what_ultralytics_gives(
         image, imgsz=(128, 160), conf=0.25, iou=0.7, max_det=20, verbose=False
     )[0]
     card, network = open_model(
-        write_card(tmp_path, task, f"{kind}n-pose", [1, 3, 128, 160], 0.25), Runtime("onnxruntime", 1), [task]
+        write_card(tmp_path, task, f"{kind}n-pose", 0.25), Runtime("onnxruntime", 1), [task]
     )
     ours = Yolo("model", card, network)._instances(image)
     assert len(ours) == len(theirs.boxes) > 0
@@ -94,7 +97,7 @@ def test_yolo_gives_what_ultralytics_gives(
 def test_a_fused_network_gives_body_and_stick_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     export_yolo(tmp_path, "yolo11", 19, nms=True, conf=0.25)
-    write_card(tmp_path, "fused", "yolo11n-pose", [1, 3, 128, 160], 0.25)
+    write_card(tmp_path, "fused", "yolo11n-pose", 0.25)
     run = Runner(DetectSettings(fused=str(tmp_path), backend="onnxruntime", threads=1, grip_within=5, longest_stick=5))
     packets = [run(image) for image in frames_of("sam2_juggle.mp4", every=60)]
     assert any(packet.person is not None and packet.stick is not None for packet in packets)
@@ -106,7 +109,7 @@ def test_a_network_of_two_points_finds_the_stick_in_the_whole_picture(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     export_yolo(tmp_path, "yolo11", 2, nms=True, conf=0.25)
-    write_card(tmp_path, "stick", "yolo11n-pose", [1, 3, 128, 160], 0.25)
+    write_card(tmp_path, "stick", "yolo11n-pose", 0.25)
     # What random weights see may be anywhere; without these limits it would be nobody's.
     limits = {"grip_within": 50.0, "longest_stick": 50.0}
     run = Runner(DetectSettings(stick=str(tmp_path), closer="", backend="onnxruntime", threads=1, **limits))
@@ -166,3 +169,13 @@ def test_boxes_come_back_too_and_somebody_else_in_the_part_ends_no_search() -> N
     corner = BodyCandidate(person.keypoints, 0.9, (0.0, 0.0, 50.0, 50.0))
     network.detect(image, corner, "0", 0.0)
     assert network.seen[-1] == (720, 1280)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("float16", (1, 3, 128, 160)), ("float32", (1, 128, 160, 3)), ("float32", (1, 3, 128))]
+)
+def test_what_takes_other_pictures_than_it_would_get_is_refused(dtype: str, shape: tuple[int, ...]) -> None:
+    card: Any = SimpleNamespace(task="body", threshold=0.25)
+    network: Any = SimpleNamespace(inputs=[TensorSpec("images", np.dtype(dtype), shape)])
+    with pytest.raises(UserError, match="not float32"):
+        Yolo("mine", card, network)

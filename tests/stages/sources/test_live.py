@@ -128,6 +128,11 @@ def test_a_lost_stream_is_reported_once_and_comes_back(serve: Callable[[], _Serv
     assert all(a < b for a, b in pairwise(times)), "time goes on over a loss"
 
 
+def test_an_address_may_be_written_in_capitals(serve: Callable[[], _Server], video: Path) -> None:
+    address = serve().url.replace("http", "HTTP")
+    assert len(read_all(f"{address}/{video.name}")[1]) == 10
+
+
 def test_a_stream_without_times_of_its_own_gets_those_of_arrival(serve: Callable[[], _Server]) -> None:
     server = serve()
     server.pause_s = 0.1
