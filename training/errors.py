@@ -52,7 +52,7 @@ class ErrorNet(Perceptron):
     units: Tensor
 
     def __init__(self) -> None:
-        super().__init__(2 * len(QUANTITIES), hidden=256, dropout=0.2)
+        super().__init__(2 * len(QUANTITIES), hidden=256, dropout=0.3)
         self.register_buffer("units", torch.from_numpy(UNITS))
 
     def forward(self, nodes: Tensor, edges: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
