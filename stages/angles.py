@@ -40,14 +40,14 @@ _MIN_STICK = 0.3
 """Torsos; a stick that looks shorter than this points at the camera, and its angle in the picture says nothing."""
 
 
-def measure(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) -> dict[str, np.ndarray]:
-    """All quantities by name, each float64 (...), NaN where a point is missing or below `min_confidence`.
+def measure(keypoints: np.ndarray) -> dict[str, np.ndarray]:
+    """All quantities by name, each float64 (...), NaN where a point is missing.
 
     `stick_deg` is the stick's angle to the horizontal, tip up positive, -90..90; `wrist_deg` that between forearm and
     stick, 0..180; heights are above the middle of the shoulders; `right_hand_reach` is the hand's distance from its
     shoulder; `stance_width` that between the ankles; `torso_lean_deg` the spine's angle to the vertical.
     """
-    points, unit = _points(keypoints, min_confidence)
+    points, unit = _points(keypoints)
     shoulders = (points[..., sk.LEFT_SHOULDER, :] + points[..., sk.RIGHT_SHOULDER, :]) / 2
     angles = joint_angle_deg(*(points[..., nodes, :] for nodes in _JOINT_NODES))
     values = {name: angles[..., i] for i, name in enumerate(JOINTS)}
@@ -71,39 +71,7 @@ def measure(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) -
 def torso_lean_deg(keypoints: np.ndarray) -> np.ndarray:
     """The spine's angle to the vertical of keypoints (..., 17 or more, 3), float64 (...): 0 upright, 180 upside down,
     NaN where a shoulder or a hip is not seen."""
-    return _lean_deg(_points(keypoints, PRESENT_CONFIDENCE)[0])
-
-
-POINT_NOISE = 0.05
-"""Torsos by which a detected keypoint is off, as a standard deviation: on renders of unseen people the heights of hands
-and tip are off by 0.04 to 0.07 (robust), the angles of knees and hips by 4 to 5 degrees."""
-_STICK_NOISE_DEG = 1.5
-_IN_A_LEVEL, _IN_A_LEAN, _IN_A_REACH = 1.2, 0.7, 1.8
-"""Of heights and widths, of the spine, and of the hand's reach, in `POINT_NOISE`: as the renders have them."""
-
-
-def noise_of(keypoints: np.ndarray, min_confidence: float = PRESENT_CONFIDENCE) -> dict[str, np.ndarray]:
-    """By how much each quantity of `measure` varies, as a standard deviation in its unit, when keypoints are off by
-    `POINT_NOISE`, of a joint those at its sides against it; of a quantity that is not seen it means nothing.
-
-    The angle between limbs that look `a` and `b` torsos long varies by POINT_NOISE sqrt(1 / a^2 + 1 / b^2) radians
-    (propagation of errors to first order): one that points at the camera is short in the picture and tells little.
-    """
-    points, unit = _points(keypoints, min_confidence)
-    ends = points[..., _JOINT_NODES, :]
-    limbs = _length(ends[..., 0, :, :] - ends[..., 1, :, :]), _length(ends[..., 2, :, :] - ends[..., 1, :, :])
-    with np.errstate(divide="ignore"):
-        a, b = (unit[..., None] / limb for limb in limbs)
-        joints = np.degrees(POINT_NOISE * np.hypot(a, b))
-        wrist = np.degrees(POINT_NOISE * unit / _distance(points, sk.RIGHT_WRIST, sk.RIGHT_ELBOW))
-    noise = {name: joints[..., i] for i, name in enumerate(JOINTS)}
-    noise["wrist_deg"] = np.hypot(wrist, _STICK_NOISE_DEG)
-    noise["stick_deg"] = np.full_like(unit, _STICK_NOISE_DEG)
-    noise["torso_lean_deg"] = np.full_like(unit, np.degrees(_IN_A_LEAN * POINT_NOISE))
-    for name in ("right_hand_height", "left_hand_height", "tip_height", "stance_width"):
-        noise[name] = np.full_like(unit, _IN_A_LEVEL * POINT_NOISE)
-    noise["right_hand_reach"] = np.full_like(unit, _IN_A_REACH * POINT_NOISE)
-    return noise
+    return _lean_deg(_points(keypoints)[0])
 
 
 def view_of(keypoints: np.ndarray) -> np.ndarray:
@@ -112,7 +80,7 @@ def view_of(keypoints: np.ndarray) -> np.ndarray:
     The nose moves away from the ears and from the middle of the shoulders as somebody turns; together they tell 92 %
     of the photos of a real class apart (head turns and half-turned bodies are the rest).
     """
-    points, unit = _points(keypoints, PRESENT_CONFIDENCE)
+    points, unit = _points(keypoints)
     nose = points[..., sk.NOSE, 0]
     ears = (points[..., sk.LEFT_EAR, 0] + points[..., sk.RIGHT_EAR, 0]) / 2
     shoulders = (points[..., sk.LEFT_SHOULDER, 0] + points[..., sk.RIGHT_SHOULDER, 0]) / 2
@@ -141,9 +109,9 @@ def mirrored_name(quantity: str) -> str:
     return "left_" + quantity.removeprefix("right_") if quantity.startswith("right_") else quantity
 
 
-def _points(keypoints: np.ndarray, min_confidence: float) -> tuple[np.ndarray, np.ndarray]:
+def _points(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (..., 19, 2), NaN where missing, and the torso (...), NaN where unknown."""
-    present = np.nan_to_num(keypoints[..., 2]) >= max(min_confidence, 1e-6)
+    present = np.nan_to_num(keypoints[..., 2]) >= PRESENT_CONFIDENCE
     points = np.where(present[..., None], keypoints[..., :2], np.nan).astype(np.float64)
     unit = np.asarray(torso_length(keypoints[..., : sk.BODY_COUNT, :]), np.float64)
     return points, np.where(unit > 0, unit, np.nan)

@@ -33,7 +33,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What a model is, where it comes from and what it was measured to do."""
 
     task: str
-    """body, stick, fused, weapon_hand or pose_classifier."""
+    """body, stick, fused, weapon_hand, measuring_error or pose_classifier."""
     architecture: str
     file: str
     sha256: str

@@ -4,8 +4,8 @@ Bands, not points: inside its band a quantity is right. The bands are learned fr
 pose and by view, because an angle in a picture depends on where the camera stands. Cues are in the performer's own left
 and right, and only about joints that were seen with confidence.
 
-A cue that is untrue teaches bad form, so the doubtful ones are not given: what may be the detector's error alone, and
-what is not seen for some time.
+A cue that is untrue teaches bad form, so the doubtful ones are not given: what may be the detector's error alone
+(`stages.doubt`), and what is not seen for some time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.stage import Context
-from stages import skeleton as sk
-from stages.angles import QUANTITIES, VIEWS, measure, mirrored_name, noise_of, view_of
+from stages.angles import QUANTITIES, VIEWS, measure, mirrored_name, view_of
 from stages.classes import ClassFile, models_folder
 from stages.classify import classes_of
+from stages.detectors import Runtime
+from stages.doubt import Error, MeasuringError
 from stages.graph import canonical_keypoints
-from stages.packets import LONGEST_STEP_S, MISSING_END, ArnisPacket, Cue, Hand, Person, Stick
+from stages.packets import LONGEST_STEP_S, MISSING_END, ArnisPacket, Cue, GraphInput, Hand, Person, Stick
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,8 @@ class FeedbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     min_severity: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.25
     settle_s: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.3
     """Who moves through a pose is not corrected."""
-    min_confidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
-    """Networks are often sure of elbows and wrists while they are wrong. The closer look gives keypoints that it doubts
-    0.45."""
+    errors: str = "measuring_error"
+    min_certainty: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.96
 
 
 class _Advice(NamedTuple):
@@ -91,15 +91,9 @@ _ADVICE = {
     "stance_width": _Advice("feet", "Set your feet farther apart.", "Bring your feet closer together."),
 }  # fmt: skip
 
-_CLEARLY = 1.5
-"""So many standard deviations of the detector's noise must a quantity lie beyond its band. On 442 rightly named renders
-of unseen people 22 of 98 cues were untrue without (the true keypoints lay in the band), and 5 of 45 are with this and
-what is asked of elbows and wrists; of 92 true faults 37 were told, and 26 are."""
 _CLEARLY_WORSE = 1.5
 """So many times worse must another fault of the same part be, to be told in the place of the one before: two measures
 of one fault would else take turns while somebody holds still."""
-_ARMS = [sk.LEFT_ELBOW, sk.RIGHT_ELBOW, sk.LEFT_WRIST, sk.RIGHT_WRIST]
-_ARM_DOUBT = 0.1
 
 _LEVELS = (
     (0.6, "above your head"), (0.2, "to eye level"), (-0.12, "to shoulder level"), (-0.4, "to chest level"),
@@ -155,17 +149,32 @@ def severity(value: float, band: Band) -> float:
     return (value - (band.low if value < band.low else band.high)) / half
 
 
+def bands_for(views: Mapping[str, Mapping[str, Band]], keypoints: np.ndarray) -> Mapping[str, Band]:
+    """Of a pose's bands those for the view that canonical keypoints (19, 3) show."""
+    view = int(view_of(keypoints))
+    return views.get(VIEWS[view] if view >= 0 else ANY_VIEW) or views.get(ANY_VIEW, {})
+
+
+_NO_ERROR = Error(0.0, 0.0)
+
+
+def certainty(value: float, band: Band, error: Error) -> float:
+    """Probability that the true quantity lies beyond the band, on the side on which `value`, as measured, does."""
+    return 1.0 - error.above(value, band.low) if value < band.low else error.above(value, band.high)
+
+
 def find_faults(
     values: Mapping[str, float],
     bands: Mapping[str, Band],
     hand: Hand,
     *,
     min_severity: float,
+    min_certainty: float = 0.0,
     told: Container[str] = (),
-    noise: Mapping[str, float] = {},
+    errors: Mapping[str, Error] = {},
 ) -> dict[str, Cue]:
-    """A cue for each quantity that is clearly beyond its band, by its canonical name, for the canonical `values` (NaN:
-    not seen) of a pose, of which some have a `noise`, the standard deviation with which they were measured.
+    """A cue for each quantity that is surely beyond its band, by its canonical name, for the canonical `values` (NaN:
+    not seen) of a pose, which may have `errors`.
 
     A quantity in `told` (canonical names) was cued before and stays until it is back inside its band. `hand` is the
     weapon hand: a left-hander hears of the left elbow where the canonical skeleton has the right one.
@@ -173,8 +182,8 @@ def find_faults(
     faults = {}
     for name, band in bands.items():
         value = values.get(name, float("nan"))
-        away, beyond = severity(value, band), max(band.low - value, value - band.high)
-        clearly = abs(away) > min_severity and beyond > _CLEARLY * noise.get(name, 0.0)
+        away = severity(value, band)
+        clearly = abs(away) > min_severity and certainty(value, band, errors.get(name, _NO_ERROR)) >= min_certainty
         if clearly or name in told and abs(away) > 0.0:
             own = mirrored_name(name) if hand == "left" else name
             faults[name] = Cue(
@@ -244,6 +253,7 @@ class Feedback:
     def __init__(self, settings: FeedbackSettings) -> None:
         self._settings = settings
         self._bands: BandTable = {}
+        self._errors: MeasuringError
         self._faults: dict[str, _Faults] = {}
         self._frame_at_s: dict[str, float] = {}
 
@@ -252,6 +262,7 @@ class Feedback:
             return
         path = Path(self._settings.bands or models_folder() / "bands.toml")
         self._bands = fitting_bands(read_bands(path), classes_of(context.sections), path)
+        self._errors = MeasuringError(self._settings.errors, Runtime("onnxruntime", 1))
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:
         person, pose = packet.person, packet.pose
@@ -261,43 +272,46 @@ class Feedback:
             self._faults.pop(packet.stream, None)
         if packet.gate is not None and not packet.gate.detect:
             return packet  # an earlier result stands in, with its cues
-        if person is None or pose is None or not pose.accepted or pose.label not in self._bands:
+        graph = packet.graph
+        if person is None or graph is None or pose is None or not pose.accepted or pose.label not in self._bands:
             self._faults.pop(packet.stream, None)
             return packet
         stick = packet.stick or Stick(hand="right", grip=MISSING_END, tip=MISSING_END)
         # A picture alone is judged at once; the first of a film cannot be told from it.
         alone = packet.picture is not None and gap_s > LONGEST_STEP_S
-        packet.feedback = self._cues(packet, person, stick, pose.label, 0.0 if alone else self._settings.settle_s)
+        settle_s = 0.0 if alone else self._settings.settle_s
+        packet.feedback = self._cues(packet, person, stick, graph, pose.label, settle_s)
         return packet
 
     def close(self) -> None:
         self._faults.clear()
         self._frame_at_s.clear()
 
-    def _cues(self, packet: ArnisPacket, person: Person, stick: Stick, label: str, settle_s: float) -> list[Cue]:
+    def _cues(
+        self, packet: ArnisPacket, person: Person, stick: Stick, graph: GraphInput, label: str, settle_s: float
+    ) -> list[Cue]:
         """Of the faults that have been seen for `settle_s`, the worst."""
         before = self._faults.get(packet.stream)
         if before is None or before[:3] != (person.track, label, stick.hand):
             before = _Faults(person.track, label, stick.hand, {}, frozenset())
-        faults = self._beyond(person, stick, label, before.given)
+        keypoints = canonical_keypoints(person.keypoints, stick.grip, stick.tip, stick.hand)
+        faults = self._beyond(keypoints, graph, label, stick.hand, before.given)
         since_s = {name: before.since_s.get(name, packet.pts) for name in faults}
         settled = {name: cue for name, cue in faults.items() if packet.pts - since_s[name] >= settle_s}
         given = dict(list(worst_by_part(settled, before.given).items())[: self._settings.max_cues])
         self._faults[packet.stream] = before._replace(since_s=since_s, given=frozenset(given))
         return list(given.values())
 
-    def _beyond(self, person: Person, stick: Stick, label: str, told: Container[str]) -> dict[str, Cue]:
-        """All that lies beyond its band now, by canonical names."""
-        keypoints = canonical_keypoints(person.keypoints, stick.grip, stick.tip, stick.hand)
-        views = self._bands[label]
-        view = int(view_of(keypoints))
-        bands = views.get(VIEWS[view] if view >= 0 else ANY_VIEW) or views.get(ANY_VIEW, {})
-        least, arms = self._settings.min_confidence, keypoints[_ARMS, 2]
-        keypoints[_ARMS, 2] = np.where(arms >= min(1.0, least + _ARM_DOUBT), arms, 0.0)
-        values, noise = (
-            {name: float(value) for name, value in quantities(keypoints, least).items()}
-            for quantities in (measure, noise_of)
-        )
+    def _beyond(
+        self, keypoints: np.ndarray, graph: GraphInput, label: str, hand: Hand, told: Container[str]
+    ) -> dict[str, Cue]:
+        """All that surely lies beyond its band now, by canonical names."""
         return find_faults(
-            values, bands, stick.hand, min_severity=self._settings.min_severity, told=told, noise=noise
-        )  # fmt: skip
+            {name: float(value) for name, value in measure(keypoints).items()},
+            bands_for(self._bands[label], keypoints),
+            hand,
+            min_severity=self._settings.min_severity,
+            min_certainty=self._settings.min_certainty,
+            told=told,
+            errors=self._errors.errors(graph),
+        )

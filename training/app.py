@@ -25,6 +25,7 @@ COMMANDS = {
     "graphs": ("training.data.graphs_command", "write a table as torch-geometric graphs"),
     "see": ("training.see", "write down what the detectors see in the pictures"),
     "hand": ("training.hand", "train the network that tells which hand holds the stick"),
+    "errors": ("training.errors", "train the network that tells how far off measured angles may be"),
     "fit": ("training.geopose.fit_command", "train the pose classifier on that"),
     "ablate": ("training.geopose.ablate_command", "compare classifiers and what each part of them is worth"),
     "export": ("training.geopose.export_command", "calibrate, measure and export the pose classifier"),

@@ -11,41 +11,34 @@ from __future__ import annotations
 
 import argparse
 import logging
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import UserError
 from engine.numbers import at_least
-from engine.revision import git_revision
-from stages.cards import Card, CardInput, sha256_of
 from stages.classes import load_classes
-from stages.detectors.hand import INPUTS
-from stages.graph import EDGE_FEATURES, NODE_FEATURES, build_graph, mirror_keypoints, torso_length
-from stages.skeleton import COCO19, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST
-from training.card_file import save_card
+from stages.graph import mirror_keypoints, torso_length
+from stages.skeleton import GRIP, LEFT_WRIST, RIGHT_WRIST
 from training.data.readers import read_any
 from training.data.table import Table
-from training.files import whole_model
 from training.geopose.card_text import is_rendered
 from training.geopose.data import PoseTable
 from training.geopose.folds import GROUPED
 from training.geopose.measure import fit_temperature, person_interval
 from training.geopose.parts import load_parts
 from training.geopose.pose_statistics import PoseStatistics
-from training.onnx_file import Form, export_onnx
+from training.perceptron import Perceptron, graphs, write_model
 from training.synth.skeletons import STATISTICS
 
 EPOCHS = 30
 BATCH = 128
 RATE = 2e-3
 WEIGHT_DECAY = 0.02
-HIDDEN = 64
 NOISE = 0.03
 """Torsos by which keypoints are shifted at random, each for itself."""
 MISSING = 0.03
@@ -56,32 +49,15 @@ PARITY_BOUND = 1e-3
 _log = logging.getLogger(__name__)
 
 
-class HandNet(nn.Module):
+class HandNet(Perceptron):
     """Score (B,) of nodes (B, 19, 15) and edges (B, 75, 8): log-odds of the right hand are its score less that of the
     mirror image."""
 
     def __init__(self) -> None:
-        super().__init__()
-        width = NODE_COUNT * len(NODE_FEATURES) + len(COCO19.directed_edges) * len(EDGE_FEATURES)
-        self.register_buffer("shift", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
-        self.layers = nn.Sequential(
-            nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(0.4),
-            nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Dropout(0.4), nn.Linear(HIDDEN, 1),
-        )  # fmt: skip
+        super().__init__(1, hidden=64, dropout=0.4)
 
     def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
-        return self.layers((_features(nodes, edges) - self.shift) * self.scale).squeeze(-1)
-
-    def measure(self, nodes: Tensor, edges: Tensor) -> None:
-        """Bring the features of these to mean 0 and spread 1."""
-        features = _features(nodes, edges)
-        self.shift.copy_(features.mean(0))
-        self.scale.copy_(1 / features.std(0).clamp(min=0.05))
-
-
-def _features(nodes: Tensor, edges: Tensor) -> Tensor:
-    return torch.cat([nodes.flatten(1), edges.flatten(1)], 1)
+        return super().forward(nodes, edges).squeeze(-1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,9 +92,14 @@ def run(args: argparse.Namespace) -> int:
               figures["right"], figures["right_by_the_nearer_wrist"], parts.groups)  # fmt: skip
     if parts.groups != GROUPED:
         del figures["people"], figures["right_interval_by_person"]
-    with whole_model(args.output) as part:
-        export_onnx(net, part / "model.onnx", _FORM)
-        write_card(part, temperature, figures, _data_text(train, is_rendered(rows), args.drawn), parts.groups)
+    write_model(
+        net, args.output, "weapon_hand", ("score",), PARITY_BOUND, source="training/hand.py, from random weights",
+        data=_data_text(train, is_rendered(rows), args.drawn), metrics=figures, temperature=temperature,
+        notes="The log-odds of the right hand are the score of a person less that of their mirror image, divided by "
+        "the temperature, which comes from validation people. Figures are of single pictures of test people with a "
+        "stick, each right-hander a left-hander in the mirror; the program supposes a right-hander at first. "
+        f"Tested on {parts.groups}.",
+    )  # fmt: skip
     return 0
 
 
@@ -137,12 +118,12 @@ def fit(keypoints: np.ndarray, seed: int) -> HandNet:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = HandNet()
-    net.measure(*_graphs(np.concatenate([keypoints, mirror_keypoints(keypoints)])))
+    net.measure(*graphs(np.concatenate([keypoints, mirror_keypoints(keypoints)])))
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     for epoch in range(EPOCHS):
         shaken = _augmented(keypoints, rng)
-        as_is, mirrored = _graphs(shaken), _graphs(mirror_keypoints(shaken))
+        as_is, mirrored = graphs(shaken), graphs(mirror_keypoints(shaken))
         losses = []
         net.train()
         for rows in torch.randperm(len(keypoints)).split(BATCH):
@@ -171,16 +152,10 @@ def _augmented(keypoints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-def _graphs(keypoints: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Nodes and edges of keypoints (N, 19, 3)."""
-    nodes, edges, _ = build_graph(keypoints)
-    return torch.from_numpy(nodes), torch.from_numpy(edges)
-
-
 def log_odds(net: HandNet, keypoints: np.ndarray) -> np.ndarray:
     """float32 (N,): of the right hand against the left, for keypoints (N, 19, 3)."""
     with torch.no_grad():
-        return np.asarray((net(*_graphs(keypoints)) - net(*_graphs(mirror_keypoints(keypoints)))).numpy())
+        return np.asarray((net(*graphs(keypoints)) - net(*graphs(mirror_keypoints(keypoints)))).numpy())
 
 
 def figures_of(odds: np.ndarray, table: PoseTable) -> dict[str, Any]:
@@ -206,37 +181,3 @@ def _data_text(train: PoseTable, rendered: bool, drawn: int) -> str:
     people = len(np.unique(train.people))
     text = f"Renders of {people} synthetic people" if rendered else f"{len(train)} pictures"
     return text + ("; samples of aggregate pose statistics" if drawn else "")
-
-
-_FORM = Form(
-    (
-        CardInput("nodes", "float32", (0, NODE_COUNT, len(NODE_FEATURES))),
-        CardInput("edges", "float32", (0, len(COCO19.directed_edges), len(EDGE_FEATURES))),
-    ),
-    ("score",),
-    PARITY_BOUND,
-)
-assert tuple(item.name for item in _FORM.inputs) == INPUTS
-
-
-def write_card(folder: Path, temperature: float, metrics: dict[str, Any], data: str, groups: str) -> None:
-    """Write the card beside `model.onnx`; `groups`: what the table was split by."""
-    card = Card(
-        task="weapon_hand",
-        architecture="perceptron",
-        file="model.onnx",
-        sha256=sha256_of(folder / "model.onnx"),
-        inputs=_FORM.inputs,
-        outputs=_FORM.outputs,
-        licence="AGPL-3.0-or-later",
-        source="training/hand.py, from random weights",
-        data=data,
-        metrics={name: value for name, value in metrics.items() if value is not None},
-        temperature=temperature,
-        notes="The log-odds of the right hand are the score of a person less that of their mirror image, divided by "
-        "the temperature, which comes from validation people. Figures are of single pictures of test people with a "
-        "stick, each right-hander a left-hander in the mirror; the program supposes a right-hander at first. "
-        f"Tested on {groups}.",
-        made_with={name: version(name) for name in ("torch", "onnx")} | {"revision": git_revision()},
-    )
-    save_card(card, folder)

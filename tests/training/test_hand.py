@@ -99,7 +99,7 @@ def test_a_model_that_is_there_stays_until_the_new_one_is_whole(
     made: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load_card(made)[0]
-    monkeypatch.setattr("training.hand.write_card", None)  # whatever stops it there
+    monkeypatch.setattr("training.perceptron.save_card", None)  # whatever stops it there
     with pytest.raises(TypeError):
         app.main(["hand", "--table", str(table), "--drawn", "20", "--output", str(made)])
     assert load_card(made)[0] == before

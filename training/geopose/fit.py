@@ -119,7 +119,8 @@ def with_start(settings: FitSettings) -> FitSettings:
 @torch.no_grad()
 def begin_with(network: nn.Module, file: Path, class_names: Sequence[str]) -> None:
     """Give a network the weights of a `best.pt`, which may be of other classes: what says which class it is goes over
-    class by class, new classes keep their random weights. Of another network, what it makes of the graph goes over.
+    class by class, new classes keep their random weights. Between networks with and without a picture of the hand,
+    all that they share goes over, so that the one without begins by answering as the other does where it sees none.
 
     Raises UserError when there is no such file or it holds a network that makes something else of the graph.
     """
@@ -129,17 +130,24 @@ def begin_with(network: nn.Module, file: Path, class_names: Sequence[str]) -> No
     own, given, last = network.state_dict(), state["weights"], _last_layer(network)
     names = own.keys()
     if own.keys() != given.keys():
-        names = {name for name in own if name.startswith("skeleton.")}
-        if not names or not names <= given.keys():
+        names = {name for name in own if name.startswith(("skeleton.", "head."))}
+        if not names <= given.keys() or not any(name.startswith("skeleton.") for name in names):
             raise UserError(f"weights {file} are of the network {state['network']}; choose --model {state['network']}")
     for name in names:
-        tensor = own[name]
+        tensor, theirs = own[name], given[name]
         if name in last:
-            tensor[new] = given[name][old]
-        elif tensor.shape != given[name].shape:
+            tensor[new] = theirs[old]
+        elif name == _HEAD and len(tensor) == len(theirs):
+            shared = min(tensor.shape[1], theirs.shape[1])  # the graph comes first, the hand, if any, behind it
+            tensor[:, :shared] = theirs[:, :shared]
+        elif tensor.shape != theirs.shape:
             raise UserError(f"weights {file} do not fit at {name}; train them anew with this version and its settings")
         else:
-            tensor.copy_(given[name])
+            tensor.copy_(theirs)
+
+
+_HEAD = "head.0.weight"
+"""What joins the graph and the hand."""
 
 
 def _last_layer(network: nn.Module) -> tuple[str, str]:

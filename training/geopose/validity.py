@@ -52,12 +52,7 @@ def stick_figures(seen: Table, truth: Table) -> dict[str, float]:
     tip and grip in true lengths and of the angle in degrees, and the share of ends that are swapped.
 
     Raises UserError when they have no picture in common."""
-    place = {truth.picture_path(i).resolve(): i for i in range(len(truth))}
-    files = [seen.picture_path(i).resolve() for i in range(len(seen))]
-    pairs = [(i, place[file]) for i, file in enumerate(files) if file in place]
-    if not pairs:
-        raise UserError("the table of the truth names none of these pictures; give the one that `see` was given")
-    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+    ours, theirs = same_pictures(seen, truth)
     a, b = seen.keypoints[ours][:, [sk.GRIP, sk.TIP]], truth.keypoints[theirs][:, [sk.GRIP, sk.TIP]]
     there, found = (b[..., 2] > 0).all(1), (a[..., 2] > 0).all(1)
     absent = ~b[..., :2].any((1, 2))  # an end outside the picture has a place
@@ -68,6 +63,17 @@ def stick_figures(seen: Table, truth: Table) -> dict[str, float]:
     if both.any():
         figures |= _distances(a[both, :, :2].astype(float), b[both, :, :2].astype(float))
     return figures
+
+
+def same_pictures(seen: Table, truth: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the rows of both tables that show the same pictures; raises UserError when none do."""
+    place = {truth.picture_path(i).resolve(): i for i in range(len(truth))}
+    files = [seen.picture_path(i).resolve() for i in range(len(seen))]
+    pairs = [(i, place[file]) for i, file in enumerate(files) if file in place]
+    if not pairs:
+        raise UserError("the table of the truth names none of these pictures; give the one that `see` was given")
+    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+    return ours, theirs
 
 
 def _distances(seen: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,55 @@
+"""How sure it is that a quantity really lies where it was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.errors import UserError
+from stages.angles import QUANTITIES
+from stages.detectors import Runtime
+from stages.doubt import Error, MeasuringError
+from stages.graph import build_graph
+from stages.packets import GraphInput
+
+CPU = Runtime("onnxruntime", 1)
+
+
+@pytest.mark.parametrize(("t", "probability"), [(0.0, 0.5), (1.638, 0.9), (3.182, 0.975), (-2.353, 0.05)])
+def test_errors_follow_students_t_distribution(t: float, probability: float) -> None:
+    """Quantiles for three degrees of freedom, as tables of the distribution have them."""
+    assert Error(shift=0.0, spread=4.0).above(100.0 + 4.0 * t, 100.0) == pytest.approx(probability, abs=2e-4)
+    assert Error(shift=4.0 * t, spread=4.0).above(100.0, 100.0) == pytest.approx(probability, abs=2e-4)
+
+
+def test_without_an_error_it_lies_where_it_was_measured() -> None:
+    assert Error(0.0, 0.0).above(101.0, 100.0) == 1.0 and Error(0.0, 0.0).above(99.0, 100.0) == 0.0
+
+
+def test_a_joint_that_was_hardly_seen_is_doubted_more() -> None:
+    shipped, sure = MeasuringError("measuring_error", CPU), standing()
+    unsure = sure.copy()
+    unsure[[7, 9], 2] = 0.15  # left elbow and wrist
+    before, after = (shipped.errors(graph_of(keypoints)) for keypoints in (sure, unsure))
+    assert set(before) == set(QUANTITIES)
+    assert after["left_elbow_deg"].spread > 1.2 * before["left_elbow_deg"].spread
+    assert all(error.spread > 0 for error in before.values())
+
+
+def test_a_network_of_another_kind_is_refused() -> None:
+    with pytest.raises(UserError, match="task weapon_hand, not for measuring_error"):
+        MeasuringError("weapon_hand", CPU)
+
+
+def graph_of(keypoints: np.ndarray) -> GraphInput:
+    nodes, edges, mask = build_graph(keypoints)
+    return GraphInput(nodes=nodes, edges=edges, mask=mask)
+
+
+def standing() -> np.ndarray:
+    """Faces the camera, torso 100, the stick in the right hand; all is seen well."""
+    points = np.array([
+        (0, -130), (5, -135), (-5, -135), (10, -132), (-10, -132), (30, -100), (-30, -100), (40, -60), (-60, -60),
+        (30, -30), (-30, -20), (15, 0), (-15, 0), (15, 80), (-15, 80), (20, 160), (-20, 160), (-30, -12), (-120, -30),
+    ], np.float32)  # fmt: skip
+    return np.column_stack([points, np.full(19, 0.9, np.float32)]).astype(np.float32)
