@@ -319,13 +319,13 @@ def test_a_fault_on_either_side_of_the_band_is_as_certain() -> None:
 
 def test_a_forearm_that_points_at_the_camera_gets_no_cue(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text("[right_knee_block.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
-    stage = opened(bands=str(tmp_path / "b.toml"), min_certainty=FeedbackSettings().min_certainty)
-    person, stick = performer()
-    assert judged(stage, (person, stick))
-    elbow = person.keypoints[sk.RIGHT_ELBOW, :2]
-    person.keypoints[sk.RIGHT_WRIST, :2] = elbow + 0.05 * (person.keypoints[sk.RIGHT_WRIST, :2] - elbow)
-    stage = opened(bands=str(tmp_path / "b.toml"), min_certainty=FeedbackSettings().min_certainty)
-    assert not judged(stage, (person, stick))
+    for away, told in (((-40, -20), True), ((-3, 2), False)):
+        person, stick = performer()
+        person.keypoints[sk.RIGHT_ELBOW, :2] = person.keypoints[sk.RIGHT_WRIST, :2] + away
+        who = person, stick
+        assert judged(opened(bands=str(tmp_path / "b.toml")), who), "it is measured far beyond its band"
+        sure = opened(bands=str(tmp_path / "b.toml"), min_certainty=FeedbackSettings().min_certainty)
+        assert bool(judged(sure, who)) == told
 
 
 def test_of_two_faults_of_one_part_the_told_one_stays_until_the_other_is_clearly_worse(
