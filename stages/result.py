@@ -169,7 +169,7 @@ def cue_result(cue: Cue) -> Cue:
     """A cue as others read it: rounded."""
     low, high = cue.wanted
     return msgspec.structs.replace(
-        cue, measured=round(cue.measured, 3), wanted=(round(low, 3), round(high, 3)), severity=round(cue.severity, 2)
+        cue, measured=round(cue.measured, 2), wanted=(round(low, 3), round(high, 3)), severity=round(cue.severity, 2)
     )
 
 
