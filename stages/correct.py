@@ -273,6 +273,9 @@ class Correct:
                 self._follow_rod(frame, stick, person)
         return packet
 
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.person is not None
+
     def close(self) -> None:
         pass
 

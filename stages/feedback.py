@@ -2,7 +2,7 @@
 
 Bands, not points: inside its band a quantity is right. The bands are learned from examples (`models/bands.toml`), by
 pose and by view, because an angle in a picture depends on where the camera stands. Cues are in the performer's own left
-and right, and only about joints that were seen with confidence.
+and right.
 
 A cue that is untrue teaches bad form, so the doubtful ones are not given: what may be the detector's error alone
 (`stages.doubt`), and what is not seen for some time.
@@ -282,6 +282,9 @@ class Feedback:
         settle_s = 0.0 if alone else self._settings.settle_s
         packet.feedback = self._cues(packet, person, stick, graph, pose.label, settle_s)
         return packet
+
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.pose is not None
 
     def close(self) -> None:
         self._faults.clear()

@@ -254,6 +254,9 @@ class ConfidenceGate:
             packet.stick = Stick(hand=hand, grip=MISSING_END, tip=MISSING_END)
         return packet
 
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.gate is None or packet.gate.detect
+
     def close(self) -> None:
         self._held.clear()
 

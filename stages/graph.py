@@ -191,6 +191,9 @@ class Graph:
                 packet.graph.crop = hand_crop(image, keypoints, stick.hand)
         return packet
 
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.person is not None
+
     def close(self) -> None:
         """Nothing to release."""
 

@@ -100,15 +100,21 @@ def owned(written: Iterable[tuple[str, Path]], made_later: Iterable[tuple[str, P
             file = path.resolve()
             if not is_file_to_be(file):
                 continue
-            with file.open("ab") as probe:
-                if not _lock(probe):
-                    raise UserError(f"{setting}: another run is writing {path}; choose another name")
+            _refuse_if_written(setting, path)
             stack.callback(_put_back, file, keep_earlier(path, setting))
             if fcntl is not None:
                 _lock(stack.enter_context(file.open("ab")))
-        for setting, path in made_later:  # now that no other run is at it
+        for setting, path in made_later:
+            if path.is_file():
+                _refuse_if_written(setting, path)
             stack.callback(_put_back, path.resolve(), keep_earlier(path, setting))
         yield
+
+
+def _refuse_if_written(setting: str, path: Path) -> None:
+    with path.open("ab") as probe:
+        if not _lock(probe):
+            raise UserError(f"{setting}: another run is writing {path}; choose another name")
 
 
 def _lock(file: IO[Any]) -> bool:

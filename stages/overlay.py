@@ -66,7 +66,7 @@ def draw_overlay(
     if packet.person is not None:
         draw_person(canvas, packet.person, min_confidence)
         for cue in packet.feedback:
-            _mark(canvas, packet, cue, min_confidence)
+            _mark(canvas, packet, cue)
     if packet.stick is not None:
         draw_stick(canvas, packet.stick, min_confidence)
     if mirrored:
@@ -254,10 +254,10 @@ def _draw_cues(canvas: np.ndarray, cues: list[Cue], em: float) -> None:
         _draw_text(canvas, cue.sentence, (round(0.5 * em), bottom), size, AMBER)
 
 
-def _mark(canvas: np.ndarray, packet: ArnisPacket, cue: Cue, min_confidence: float) -> None:
+def _mark(canvas: np.ndarray, packet: ArnisPacket, cue: Cue) -> None:
     """A ring around the joint, or the stick's end, that the cue speaks of, if it speaks of one."""
     point = _point_of(packet, cue.quantity)
-    if point is not None and point[2] >= min_confidence and np.isfinite(point[:2]).all():
+    if point is not None and point[2] > 0 and np.isfinite(point[:2]).all():
         thick = _line_px(canvas)
         cv2.circle(canvas, _pixel(point), 5 * thick, OUTLINE, thick + 2, cv2.LINE_AA)
         cv2.circle(canvas, _pixel(point), 5 * thick, RED, thick, cv2.LINE_AA)

@@ -258,16 +258,20 @@ def _is_recorded(file: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
 
 
+_PARTS = frozenset(range(1, 1000))
+"""Numbers of parts; `out.2024.mp4` is somebody's own recording."""
+
+
 def files_of(path: Path, streams: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """Into which files a run records, and which others it may make: an MP4, and parts, as earlier runs left."""
     first = [recording_path(path, stream, streams) for stream in streams]
     later = [file for file in first if raw_path(file) != file]
     for stream, file in zip(streams, first, strict=True):
         beside = [found.name.removeprefix(f"{file.stem}.") for found in file.parent.glob(f"{escape(file.stem)}.*")]
-        for number in {name.partition(".")[0] for name in beside}:
-            if number.isdecimal():
-                part = recording_path(path, stream, streams, int(number))
-                later += {part, raw_path(part)}
+        numbers = {name.partition(".")[0] for name in beside}
+        for number in {int(number) for number in numbers if number.isdecimal()} & _PARTS:
+            part = recording_path(path, stream, streams, number)
+            later += {part, raw_path(part)}
     return [raw_path(file) for file in first], later
 
 

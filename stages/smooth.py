@@ -206,6 +206,9 @@ class Smooth:
             stick.tip = _end(smoothed[TIP], stick.tip[2])
         return packet
 
+    def has_work(self, packet: ArnisPacket) -> bool:
+        return packet.person is not None
+
     def close(self) -> None:
         self._tracks.clear()
         self._frame_at_s.clear()

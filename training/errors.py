@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,9 @@ from engine.numbers import at_least
 from stages.angles import QUANTITIES, measure
 from stages.classes import ClassFile, load_classes, models_folder
 from stages.doubt import FREEDOM, TASK, Error
-from stages.feedback import FeedbackSettings, bands_for, find_faults, fitting_bands, read_bands, severity, worst_by_part
+from stages.feedback import BandTable, FeedbackSettings, bands_for, find_faults, read_bands, severity, worst_by_part
+from stages.graph import torso_length
+from stages.skeleton import BODY_COUNT
 from training.data.readers import read_any
 from training.data.table import Table
 from training.geopose.card_text import is_rendered
@@ -42,6 +45,9 @@ FARTHEST = 20.0
 """Units; a larger error counts as this."""
 PARITY_BOUND = 2e-2
 """Largest difference of a shift or spread, in degrees, that is rounding."""
+
+_SAME_PERSON = 0.25
+"""Torsos; farther, in the median of the keypoints, is somebody else."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +81,15 @@ class Pairs(NamedTuple):
         seen, true = measure(self.seen), measure(self.true)
         return np.stack([true[name] - seen[name] for name in QUANTITIES], 1)
 
+    def of_the_same_person(self) -> np.ndarray:
+        """bool (N,): the keypoints that were seen are not those of a bystander, nor of one with the sides exchanged."""
+        known = (self.seen[:, :BODY_COUNT, 2] > 0) & (self.true[:, :BODY_COUNT, 2] > 0)
+        gaps = np.linalg.norm((self.seen - self.true)[:, :BODY_COUNT, :2], axis=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # nothing known of a body: NaN, so False
+            median = np.nanmedian(np.where(known, gaps, np.nan), axis=1)
+        return np.asarray(median < _SAME_PERSON * torso_length(self.true))
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `errors`."""
@@ -82,6 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "that `convert` made into one")  # fmt: skip
     parser.add_argument("--truth", type=Path, required=True, help="table of the same pictures with true keypoints")
     parser.add_argument("--classes", type=Path, help="class file (default: the shipped one)")
+    parser.add_argument("--bands", type=Path, default=models_folder() / "bands.toml",
+                        help="bands by which cues are counted (default: the shipped ones)")  # fmt: skip
     parser.add_argument("--no-groups", action="store_true", help="split a table that names no people (figures flatter)")
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
@@ -90,13 +107,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, measure and write the model folder."""
     classes = load_classes(args.classes)
-    rows, truth = read_any(args.seen, classes.names), read_any(args.truth, classes.names)
+    rows, truth, bands = read_any(args.seen, classes.names), read_any(args.truth, classes.names), read_bands(args.bands)
     parts = load_parts(args.seen, classes, args.no_groups)
     train, validation, test = (_paired(part, rows, truth) for part in (parts.train, parts.validation, parts.test))
     net = fit(train, args.seed)
     widen = fit_width(errors_told(net, validation.seen), validation.errors())
     told = errors_told(net, test.seen) * [1.0, widen]
-    figures = error_figures(told, test) | {"cues": cue_figures(told, test, classes)}
+    figures = error_figures(told, test) | {"cues": cue_figures(told, test, classes, bands)}
     _log.info("cues of the test people, were their poses known: %s; tested on %s", figures["cues"], parts.groups)
     people = len(np.unique(train.people))
     write_model(
@@ -106,7 +123,9 @@ def run(args: argparse.Namespace) -> int:
         temperature=widen,
         notes="Each output is named for a quantity of stages.angles: what the true one is higher by than as seen, and "
         f"the spread of Student's t distribution with {FREEDOM} degrees of freedom round that, which the temperature, "
-        f"from validation people, widens. Tested on {parts.groups}.",
+        "from validation people, widens. Errors are counted in 10 degrees and in 0.1 torsos. Cues are of pictures in "
+        "which the right person was looked at, as if their poses had been recognised; where the program names the "
+        f"pose, see training/MODELS.md. Tested on {parts.groups}.",
     )  # fmt: skip
     return 0
 
@@ -115,7 +134,7 @@ def _paired(part: PoseTable, rows: Table, truth: Table) -> Pairs:
     """The samples of which the truth is known, the weapon hand on the right."""
     part = part.mirrored(part.wrong_hand)
     ours, theirs = same_pictures(rows.select(part.rows), truth)
-    return Pairs(part.keypoints[ours], truth.canonical()[theirs], part.labels[ours], part.people[ours])
+    return Pairs(part.keypoints[ours], truth.as_held().canonical()[theirs], part.labels[ours], part.people[ours])
 
 
 def fit(pairs: Pairs, seed: int) -> ErrorNet:
@@ -149,7 +168,7 @@ def _surprise(told: Tensor, wanted: Tensor) -> Tensor:
     shift, spread = told.unbind(2)
     away = (torch.nan_to_num(wanted) - shift) / spread
     surprise = torch.log(spread) + (FREEDOM + 1) / 2 * torch.log1p(away * away / FREEDOM)
-    return (surprise * known).sum() / known.sum()
+    return (surprise * known).sum() / known.sum().clamp(min=1)
 
 
 def errors_told(net: ErrorNet, keypoints: np.ndarray) -> np.ndarray:
@@ -178,27 +197,25 @@ def error_figures(told: np.ndarray, pairs: Pairs) -> dict[str, Any]:
     }
 
 
-def cue_figures(told: np.ndarray, pairs: Pairs, classes: ClassFile) -> dict[str, int]:
-    """Cues of the program for these pictures, were their poses known: how many are given, how many of them are untrue,
-    as the true quantity lies within the band or beyond the other edge, how many true faults there are and how many of
-    them are told."""
-    path, settings = models_folder() / "bands.toml", FeedbackSettings()
-    bands = fitting_bands(read_bands(path), classes, path)
+def cue_figures(told: np.ndarray, pairs: Pairs, classes: ClassFile, bands: BandTable) -> dict[str, int]:
+    """Cues for these pictures, were their poses known: how many are given, how many of them untrue, as the true value
+    lies within the band or beyond its other edge, how many true faults there are and how many of them are told.
+    Pictures in which somebody else was looked at are left out."""
+    settings = FeedbackSettings()
     counts = dict.fromkeys(("pictures", "given", "untrue", "true_faults", "told"), 0)
     seen, true = measure(pairs.seen), measure(pairs.true)
-    for i, label in enumerate(pairs.labels.tolist()):
-        if classes.names[label] not in bands:
-            continue
-        fitting = bands_for(bands[classes.names[label]], pairs.seen[i])
+    fitting = np.array([classes.names[label] in bands for label in pairs.labels])
+    for i in np.flatnonzero(fitting & pairs.of_the_same_person()).tolist():
+        fits = bands_for(bands[classes.names[pairs.labels[i]]], pairs.seen[i])
         errors = {name: Error(*told[i, k].tolist()) for k, name in enumerate(QUANTITIES)}
         values = {name: float(values[i]) for name, values in seen.items()}
-        given = worst_by_part(find_faults(values, fitting, "right", min_severity=settings.min_severity,
+        given = worst_by_part(find_faults(values, fits, "right", min_severity=settings.min_severity,
                                           min_certainty=settings.min_certainty, errors=errors))  # fmt: skip
-        away = {name: severity(float(true[name][i]), band) for name, band in fitting.items()}
+        away = {name: severity(float(true[name][i]), band) for name, band in fits.items()}
         faults = {name for name, by in away.items() if abs(by) > settings.min_severity}
         counts["pictures"] += 1
         counts["given"] += len(given)
-        counts["untrue"] += sum(not away[name] * severity(values[name], fitting[name]) > 0 for name in given)
+        counts["untrue"] += sum(not away[name] * severity(values[name], fits[name]) > 0 for name in given)
         counts["true_faults"] += len(faults)
         counts["told"] += len(faults & given.keys())
     return counts

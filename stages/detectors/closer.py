@@ -30,13 +30,6 @@ STAYED = 0.1
 """Torso lengths by which a keypoint of the quick network may have moved since the look and still count as staying; it
 trembles by 0.04."""
 
-DISAGREE = 0.2
-"""Torso lengths between the places that two networks give a keypoint of one picture, from which one is wrong."""
-
-DOUBTED = 0.45
-"""No surer is such a keypoint: less than `feedback.min_confidence` is by default. They are one in twenty in a hold, and
-of the cues that were clearly untrue (5 of 47) they made four; poses are named as well (0.760 of 900) without them."""
-
 log = logging.getLogger(__name__)
 
 
@@ -122,11 +115,7 @@ def _merged(now: BodyCandidate, then: BodyCandidate, exact: BodyCandidate) -> Bo
     """`now` with the keypoints of `exact` that did not move from `then`, when `exact` was seen, to `now`."""
     gaps = np.linalg.norm(now.keypoints[:, :2] - then.keypoints[:, :2], axis=1)
     missing = np.isnan(now.keypoints[:, 0]) & np.isnan(then.keypoints[:, 0])
-    torso = float(torso_length(now.keypoints))
-    stayed = missing | (gaps <= STAYED * torso)
+    stayed = missing | (gaps <= STAYED * float(torso_length(now.keypoints)))
     stayed &= ~np.isnan(exact.keypoints[:, 0])
     keypoints = np.where(stayed[:, None], exact.keypoints, now.keypoints)
-    apart = np.linalg.norm(exact.keypoints[:, :2] - then.keypoints[:, :2], axis=1) > DISAGREE * torso
-    apart &= stayed  # what has moved since was seen by the quick network alone
-    keypoints[apart, 2] = np.minimum(keypoints[apart, 2], DOUBTED)
     return msgspec.structs.replace(now, keypoints=keypoints, score=float(keypoints[:, 2].mean()))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.client import DEFAULT_URL
-from engine.config import load_config
+from engine.config import import_name, load_config
 from stages.app import (
     SourceKind,
     check_patience,
@@ -23,6 +23,7 @@ from stages.app import (
     summary_text,
     with_threads,
 )
+from stages.packets import ArnisPacket, GateDecision
 
 CLOSER = ["--set", "detect.closer=movenet_thunder"]
 
@@ -53,6 +54,17 @@ def test_the_default_configuration_is_found() -> None:
 )
 def test_the_kind_of_a_source_is_known_by_its_name(source: str, kind: SourceKind) -> None:
     assert kind_of(source) is kind
+
+
+def test_a_frame_that_the_gate_skips_is_no_work_for_what_judges_frames() -> None:
+    skipped = ArnisPacket(stream="0", sequence=1, pts=0.0, captured_at_ns=1, gate=GateDecision(detect=False))
+    config = load_config(default_config())
+    stages = [import_name(name, "") for worker in config.workers for name in worker.stages]
+    judging = [kind for kind in stages if hasattr(kind, "has_work")]
+    assert not [kind for kind in judging if kind(kind.settings_type()).has_work(skipped)]
+    assert {kind.__name__ for kind in stages if not hasattr(kind, "has_work")} == {
+        "MotionGate", "StandIn", "Results", "Publish", "Overlay", "Record", "Preview",
+    }  # fmt: skip
 
 
 def test_flags_stand_for_settings() -> None:

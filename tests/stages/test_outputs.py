@@ -69,6 +69,8 @@ def test_what_another_run_writes_is_refused_and_left_alone(tmp_path: Path) -> No
     file = tmp_path / "out.jsonl"
     with owned([("results.path", file)], []):
         file.write_text("half")
+        with pytest.raises(UserError, match="another run is writing"), owned([], [("record.path", file)]):
+            pass
         with pytest.raises(UserError, match=r"results\.path: another run is writing .*out\.jsonl; choose another name"):
             own(file, text="more")
         assert file.read_text() == "half"

@@ -163,6 +163,12 @@ def test_a_later_part_of_an_earlier_lesson_is_put_aside_though_the_first_is_gone
         assert file.with_name(f"{file.stem}.earlier-1{file.suffix}").read_bytes() == b"yesterday's"
 
 
+def test_what_only_looks_like_a_part_is_left_alone(tmp_path: Path) -> None:
+    for name in ("out.2024.mkv", "out.0.mkv", "out.1.mkv"):
+        (tmp_path / name).write_bytes(b"somebody's")
+    assert files_of(tmp_path / "out.mkv", ["0"])[1] == [tmp_path / "out.1.mkv"]
+
+
 def test_each_of_several_streams_has_its_file(tmp_path: Path) -> None:
     stage = Record(RecordSettings(path=str(tmp_path / "out.mkv"), when_slow="wait"))
     stage.open(context(streams=("0", "1")))

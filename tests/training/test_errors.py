@@ -48,13 +48,16 @@ def seen(truth: np.ndarray) -> np.ndarray:
     return seen
 
 
-def write_rows(file: Path, keypoints: np.ndarray, first: int = 0) -> Path:
+def write_rows(
+    file: Path, keypoints: np.ndarray, first: int = 0, hands: str = "right", true_hands: str = ""
+) -> Path:
     count = len(keypoints)
     write_table(
         make_table(
             file.parent, [f"{first + number}.jpg" for number in range(count)], ["crown_thrust"] * count,
             np.full((count, 2), 800, np.int32), keypoints, [f"row {number}" for number in range(count)], None,
-            groups=[f"p{number % PEOPLE}" for number in range(count)], hands=["right"] * count,
+            groups=[f"p{number % PEOPLE}" for number in range(count)], hands=[hands] * count,
+            true_hands=[true_hands] * count,
         ),
         file,
         load_classes().names,
@@ -89,6 +92,18 @@ def test_the_card_says_what_was_gained(made: Path) -> None:
     cues = card.metrics["cues"]
     assert cues["pictures"] == card.metrics["samples"] and 0 < cues["told"] <= cues["true_faults"]
     assert cues["untrue"] < 0.2 * cues["given"]
+
+
+def test_a_mistaken_hand_and_a_bystander_count_for_nothing(
+    seen: np.ndarray, truth: np.ndarray, made: Path, tmp_path: Path
+) -> None:
+    others = seen.copy()
+    others[5::10, :, 0] += 150
+    mistaken = write_rows(tmp_path / "truth.csv", truth, hands="left", true_hands="right")
+    assert train(write_rows(tmp_path / "seen.csv", others, true_hands="right"), mistaken, tmp_path) == 0
+    card, before = load_card(tmp_path)[0], load_card(made)[0]
+    assert card.metrics["mean_error_as_seen"] == pytest.approx(before.metrics["mean_error_as_seen"], abs=0.05)
+    assert 0 < card.metrics["cues"]["pictures"] < before.metrics["cues"]["pictures"]
 
 
 def test_the_same_seed_gives_the_same_weights(made: Path, tmp_path: Path) -> None:

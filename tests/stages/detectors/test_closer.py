@@ -14,7 +14,7 @@ from engine.frames import OwnedFrames
 from engine.stage import Context
 from stages.detect import Detect, DetectSettings, make_body_detector
 from stages.detectors import BodyCandidate, Runtime
-from stages.detectors.closer import BELIEVED_S, DOUBTED, LOOK_AGAIN_S, CloserLook
+from stages.detectors.closer import BELIEVED_S, LOOK_AGAIN_S, CloserLook
 from stages.gate import GateSettings, MotionGate
 from stages.packets import ArnisPacket, GateDecision
 from stages.skeleton import LEFT_WRIST, NOSE, RIGHT_WRIST
@@ -213,22 +213,3 @@ def test_a_look_at_somebody_else_or_one_that_fails_changes_nothing(caplog: pytes
         assert closer.refine(QUICK, "a", pts + 0.6, wait=True) is QUICK
     assert caplog.text.count("no memory") == 1 and "again" not in caplog.text, "said once"
     closer.close()
-
-
-def test_a_keypoint_on_which_the_networks_disagree_is_doubted_unless_it_has_moved_since() -> None:
-    def with_wrists(left: float, right: float) -> BodyCandidate:
-        keypoints = standing_person(100)
-        keypoints[[LEFT_WRIST, RIGHT_WRIST], 0] += left, right
-        keypoints[:, 2] = 0.9
-        return candidate(keypoints)
-
-    exact = Slow(with_wrists(-40, -40))  # of the torso's 100 pixels
-    exact.go.set()
-    closer = CloserLook(lambda: exact)
-    closer.begin(IMAGE, with_wrists(0, 0), with_wrists(0, 0), "a", 0.0)
-    person = closer.refine(with_wrists(0, 60), "a", 0.5, wait=True)
-    merged = person.keypoints
-    closer.close()
-    assert person.score == pytest.approx(merged[:, 2].mean())
-    assert merged[LEFT_WRIST, 2] == pytest.approx(DOUBTED) and merged[RIGHT_WRIST, 2] == pytest.approx(0.9)
-    assert (merged[:LEFT_WRIST, 2] == np.float32(0.9)).all()
