@@ -95,6 +95,10 @@ _CLEARLY_WORSE = 1.5
 """So many times worse must another fault of the same part be, to be told in the place of the one before: two measures
 of one fault would else take turns while somebody holds still."""
 
+_EASE = {"wrist_deg": 0.5}
+"""How much a fault weighs against others of its part whose advice is easier to follow: to lower the tip of the stick is,
+to turn it to the line of the forearm is not."""
+
 _LEVELS = (
     (0.6, "above your head"), (0.2, "to eye level"), (-0.12, "to shoulder level"), (-0.4, "to chest level"),
     (-0.7, "to waist level"), (-1.2, "to hip level"), (-2.0, "to knee level"),
@@ -198,7 +202,7 @@ def worst_by_part(cues: Mapping[str, Cue], given: Container[str] = ()) -> dict[s
     clearly worse."""
 
     def weight(name: str) -> float:
-        return cues[name].severity * (_CLEARLY_WORSE if name in given else 1.0)
+        return cues[name].severity * (_CLEARLY_WORSE if name in given else 1.0) * _EASE.get(name, 1.0)
 
     worst: dict[str, str] = {}
     for name in sorted(cues, key=weight, reverse=True):

@@ -87,6 +87,13 @@ def test_one_part_of_the_body_gets_one_cue() -> None:
     assert [c.sentence for c in found] == ["Reach farther with your right hand."]
 
 
+def test_of_two_faults_of_the_stick_the_advice_that_is_easier_to_follow_is_given() -> None:
+    bands = {"stick_deg": Band(0.0, 40.0, 50), "wrist_deg": Band(10.0, 70.0, 50)}
+    for wrist_deg, sentence in ((90.0, "Lower the tip"), (130.0, "Turn the stick closer")):
+        found = cues({"stick_deg": 52.0, "wrist_deg": wrist_deg}, bands)
+        assert len(found) == 1 and found[0].sentence.startswith(sentence)
+
+
 def test_what_was_not_seen_is_not_judged() -> None:
     assert not cues({"right_elbow_deg": float("nan")}, {"right_elbow_deg": STRAIGHT, "left_elbow_deg": STRAIGHT})
 
