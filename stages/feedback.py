@@ -96,7 +96,7 @@ _CLEARLY_WORSE = 1.5
 of one fault would else take turns while somebody holds still."""
 
 _EASE = {"wrist_deg": 0.5}
-"""How much a fault weighs against others of its part whose advice is easier to follow: to lower the tip of the stick is,
+"""What a fault weighs against others of its part whose advice is easier to follow: to lower the tip of the stick is,
 to turn it to the line of the forearm is not."""
 
 _LEVELS = (
