@@ -392,8 +392,7 @@ def make_hand(hand: str, runtime: Runtime) -> WeaponHand | GivenHand:
             return GivenHand(given)
     if not model_folder(hand).is_dir():
         raise UserError(f"detect.hand = {hand!r} is neither {' nor '.join(HANDS)}, nor a model; correct it")
-    card, network = open_model(hand, runtime, ["weapon_hand"])
-    return WeaponHand(hand, card.temperature, network)
+    return WeaponHand(hand, runtime)
 
 
 def _runtime(settings: DetectSettings) -> Runtime:

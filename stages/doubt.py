@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from engine.errors import UserError
 from stages.angles import QUANTITIES
-from stages.detectors import Runtime, open_model
+from stages.detectors import Runtime, open_graph_model
 from stages.packets import GraphInput
 
 TASK = "measuring_error"
-INPUTS = ("nodes", "edges")
-"""Of `build_graph`."""
 FREEDOM = 3
 """Degrees of freedom of Student's t distribution, as which errors are told: most are small, a few very large."""
 
@@ -45,13 +42,7 @@ class MeasuringError:
 
     def __init__(self, model: str, runtime: Runtime) -> None:
         """Raises UserError when the model is missing, broken or made for something else."""
-        card, self._network = open_model(model, runtime, [TASK])
-        given, asked = [item.name for item in self._network.outputs], [item.name for item in self._network.inputs]
-        if given != list(QUANTITIES) or asked != list(INPUTS):
-            raise UserError(
-                f"model {model} takes {', '.join(asked)} and gives {', '.join(given)}, not {', '.join(INPUTS)} and all "
-                "that is measured; make one with `arnis-train errors`"
-            )
+        card, self._network = open_graph_model(model, runtime, TASK, QUANTITIES, "arnis-train errors")
         self._widen = card.temperature
 
     def errors(self, graph: GraphInput) -> dict[str, Error]:

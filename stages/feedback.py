@@ -266,6 +266,7 @@ class Feedback:
             return
         path = Path(self._settings.bands or models_folder() / "bands.toml")
         self._bands = fitting_bands(read_bands(path), classes_of(context.sections), path)
+        # So small that the way to another device, or a second thread, would take longer.
         self._errors = MeasuringError(self._settings.errors, Runtime("onnxruntime", 1))
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:

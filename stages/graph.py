@@ -51,6 +51,9 @@ EDGE_FEATURES = (
 )  # fmt: skip
 """Direction from source to target; angles to the forearm and the torso do not change when the camera rolls."""
 
+GRAPH_INPUTS = ("nodes", "edges")
+"""Names by which a small network takes what `build_graph` gives."""
+
 DIRECTED_EDGES = COCO19.directed_edges
 """int64 (E, 2) source and target of what the classifier reads."""
 

@@ -43,8 +43,8 @@ UNITS = np.array([{"deg": 10.0}.get(name.rpartition("_")[2], 0.1) for name in QU
 """What an error of each quantity is counted in while learning: degrees or torsos."""
 FARTHEST = 20.0
 """Units; a larger error counts as this."""
-PARITY_BOUND = 2e-2
-"""Largest difference of a shift or spread, in degrees, that is rounding."""
+PARITY_BOUND = 2e-3
+"""Largest difference of a shift or spread, in degrees or torsos, that is rounding."""
 
 _SAME_PERSON = 0.25
 """Torsos; farther, in the median of the keypoints, is somebody else."""

@@ -13,16 +13,14 @@ from torch import Tensor, nn
 
 from engine.revision import git_revision
 from stages.cards import Card, CardInput, sha256_of
-from stages.graph import EDGE_FEATURES, NODE_FEATURES, build_graph
+from stages.graph import EDGE_FEATURES, GRAPH_INPUTS, NODE_FEATURES, build_graph
 from stages.skeleton import COCO19, NODE_COUNT
 from training.card_file import save_card
 from training.files import whole_model
 from training.onnx_file import Form, export_onnx
 
-GRAPH = (
-    CardInput("nodes", "float32", (0, NODE_COUNT, len(NODE_FEATURES))),
-    CardInput("edges", "float32", (0, len(COCO19.directed_edges), len(EDGE_FEATURES))),
-)
+_SHAPES = (0, NODE_COUNT, len(NODE_FEATURES)), (0, len(COCO19.directed_edges), len(EDGE_FEATURES))
+GRAPH = tuple(CardInput(name, "float32", shape) for name, shape in zip(GRAPH_INPUTS, _SHAPES, strict=True))
 """What such a network takes."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.cards import Card, check_inputs, load_card
-from stages.graph import PRESENT_CONFIDENCE
+from stages.graph import GRAPH_INPUTS, PRESENT_CONFIDENCE
 from stages.packets import Hand
 from stages.runtime import Backend, Device, Network, Precision, load_network
 
@@ -86,6 +86,20 @@ def open_model(model: str, runtime: Runtime, tasks: Sequence[str]) -> tuple[Card
     shapes = [tuple(item.shape) for item in card.inputs]
     network = runtime.load(file, [tuple(size or 1 for size in shape) for shape in shapes])
     check_inputs(card, network.inputs, model)
+    return card, network
+
+
+def open_graph_model(
+    model: str, runtime: Runtime, task: str, outputs: Sequence[str], maker: str
+) -> tuple[Card, Network]:
+    """As `open_model`, of a small network that judges the graph and is made by the command `maker`."""
+    card, network = open_model(model, runtime, [task])
+    asked, given = [item.name for item in network.inputs], [item.name for item in network.outputs]
+    if asked != list(GRAPH_INPUTS) or given != list(outputs):
+        raise UserError(
+            f"model {model} takes {', '.join(asked)} and gives {', '.join(given)}, not {', '.join(GRAPH_INPUTS)} and "
+            f"{', '.join(outputs)}; make one with `{maker}`"
+        )
     return card, network
 
 

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.errors import UserError
+from stages.detectors import Runtime, open_graph_model
 from stages.graph import build_graph, mirror_keypoints
 from stages.packets import Hand
-from stages.runtime import Network
-
-INPUTS = ("nodes", "edges")
-"""Of `build_graph`, for a person as they are."""
 
 
 class WeaponHand:
     """Runs a weapon-hand network: nodes (B, 19, 15) and edges (B, 75, 8) in; `score` (B,) out, in log-odds."""
 
-    def __init__(self, model: str, temperature: float, network: Network) -> None:
-        given, asked = [item.name for item in network.outputs], [item.name for item in network.inputs]
-        if given != ["score"] or asked != list(INPUTS):
-            raise UserError(
-                f"model {model} takes {', '.join(asked)} and gives {', '.join(given)}, not {', '.join(INPUTS)} and "
-                "score; make one with `arnis-train hand`"
-            )
-        self._temperature, self._network = temperature, network
+    def __init__(self, model: str, runtime: Runtime) -> None:
+        """Raises UserError when the model is missing, broken or made for something else."""
+        card, self._network = open_graph_model(model, runtime, "weapon_hand", ["score"], "arnis-train hand")
+        self._temperature = card.temperature
 
     def rightness(self, keypoints: np.ndarray) -> np.ndarray:
         """float32 (N,), -1 (surely the left hand) to 1 (surely the right one), for keypoints (N, 19, 3), missing ones

@@ -4,97 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import struct
-import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import cv2
 import msgspec
-import numpy as np
 import psutil
 import pytest
-import zmq
-import zmq.auth
+from subscribing import Subscriber, context, idle, packet
 
 from engine.chain import Chain
-from engine.client import subscribe
-from engine.clock import NS_PER_S, now_ns
+from engine.clock import now_ns
 from engine.errors import UserError
-from engine.stage import Context
 from stages.classes import load_classes
 from stages.outputs import check_writable
-from stages.packets import ArnisPacket, Cue, Pose
-from stages.preview import Preview
+from stages.packets import Cue, Pose
 from stages.publish import Publish, Results, ResultsSettings
-from stages.publisher import PublishSettings, frames_url, is_loopback
-from stages.view import CANVAS_DEMAND
-
-
-def packet(sequence: int = 0, **changes: Any) -> ArnisPacket:
-    made = ArnisPacket(stream="0", sequence=sequence, pts=sequence / 30, captured_at_ns=now_ns(), status="no_person")
-    return msgspec.structs.replace(made, **changes)
-
-
-def context(restarts: int = 0, resumes: bool | None = None) -> Context:
-    return Context(streams=["0"], frames=None, restarts=restarts,  # type: ignore[arg-type]
-                   resumes=restarts > 0 if resumes is None else resumes,
-                   request_stop=lambda: None, health=lambda: {"fps_out": 30.0})  # fmt: skip
-
-
-@pytest.fixture
-def url() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-
-
-class Subscriber:
-    """What any ZeroMQ program does to listen."""
-
-    def __init__(self, url: str, *topics: str, **options: Any) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        for name, value in options.items():
-            setattr(self._socket, name, value)
-        self._socket.connect(url)
-        for topic in topics:
-            self._socket.subscribe(topic)
-
-    def receive(self, timeout_s: float = 5.0, serve: Any = lambda: None, only: str = "") -> tuple[str, bytes]:
-        """One message, `only` of a topic that begins so: health may come at any time. `serve` lets the publishing side
-        work meanwhile. Raises TimeoutError."""
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            serve()
-            if self._socket.poll(20):
-                message = self._socket.recv()
-                assert isinstance(message, bytes)
-                topic, _, payload = message.partition(b"\0")
-                if topic.decode().startswith(only):
-                    return topic.decode(), payload
-        raise TimeoutError("no message")
-
-    def close(self) -> None:
-        self._socket.close(0)
-        self._context.term()
-
-
-@pytest.fixture
-def publish(url: str) -> Iterator[Publish]:
-    stage = Publish(PublishSettings(url=url))
-    stage.open(context())
-    yield stage
-    stage.close()
-
-
-def idle(stage: Any) -> Any:
-    return lambda: stage.idle(now_ns())
+from stages.publisher import PublishSettings
 
 
 def test_every_packet_becomes_one_line(tmp_path: Path) -> None:
@@ -305,172 +231,3 @@ def test_a_subscriber_that_never_reads_costs_no_time_and_no_memory(publish: Publ
         publish.process(packet(sequence, feedback=cues))
     assert psutil.Process().memory_info().rss - before < 40e6
     subscriber.close()
-
-
-def test_how_many_messages_wait_for_a_slow_subscriber_can_be_set(url: str) -> None:
-    got = {5: 0, 100: 0}
-    for queue in got:
-        stage = Publish(PublishSettings(url=url, queue=queue))
-        stage.open(context())
-        subscriber = Subscriber(url, "", rcvhwm=1)
-        subscriber.receive(serve=idle(stage))
-        for sequence in range(200):
-            stage.process(packet(sequence, reason="x" * 400_000))  # large: the system's buffers hold only a few
-        with suppress(TimeoutError):
-            while True:
-                subscriber.receive(timeout_s=1.0, only="result")
-                got[queue] += 1
-        subscriber.close()
-        stage.close()
-    assert got[100] >= 95 > got[5]
-
-
-def test_a_taken_port_is_named_with_a_way_out(publish: Publish, url: str) -> None:
-    with pytest.raises(UserError, match=rf"{url} is in use.*--publish off"):
-        Publish(PublishSettings(url=url)).open(context())
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no such sockets there")
-def test_a_socket_file_of_a_program_that_runs_is_not_taken_away(tmp_path: Path) -> None:
-    url = f"ipc://{tmp_path / 'results'}"
-    first = Publish(PublishSettings(url=url))
-    first.open(context())
-    with pytest.raises(UserError, match=rf"{url} is in use.*--publish off"):
-        Publish(PublishSettings(url=url)).open(context())
-    subscriber = Subscriber(url, "health")
-    assert subscriber.receive(serve=idle(first))[0] == "health"
-    subscriber.close()
-    first.close()
-    second = Publish(PublishSettings(url=url))
-    second.open(context())
-    second.close()
-
-
-@pytest.mark.parametrize(
-    "bad", ["127.0.0.1:5570", "tcp://127.0.0.1:99999999", "tcp://127.0.0.1:name", "tcp://127.0.0.1:*"]
-)
-def test_an_address_that_is_none_is_refused(bad: str) -> None:
-    with pytest.raises(UserError, match=r"publish\.url: .* is no address"):
-        Publish(PublishSettings(url=bad)).open(context())
-
-
-@pytest.mark.parametrize(
-    "open_url", ["tcp://*:5599", "tcp://0.0.0.0:5599", "tcp://192.168.1.5:5599", "tcp://[::]:5599"]
-)
-def test_an_address_that_others_can_reach_needs_keys(open_url: str) -> None:
-    with pytest.raises(UserError, match="CURVE"):
-        Publish(PublishSettings(url=open_url)).open(context())
-
-
-@pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1", "ipc:///some/where"])
-def test_loopback_addresses_are_known(url: str) -> None:
-    assert is_loopback(url)
-
-
-def test_an_address_of_version_6_is_served_and_found() -> None:
-    with socket.socket(socket.AF_INET6) as probe:
-        try:
-            probe.bind(("::1", 0))
-        except OSError:
-            pytest.skip("this machine has none")
-        url = f"tcp://[::1]:{probe.getsockname()[1]}"
-    stage = Publish(PublishSettings(url=url))
-    stage.open(context())
-    with ThreadPoolExecutor() as pool:
-        message = pool.submit(next, subscribe(url, ["hello"], timeout_s=10))
-        while not message.done():
-            stage.idle(now_ns())
-            time.sleep(0.01)
-    stage.close()
-    assert message.result().topic == "hello"
-
-
-def test_with_keys_only_those_on_the_list_can_read(tmp_path: Path, url: str) -> None:
-    server_public, server_secret = zmq.auth.create_certificates(str(tmp_path), "server")
-    (tmp_path / "clients").mkdir()
-    known, known_secret = zmq.auth.create_certificates(str(tmp_path / "clients"), "known")
-    _, stranger_secret = zmq.auth.create_certificates(str(tmp_path), "stranger")
-    stage = Publish(PublishSettings(url=url, server_key=server_secret, client_keys=str(tmp_path / "clients")))
-    stage.open(context())
-    server_key = zmq.auth.load_certificate(server_public)[0]
-
-    def join(secret_file: str) -> Subscriber:
-        public, secret = zmq.auth.load_certificate(secret_file)
-        return Subscriber(url, "hello", curve_serverkey=server_key, curve_publickey=public, curve_secretkey=secret)
-
-    friend, stranger, plain = join(known_secret), join(stranger_secret), Subscriber(url, "hello")
-    assert friend.receive(serve=idle(stage))[0] == "hello"
-    for other in (stranger, plain):
-        with pytest.raises(TimeoutError):
-            other.receive(timeout_s=0.7, serve=idle(stage))
-    for subscriber in (friend, stranger, plain):
-        subscriber.close()
-    stage.close()
-
-
-def test_keys_that_cannot_be_read_close_the_door(tmp_path: Path, url: str) -> None:
-    settings = PublishSettings(url=url, server_key=str(tmp_path / "none.key_secret"), client_keys=str(tmp_path))
-    with pytest.raises(UserError, match=r"publish\.server_key"):
-        Publish(settings).open(context())
-    zmq.auth.create_certificates(tmp_path, "server")
-    (tmp_path / "clients").mkdir()
-    (tmp_path / "clients" / "laptop.key").write_text("nothing")
-    clients = PublishSettings(
-        url=url, server_key=str(tmp_path / "server.key_secret"), client_keys=str(tmp_path / "clients")
-    )
-    with pytest.raises(UserError, match=r"publish\.client_keys: .*laptop\.key"):
-        Publish(clients).open(context())
-
-
-def test_pictures_have_the_next_port_unless_it_is_said() -> None:
-    assert frames_url(PublishSettings(url="tcp://127.0.0.1:5570")) == "tcp://127.0.0.1:5571"
-    assert frames_url(PublishSettings(url="off")) == ""
-    assert frames_url(PublishSettings(url="tcp://127.0.0.1:5570", frames_url="off")) == ""
-
-
-def test_the_pictures_rate_and_quality_can_be_set(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, sent = [0], list[list[bytes]]()
-    monkeypatch.setattr("stages.preview.now_ns", lambda: clock[0])
-    monkeypatch.setattr("stages.preview.Publisher.send", lambda publisher, topic, jpeg: sent[-1].append(jpeg))
-    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    for frames_fps, jpeg_quality in ((4.0, 20), (60.0, 20), (20.0, 95)):
-        stage = Preview(PublishSettings(frames_url=url, frames_fps=frames_fps, jpeg_quality=jpeg_quality))
-        stage.open(context())
-        sent.append([])
-        subscriber = Subscriber(url, "frame.0\0")
-        until = time.monotonic() + 10
-        while not CANVAS_DEMAND and time.monotonic() < until:
-            stage.idle(0)
-        for sequence in range(101):  # a second of 100 frames
-            clock[0] = (100 + sequence) * NS_PER_S // 100
-            stage.process(packet(sequence, canvas=noise))
-        subscriber.close()
-        stage.close()
-    assert [len(pictures) for pictures in sent] == [5, 60, 21]
-    assert len(sent[0][0]) < len(sent[2][0]) / 2
-
-
-def test_pictures_are_drawn_and_sent_only_while_somebody_wants_them(url: str) -> None:
-    stage = Preview(PublishSettings(frames_url=url, frames_fps=240))
-    stage.open(context())
-    canvas = np.full((48, 64, 3), 200, np.uint8)
-    assert not CANVAS_DEMAND
-    subscriber = Subscriber(url, "frame.0\0")
-
-    def serve() -> None:
-        if CANVAS_DEMAND:
-            stage.process(packet(5, canvas=canvas))
-        stage.idle(now_ns())
-
-    topic, jpeg = subscriber.receive(serve=serve)
-    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert (topic, picture.shape) == ("frame.0", (48, 64, 3))
-    (size,) = struct.unpack(">H", jpeg[4:6])  # behind the marker of a comment, FF FE
-    comment = json.loads(jpeg[6 : 4 + size])
-    assert (comment["sequence"], comment["frame"], "schema" in comment) == (0, 5, False)
-    subscriber.close()
-    until = time.monotonic() + 5
-    while CANVAS_DEMAND and time.monotonic() < until:
-        stage.idle(now_ns())
-    assert not CANVAS_DEMAND
-    stage.close()
