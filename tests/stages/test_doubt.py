@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from engine.errors import UserError
 from stages.angles import QUANTITIES
+from stages.cards import CARD_FILE, model_folder
 from stages.detectors import Runtime
 from stages.doubt import Error, MeasuringError
 from stages.graph import build_graph
@@ -39,6 +43,14 @@ def test_a_joint_that_was_hardly_seen_is_doubted_more() -> None:
 def test_a_network_of_another_kind_is_refused() -> None:
     with pytest.raises(UserError, match="task weapon_hand, not for measuring_error"):
         MeasuringError("weapon_hand", CPU)
+
+
+def test_a_network_that_gives_something_else_is_refused(tmp_path: Path) -> None:
+    model = shutil.copytree(model_folder("weapon_hand"), tmp_path / "mine")
+    card = model / CARD_FILE
+    card.write_text(card.read_text().replace('task = "weapon_hand"', 'task = "measuring_error"'))
+    with pytest.raises(UserError, match=r"gives score, not nodes, edges and .*; make one with `arnis-train errors`"):
+        MeasuringError(str(model), CPU)
 
 
 def graph_of(keypoints: np.ndarray) -> GraphInput:
