@@ -95,12 +95,7 @@ class WorkerHandle:
 
     def receive(self) -> ToSupervisor | None:
         """What the worker has said, if anything."""
-        if self.connection is None:
-            return None
-        try:
-            message = receive(self.connection) if self.connection.poll() else None
-        except (EOFError, OSError):
-            message = None
+        message = receive(self.connection) if self.connection is not None else None
         if message is not None:
             self._heard_at_ns = now_ns()
         return message

@@ -31,8 +31,9 @@ _LONGEST_ADDRESS = 100
 class RunFolder:
     """A folder that only this user can enter, for socket files and shared tables; removed at the end."""
 
-    def __init__(self, tcp: bool) -> None:
-        self._tcp = tcp
+    def __init__(self, links: str) -> None:
+        """`links`: as in `EngineSettings`; ZeroMQ's wheels for Windows have no ipc."""
+        self._tcp = links == "tcp" or links == "auto" and sys.platform == "win32"
         self._ports: list[socket.socket] = []
         parent = Path(tempfile.gettempdir())
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -77,11 +78,6 @@ def _sweep(parent: Path) -> None:
         match = _NAME.match(path.name)
         if match and not process_exists(int(match[1])):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def use_tcp(config: Config) -> bool:
-    """Whether links go over loopback TCP: ZeroMQ's wheels for Windows have no ipc."""
-    return config.engine.links == "tcp" or (config.engine.links == "auto" and sys.platform == "win32")
 
 
 def stream_names(sources: Sequence[str]) -> list[str]:

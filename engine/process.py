@@ -60,7 +60,7 @@ def main(spec_bytes: bytes, connection: Connection) -> None:
     spec = msgspec.msgpack.decode(spec_bytes, type=WorkerSpec)
     _set_up_signals()
     logging.basicConfig(level=spec.log_level, format=f"%(levelname)s {spec.name}: %(message)s", force=True)
-    line = SupervisorLine(connection, last_will=lambda: _clean_up_after_supervisor(spec))
+    line = SupervisorLine(connection, spec.engine.heartbeat_s, lambda: _clean_up_after_supervisor(spec))
     try:
         exit_code = _run(spec, line)
     finally:

@@ -27,11 +27,11 @@ from engine.client import DEFAULT_URL
 from engine.command import Parser, complain
 from engine.config import Config, WorkerSettings, import_name, load_config
 from engine.errors import UserError
+from engine.health import RunSummary
 from engine.layout import stream_names
 from engine.numbers import positive
 from engine.run import run_pipeline
 from engine.signals import stop_signals
-from engine.summary import RunSummary
 from stages.capture import DEMO, is_paced
 from stages.classify import Classify
 from stages.detect import Detect, DetectSettings

@@ -10,7 +10,7 @@ import msgspec
 
 from engine.capture import make_source
 from engine.chain import Chain
-from engine.config import Config, import_name
+from engine.config import Config
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.layout import sections_of, stream_names
@@ -81,10 +81,9 @@ def dry_run(config: Config, sources: Sequence[str], outputs: Sequence[str]) -> l
     """Open every source and every stage once; returns what was found, a line each, with those of `check_outputs` among
     them. Raises UserError."""
     sections = sections_of(config)
-    source_type = import_name(config.engine.source, "engine.source")
     lines = []
     for name, text in zip(stream_names(sources), sources, strict=True):
-        source = make_source(source_type, sections, text)
+        source = make_source(config.engine.source, sections, text)
         try:
             info = source.open()
         finally:
