@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import sys
@@ -17,13 +16,12 @@ import msgspec
 
 from engine.config import Config, import_name
 from engine.errors import UserError
+from engine.leftovers import left_by_the_dead, own_names
 from engine.process import WorkerSpec
-from engine.ring import own_names, process_exists
 from engine.stage import stage_label
 from engine.state import cannot_write
 
 _PREFIX = own_names("engine-run")
-_NAME = re.compile(rf"{_PREFIX}-(\d+)-")
 _LONGEST_ADDRESS = 100
 """The system cuts the path of a socket at 107 characters."""
 
@@ -39,7 +37,8 @@ class RunFolder:
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
         if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
             parent = Path(runtime)  # in memory, and private to the user
-        _sweep(parent)
+        for path in left_by_the_dead(parent, _PREFIX):
+            shutil.rmtree(path, ignore_errors=True)
         try:
             self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-", dir=parent))
         except OSError as error:
@@ -70,14 +69,6 @@ class RunFolder:
         self.release()
         with suppress(OSError):
             shutil.rmtree(self.path)
-
-
-def _sweep(parent: Path) -> None:
-    """Remove folders of supervisors that died without a chance to do so."""
-    for path in parent.glob(f"{_PREFIX}-*"):
-        match = _NAME.match(path.name)
-        if match and not process_exists(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def stream_names(sources: Sequence[str]) -> list[str]:
