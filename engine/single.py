@@ -32,7 +32,7 @@ _NAME = "single"
 
 
 def run(config: Config, sources: Sequence[str], *, duration_s: float | None, max_frames: int | None) -> RunSummary:
-    """See `engine.run.run_pipeline`."""
+    """See `engine.run.run_pipeline`; `config` has one worker."""
     with stop_signals() as stop:
         pipeline = _Pipeline(config, sources, stop, max_frames)
         duration_ns = None if duration_s is None else int(duration_s * NS_PER_S)
@@ -73,14 +73,13 @@ class _Pipeline:
         self._packet_type: type[Packet] = import_name(config.engine.packet, "engine.packet")
         self._sections = sections_of(config)
         self._state = RunState(None, self._streams)
-        meter = Meter(None, count_stages(config), entry_stages(config)[:1], config.engine.warm_up_frames)
+        meter = Meter(None, count_stages(config), entry_stages(config), config.engine.warm_up_frames)
         self._health = Health(meter, self._state)
         self._record: dict[str, Any] = {}
         self._health_at_ns = 0
         self._idle_at_ns = 0
         self._finisher = Finisher(self._streams, self._packet_type, self._state, meter, config.engine)
-        stages = [stage for worker in config.workers for stage in worker.stages]
-        self._chain = Chain.load(stages, self._sections, config.engine.errors_in_a_row)
+        self._chain = Chain.load(config.workers[0].stages, self._sections, config.engine.errors_in_a_row)
         self._frames = _AllFrames()
         self._intakes: list[Intake] = []
         self._until_ns: int | None = None

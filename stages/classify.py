@@ -132,9 +132,6 @@ class Classify:
     def describe(self) -> dict[str, str]:
         return {"model": self._settings.model, "runtime": self._network.describe()}
 
-    def close(self) -> None:
-        """Nothing to release: the network goes with the process."""
-
 
 def classes_of(sections: Mapping[str, Any]) -> ClassFile:
     """The classes that a program with these settings tells apart; raises UserError as `load_model_classes`."""

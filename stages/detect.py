@@ -347,9 +347,6 @@ class DetectStick:
         sought.remember(packet.stick, person)
         return packet
 
-    def close(self) -> None:
-        """Nothing to release: the network goes with the process."""
-
     def describe(self) -> dict[str, str]:
         """Runtime and device of the network."""
         return {"stick": f"{self._settings.stick}: {self._stick.describe()}"} if self._stick else {}

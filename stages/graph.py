@@ -197,9 +197,6 @@ class Graph:
     def has_work(self, packet: ArnisPacket) -> bool:
         return packet.person is not None
 
-    def close(self) -> None:
-        """Nothing to release."""
-
 
 def _split(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (..., K, 2), zero where missing, and presence, bool (..., K)."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-
-from engine.stage import Captured, SourceInfo, SourceLost
 
 Allocate = Callable[[int, int], np.ndarray]
 """Gives a writable uint8 BGR array for a height and a width."""
@@ -26,16 +24,6 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     retry_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.5
     longest_retry_s: Annotated[float, msgspec.Meta(ge=0.05, le=600)] = 8.0
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
-
-
-class Reader(Protocol):
-    """One kind of source; the members mean what they mean in `engine.stage.Source`."""
-
-    def open(self, skip: int) -> SourceInfo: ...
-
-    def read(self, allocate: Allocate) -> Captured | SourceLost | None: ...
-
-    def close(self) -> None: ...
 
 
 def redact_url(url: str) -> str:
