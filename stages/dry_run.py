@@ -38,10 +38,10 @@ def check_outputs(
             files.append((setting, Path(name)))
             found.append(f"{what}: {name}")
 
-    if results := config.section(ResultsSettings):
+    results = config.section(ResultsSettings)
+    if results:
         writes("report", "results.report", results.report)
         writes("results", "results.path", "" if results.path == "-" else results.path)
-        _check_report(results)
     publish, overlay = config.section(PublishSettings), config.section(OverlaySettings)
     if publish and results_url(publish):
         found.append(f"publishing: {results_url(publish)}, pictures {frames_url(publish) or 'off'}")
@@ -61,12 +61,12 @@ def check_outputs(
         )
     writes("statistics", "--stats", str(stats_file or ""))
     check_apart(files, sources, settings)
+    if results and results.report:
+        _check_report(results)
     return found
 
 
 def _check_report(results: ResultsSettings) -> None:
-    if not results.report:
-        return
     if results.path == "-" or not is_file_to_be(Path(results.path)):
         raise UserError(
             f"results.report is made of a file of results, and {results.path} is none; give --results a file, or leave "
