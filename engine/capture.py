@@ -14,9 +14,9 @@ from engine.control import Begin, Ready, Stop, StreamEnded, SupervisorLine, Work
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.intake import Intake
+from engine.layout import WorkerSpec
 from engine.links import EntryServer, Parcel
 from engine.packet import PacketCodec
-from engine.process import WorkerSpec
 from engine.ring import FrameRing, FrameWriter
 from engine.stage import Source, SourceInfo
 from engine.state import RunState, StreamState

@@ -14,7 +14,7 @@ import msgspec
 from engine import process
 from engine.clock import NS_PER_S, now_ns
 from engine.control import ToSupervisor, ToWorker, receive, send
-from engine.process import WorkerSpec
+from engine.layout import WorkerSpec
 from engine.restart import RestartBudget
 from engine.signals import signals_blocked
 

@@ -10,20 +10,50 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from engine.config import Config, import_name
+from engine.config import Config, EngineSettings, import_name
 from engine.errors import UserError
 from engine.leftovers import left_by_the_dead, own_names
-from engine.process import WorkerSpec
 from engine.stage import stage_label
 from engine.state import cannot_write
 
 _PREFIX = own_names("engine-run")
 _LONGEST_ADDRESS = 100
 """The system cuts the path of a socket at 107 characters."""
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a worker process has to know; it travels as MessagePack."""
+
+    kind: Literal["capture", "stages"]
+    name: str
+    supervisor_pid: int
+    folder: str
+    streams: list[str]
+    engine: EngineSettings
+    sections: dict[str, Any]
+    entry_endpoints: dict[str, str]
+    """Where capture of each stream listens."""
+    restarts: int = 0
+    resumes: bool = False
+    log_level: str = "WARNING"
+
+    stages: list[str] = []
+    first: bool = False
+    last: bool = False
+    pull_endpoint: str = ""
+    push_endpoints: list[str] = []
+    all_stages: int = 0
+    """How many stages there are in all workers."""
+    entry_stages: list[str] = []
+    """The label of each worker's first stage."""
+
+    stream: str = ""
+    source: str = ""
+    max_frames: int | None = None
 
 
 class RunFolder:

@@ -40,9 +40,8 @@ from engine.control import (
 from engine.errors import UserError
 from engine.handle import WorkerHandle
 from engine.health import Health, RunSummary
-from engine.layout import RunFolder, count_stages, make_specs, stream_names
+from engine.layout import RunFolder, WorkerSpec, count_stages, make_specs, stream_names
 from engine.meter import Meter
-from engine.process import WorkerSpec
 from engine.ring import FrameRing, sweep_stale_rings
 from engine.signals import StopFlag, stop_signals
 from engine.state import RunState

@@ -15,10 +15,10 @@ from engine.config import import_name
 from engine.control import Closing, Described, Failed, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
 from engine.finish import Finisher
 from engine.frames import OwnedFrames
+from engine.layout import WorkerSpec
 from engine.links import DoneOutlet, Parcel, PullInlet, PushOutlet, TakeInlet
 from engine.meter import Meter
 from engine.packet import FrameRef, Packet, PacketCodec
-from engine.process import WorkerSpec
 from engine.ring import RingReader
 from engine.stage import Context
 from engine.state import RunState

@@ -18,6 +18,7 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
+from engine.client import DEFAULT_URL
 from engine.clock import NS_PER_S, now_ns
 from engine.curve import load_key
 from engine.errors import UserError
@@ -145,7 +146,7 @@ class Publisher:
             if not is_loopback(url):
                 raise UserError(
                     f"{setting}: {url} can be reached from other machines; set publish.server_key and "
-                    "publish.client_keys (CURVE keys), or use an address such as tcp://127.0.0.1:5570"
+                    f"publish.client_keys (CURVE keys), or use an address such as {DEFAULT_URL}"
                 )
             return
         public, secret = load_server_key(settings.server_key)

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
+from engine.ring import MAX_SIDE_PX
+
 Allocate = Callable[[int, int], np.ndarray]
 """Gives a writable uint8 BGR array for a height and a width."""
 
@@ -17,8 +19,8 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Section [capture]; `config.toml` says what each means, and its unit."""
 
     realtime: bool | Literal["auto"] = "auto"
-    width: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = 1280
-    height: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = 720
+    width: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)] = 1280
+    height: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)] = 720
     fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 30.0
     timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 4.0
     retry_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.5
