@@ -19,11 +19,12 @@ from torch import nn
 from engine.errors import UserError
 from engine.numbers import at_least
 from stages.classes import load_classes
+from training.data.readers import read_any
 from training.files import whole_model
 from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.checkpoint import report_facts
-from training.geopose.data import PoseTable, load_table, read_source
+from training.geopose.data import PoseTable, pose_table, with_hand
 from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_table
 from training.geopose.fit import load_trained
 from training.geopose.judge import calibrate, figures_of, judge
@@ -82,19 +83,18 @@ def run(args: argparse.Namespace) -> int:
     refuse_met(trained, best, parts.test.people, parts.validation.people)
     temperature, (threshold, certain) = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
-    keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
+    keypoints = keypoint_figures_of(parts.rows, classes, parts.test, args.truth)
     log.info("test people: %s", measure.summary_line(figures))
     if args.transfer:
-        table = load_table(args.transfer, classes.names, hand=args.transfer_hand)
+        table = pose_table(with_hand(read_any(args.transfer, classes.names), args.transfer_hand), classes.names)
         real = figures_of(model, table.mirrored(table.wrong_hand), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
         log.info("real keypoints: %s", measure.summary_line(real))
-    rows = read_source(args.seen, classes.names)[0]
-    data = args.data_text or data_text(rows, trained.get("mixture", {}))
+    data = args.data_text or data_text(parts.rows, trained.get("mixture", {}))
     groups = groups_with_warning(parts.groups, str(best), parts.test.people)
     if groups == parts.groups:
         groups = trained.get("groups", groups)  # `fit` knows of the weights that it began with
-    notes = args.notes or notes_text(rows, args.seen, groups, bool(args.transfer), certain)
+    notes = args.notes or notes_text(parts.rows, args.seen, groups, bool(args.transfer), certain)
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
                    data=data, has_pictures=model.hand is not None)  # fmt: skip
     file = (args.output or args.run / "model") / "model.onnx"

@@ -152,7 +152,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
     groups = groups_with_warning(parts.groups, settings.start, parts.test.people) if settings.start else parts.groups
     # Before the training: a truth that cannot be read would cost it.
-    keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
+    keypoints = keypoint_figures_of(parts.rows, classes, parts.test, args.truth)
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
     if args.graph_only:
         train, validation, test = (part.without_crops() for part in (train, validation, test))
@@ -175,7 +175,8 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
     """Figures of a cross-validation; every fold keeps its network in the run's folder."""
     settings = settings_of(args)
     refuse_start(args.model, settings)
-    table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
+    rows, table = load_source(args.seen, classes, args.hand)
+    table, groups = with_groups(table, args.no_groups)
     groups = groups_with_warning(groups, settings.start, table.people) if settings.start else groups
     every = classes
     if args.graph_only:
@@ -187,7 +188,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
         if mixture.exact is not None:
             mixture = replace(mixture, exact=without_neutral(mixture.exact, classes)[0])
         table, classes = without_neutral(table, classes)
-    keypoints = keypoint_figures_of(args.seen, every, table, args.truth)
+    keypoints = keypoint_figures_of(rows, every, table, args.truth)
     result = cross_validate(args.model, table, classes, settings, args.folds, args.run, mixture)
     facts = {
         "settings": asdict(settings_used(args.model, settings)), "mixture": replace(mixture, table=table).facts(),
