@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.classes import ClassFile
-from training.classifiers import NAMES, network_model
+from training.classifiers import NAMES, TREES, network_model
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint, weights_hash
@@ -31,7 +31,6 @@ from training.weights import weights_file
 log = logging.getLogger(__name__)
 
 _ANEW = "delete it, and the variant is measured anew"
-TREES = ("pairs_trees", "angles_rf", "angles_xgb")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from engine.errors import UserError
 from engine.numbers import at_least, share
 from engine.revision import git_revision
 from stages.classes import ClassFile, load_classes
-from training.classifiers import NAMES, is_network, network_model, unread_settings
+from training.classifiers import NAMES, NETWORKS, network_model, unread_settings
 from training.geopose import measure
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint, report_facts, write_checkpoint
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 def refuse_start(model: str, settings: FitSettings) -> None:
     """Raises UserError where a classifier without weights is to begin with some, or there are none."""
-    if settings.start and not is_network(model):
+    if settings.start and model not in NETWORKS:
         raise UserError(f"--start gives a network its weights, and {model} is none; leave it out")
     if settings.start:
         read_checkpoint(weights_file(settings.start))
@@ -130,7 +130,7 @@ def refuse_unread(changes: Sequence[str], models: Sequence[str]) -> None:
 
 def refuse_blind(model: str, has_crops: bool) -> None:
     """Raises UserError where a network that looks at the hand's picture alone gets none."""
-    if not has_crops and is_network(model) and network_model(model).needs_crops:
+    if not has_crops and model in NETWORKS and network_model(model).needs_crops:
         raise UserError(f"{model} looks at pictures of the hand alone, and here are none; give it a folder that `see` "
                         "wrote with --seen, or choose another model")  # fmt: skip
 
