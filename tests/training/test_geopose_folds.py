@@ -17,10 +17,11 @@ from training import app
 from training.classifiers import NAMES, make_classifier
 from training.data.readers import read_any
 from training.data.table import make_table, write_table
-from training.geopose.ablation import difference_interval, effect_variants, parse_variant
+from training.geopose.ablation import effect_variants, parse_variant
 from training.geopose.batches import Mixture
 from training.geopose.data import PoseTable, pose_table
 from training.geopose.folds import OWN_GROUPS, _inner, named, splits, with_groups, without_neutral
+from training.geopose.measure import person_interval
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.report.page import write_report
 from training.geopose.settings import FitSettings
@@ -238,7 +239,7 @@ def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str
 def test_a_difference_of_nothing_holds_zero_and_a_clear_one_does_not() -> None:
     people = np.arange(200).astype(str)
     base = np.arange(200) % 2 == 0
-    low, high = difference_interval(base, base, people)
+    low, high = person_interval(base.astype(float) - base, people, draws=1000)
     assert low == high == 0
-    low, _ = difference_interval(np.ones(200, bool), base, people)
+    low, _ = person_interval(1.0 - base, people, draws=1000)
     assert low > 0.3
