@@ -223,8 +223,8 @@ def make_table(
     return table
 
 
-def read_table(path: Path, names: Sequence[str] | None = None) -> Table:
-    """Read a CSV file in the module's layout; numbers in `label` are places in `names` (default: the class file).
+def read_table(path: Path, names: Sequence[str]) -> Table:
+    """Read a CSV file in the module's layout; numbers in `label` are places in `names`.
 
     Raises UserError, naming file and row, when the file or a column is missing, or a cell makes no sense.
     """
