@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import UserError
-from stages.classes import load_classes
 from stages.skeleton import BLAZE35, COCO19, NODE_COUNT, Layout
 
 TEXT_COLUMNS = (
@@ -107,16 +106,14 @@ def picture_sizes(columns: dict[str, list[str]], where: list[str]) -> np.ndarray
     return sizes
 
 
-def class_labels(columns: dict[str, list[str]], names: Sequence[str] | None, where: list[str]) -> list[str]:
+def class_labels(columns: dict[str, list[str]], names: Sequence[str], where: list[str]) -> list[str]:
     """Names of the classes, empty where none is given; raises UserError for a number that the class file lacks, or that
     stands for two names."""
     written = columns.get("label_name", [""] * len(where))
     labels = [name or label for name, label in zip(written, columns["label"], strict=True)]
     _refuse_contradictions(columns["label"], written, where)
-    if any(label.isdecimal() for label in labels):
-        names = names or load_classes().names
     for i, label in enumerate(labels):
-        if label.isdecimal() and names:
+        if label.isdecimal():
             if int(label) >= len(names):
                 raise UserError(f"{where[i]}: label is {label}, and the class file has 0 to {len(names) - 1}")
             labels[i] = names[int(label)]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from stages.classes import load_classes
@@ -22,10 +21,10 @@ from training.synth.dress import Outfit, fit_garment
 from training.synth.picture import visibility
 from training.synth.render import Light, Renderer, Stick
 from training.synth.rig import Rest, make_rest
-from training.synth.rotations import unit
+from training.synth.rotations import Array, unit
+from training.synth.skeletons import class_skeletons
 
 log = logging.getLogger(__name__)
-Array = NDArray[np.float64]
 
 WIDTH, HEIGHT, FPS = 1280, 720, 30
 DRAW_SPREAD = 0.8
@@ -114,7 +113,7 @@ def key_poses(rest: Rest) -> list[Key]:
     for name in (pose.NEUTRAL, *order, pose.NEUTRAL):
         view, seed = SHOWN[name]
         points = idle if name == pose.NEUTRAL else draw_pose(rest, name, view, seed)
-        turn = 0.0 if name == pose.NEUTRAL else -pose.skeletons()[name][1][view]
+        turn = 0.0 if name == pose.NEUTRAL else -class_skeletons()[name][1][view]
         palm = unit(np.array(pose.PALMS.get(name, (0.6, 0.0, -0.3))))
         keys.append(Key(name, view, points, turn, palm))
     return keys
@@ -192,18 +191,10 @@ def write_demo(out: Path, truth: Path | None = None) -> None:
             if number % 100 == 0:
                 log.info("frame %d of %d", number, len(plan))
         container.mux(stream.encode())
-    entries = [
-        {"label": h.label, "first_frame": h.first_frame, "last_frame": h.last_frame, "view": h.view} for h in holds
-    ]
     text = {
-        "video": out.name,
-        "width": WIDTH,
-        "height": HEIGHT,
-        "fps": FPS,
-        "frames": len(plan),
-        "grip_hand": "right",
-        "holds": entries,
-    }
+        "video": out.name, "width": WIDTH, "height": HEIGHT, "fps": FPS, "frames": len(plan), "grip_hand": "right",
+        "holds": [asdict(hold) for hold in holds],
+    }  # fmt: skip
     out.with_suffix(".json").write_text(json.dumps(text, indent=1) + "\n")
     if truth is not None:
         with truth.open("w", newline="") as file:

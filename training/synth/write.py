@@ -28,8 +28,9 @@ from training.data.table import SPLIT_NAMES
 from training.files import whole_file
 from training.notes import read_note
 from training.processes import end_with_parent
-from training.synth import picture, pose, scene
+from training.synth import picture, scene
 from training.synth.render import Renderer
+from training.synth.skeletons import statistics
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def drawable_classes() -> ClassFile:
     """The classes of the class file; raises UserError for a pose whose statistics nobody has taken."""
     classes = load_classes()
     for name in classes.poses:
-        if name not in pose.statistics():
+        if name not in statistics():
             raise UserError(f"synthetic people know only the shipped poses, and {name} is none of them; label pictures "
                             "of real people with `arnis-train label`")  # fmt: skip
     return classes
@@ -102,12 +103,8 @@ def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
     crown = 0.06 * np.ptp(points[:, 1])
     low = np.clip(points.min(0) - [margin, margin + crown], 0, [width, height])
     high = np.clip(points.max(0) + margin, 0, [width, height])
-    box = [
-        (low[0] + high[0]) / 2 / width,
-        (low[1] + high[1]) / 2 / height,
-        (high[0] - low[0]) / width,
-        (high[1] - low[1]) / height,
-    ]
+    centre, size = (low + high) / 2, high - low
+    box = [centre[0] / width, centre[1] / height, size[0] / width, size[1] / height]
     parts = ["0", *(f"{v:.6f}" for v in box)]
     for x, y, v in keypoints:
         present = bool(np.isfinite(x)) and v > 0
@@ -118,17 +115,7 @@ def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
 def table_row(name: str, shot: picture.Shot, group: str, person: int, label: int) -> list[str]:
     """One row of table.csv; empty cells where a keypoint is absent."""
     h, w = shot.picture.shape[:2]
-    row = [
-        name,
-        str(label),
-        shot.label_name,
-        group,
-        shot.view,
-        str(w),
-        str(h),
-        shot.grip_hand,
-        split_of(person),
-    ]
+    row = [name, str(label), shot.label_name, group, shot.view, str(w), str(h), shot.grip_hand, split_of(person)]
     for x, y, v in shot.keypoints:
         row += [f"{x:.2f}", f"{y:.2f}", f"{v:.2f}"] if np.isfinite(x) else ["", "", ""]
     return row
