@@ -94,9 +94,9 @@ def owned(written: Iterable[tuple[str, Path]], made_later: Iterable[tuple[str, P
     """
     with ExitStack() as stack:
         for setting, path in written:
-            file = path.resolve()
-            if not is_file_to_be(file):
+            if not is_file_to_be(path):
                 continue
+            file = path.resolve()  # not before: what /dev/stdout leads to, where that is a pipe, has no name
             _refuse_if_written(setting, path)
             stack.callback(_put_back, file, keep_earlier(path, setting))
             if _MAY_LOCK:

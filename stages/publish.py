@@ -103,7 +103,7 @@ class Results:
     def describe(self) -> dict[str, str]:
         """For how long each pose was held, or in how many pictures it is, since this worker was started."""
         told = self._tally.told()
-        return {"(since the last restart)": ""} | told if told and self._resumes else told
+        return told | {"all since the last restart": ""} if told and self._resumes else told
 
 
 class Publish:

@@ -74,8 +74,9 @@ def remux(source: Path, target: Path, goes_on: Callable[[], bool]) -> None:
             for packet in reader.demux(video=0):
                 if not goes_on():
                     raise InterruptedError(errno.EINTR, "it was interrupted")
-                if packet.dts is not None:
+                if packet.pts is not None:
                     packet.stream = stream
+                    packet.dts = packet.pts  # FFmpeg leaves them out in some short files; zerolatency reorders nothing
                     writer.mux(packet)
         part.replace(target)
     finally:
