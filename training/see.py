@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +41,7 @@ from training.data.readers import read_any
 from training.data.table import Table, append_table
 from training.files import whole_file
 from training.notes import read_note
-from training.processes import end_with_parent
+from training.processes import end_with_parent, helpers
 from training.seen_folder import DETECTORS_FILE, SHARD_ROWS, done_rows, refuse_another_table
 
 Seen = tuple[np.ndarray, str]
@@ -189,15 +187,13 @@ def look_at(
     UserError.
     """
     shards = [data.select(slice(start, start + shard_rows)) for start in range(0, len(data), shard_rows)]
-    # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
-    spawn = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(detectors,)) as pool,
+        helpers(processes, _open, (detectors,)) as pool,
         tqdm(total=len(data), unit="picture", disable=None) as bar,
     ):
-        look = partial(_look_at, all_held=all_held, skip_bad=skip_bad)
-        for shard, (seen, crops) in zip(shards, pool.map(look, shards), strict=True):
-            yield seen, crops
+        waiting = deque(pool.submit(_look_at, shard, all_held, skip_bad) for shard in shards)
+        for shard in shards:
+            yield waiting.popleft().result()  # and forget its crops
             bar.update(len(shard))
 
 
