@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -296,10 +295,11 @@ def _look_at(data: Table, all_held: bool, skip_bad: bool) -> tuple[Table, np.nda
     good = np.ones(len(data), bool)
     for i in range(len(data)):
         path = data.picture_path(i)
-        image = None if skip_bad and is_cut_off(path) else cv2.imread(os.fspath(path))
+        image = None if skip_bad and is_cut_off(path) else data.read_picture(i)
         if image is None:
             if not skip_bad:
-                raise UserError(f"{data.rows[i]}: {path} is no picture; replace it or delete the row")
+                wrong = "is no picture; replace it" if path.is_file() else "is not there; bring it back"
+                raise UserError(f"{data.rows[i]}: {path} {wrong} or delete the row")
             good[i] = False
             continue
         name = str(data.pictures[i])
