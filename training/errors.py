@@ -112,8 +112,13 @@ def run(args: argparse.Namespace) -> int:
     net = fit(train, args.seed)
     widen = fit_width(errors_told(net, validation.seen), validation.errors())
     told = errors_told(net, test.seen) * [1.0, widen]
-    figures = error_figures(told, test) | {"cues": cue_figures(told, test, classes, bands)}
-    _log.info("cues of the test people, were their poses known: %s; tested on %s", figures["cues"], parts.groups)
+    cues = cue_figures(told, test, classes, bands)
+    figures = error_figures(told, test) | {"cues": cues}
+    _log.info(
+        "cues of the test people, were their poses known: %(given)d in %(pictures)d pictures, %(untrue)d of them "
+        "untrue; %(told)d of %(true_faults)d true faults are told", cues,
+    )  # fmt: skip
+    _log.info("tested on %s", parts.groups)
     write_model(
         net, args.output, TASK, QUANTITIES, PARITY_BOUND, source="training/errors.py, from random weights",
         data=data_text(parts.rows, train.people),

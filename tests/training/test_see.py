@@ -130,6 +130,20 @@ def test_a_folder_made_from_another_table_is_refused_and_left_alone(
     assert app.main(command) == 0
 
 
+def test_a_picture_that_was_deleted_is_named_and_the_rest_goes_on_without_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_people(tmp_path, 3), tmp_path / "exact"
+    command = ["see", str(data), "--truth", "--out", str(out)]
+    (tmp_path / "1.png").unlink()
+    assert app.main(command) == 2
+    assert "1.png is not there; bring it back or delete the row" in capsys.readouterr().err
+    table = read_table(data)
+    write_table(table.select(table.pictures != "1.png"), data, load_classes().names)
+    assert app.main(command) == 0
+    assert len(read_table(out / "table.csv")) == 2
+
+
 def test_what_detectors_saw_does_not_hang_on_keypoints_that_were_corrected(tmp_path: Path) -> None:
     data = write_people(tmp_path, 1)
     command = ["see", str(data), "--out", str(tmp_path / "seen")]

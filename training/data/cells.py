@@ -51,6 +51,11 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         head = [name.strip() for name in head]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"table {path} is not a CSV file in UTF-8 ({error}); save it as one") from None
+    if len(head) == 1 and ";" in head[0]:
+        raise UserError(
+            f"table {path} has semicolons between its columns, as spreadsheets write it where a number has a comma; "
+            "save it with commas between columns and points in numbers"
+        )
     missing = [name for name in (*_REQUIRED, *keypoint_columns(layout_of(head).count)) if name not in head]
     if missing:
         raise UserError(

@@ -96,6 +96,8 @@ def read_source(source: Path, class_names: tuple[str, ...]) -> tuple[Table, Path
 
     Raises UserError for any other folder: true keypoints are not to be taken for what the detectors saw.
     """
+    if not source.exists() and not source.suffix:
+        raise UserError(f"folder {source} does not exist; make it with `arnis-train see`")
     if not source.is_dir():
         rows = read_any(source, class_names)
         return (rows if (source.parent / DETECTORS_FILE).is_file() else rows.as_held()), None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import multiprocessing as mp
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,7 @@ from training.data.cells import KEYPOINT_COLUMNS, whole_lines
 from training.data.table import SPLIT_NAMES
 from training.files import whole_file
 from training.notes import read_note
-from training.processes import end_with_parent
+from training.processes import end_with_parent, helpers
 from training.synth import picture, scene
 from training.synth.render import Renderer
 from training.synth.skeletons import statistics
@@ -194,12 +193,9 @@ def _drawn(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str
 
 def _in_parallel(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
     """People as they are finished. Raises BrokenProcessPool when a process dies, where `Pool` would wait for ever."""
-    pool = ProcessPoolExecutor(order.processes, mp.get_context("spawn"), end_with_parent)
-    try:
+    with helpers(order.processes, end_with_parent) as pool:
         for drawn in as_completed([pool.submit(_work, order, person) for person in people]):
             yield drawn.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def write_dataset(order: Order) -> int:
