@@ -10,7 +10,9 @@ import multiprocessing
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -47,11 +49,8 @@ class Sender(Protocol):
     def close(self) -> None: ...
 
 
-class Receiver(Protocol):
-    """The consumer's end."""
-
-    def receive(self) -> tuple[int, np.ndarray]:
-        """When it was sent (ns) and the pixels, uint8 (height, width, 3)."""
+Receiver = Callable[[], tuple[int, np.ndarray]]
+"""The consumer's end: when the next frame was sent (ns) and its pixels, uint8 (height, width, 3)."""
 
 
 def measure(session: Session) -> Part:
@@ -111,11 +110,11 @@ def _wait_for(control: Connection, consumer: BaseProcess) -> None:
 
 def _consume(way: str, ends: Ends, control: Connection, total: int) -> None:
     """The consumer's process."""
-    receiver: Receiver = WAYS[way][1](ends)
+    receive: Receiver = WAYS[way][1](ends)
     control.send("ready")
     taken_ns, cpu_ns = [], time.process_time_ns()
     for _ in range(total):
-        sent_ns, pixels = receiver.receive()
+        sent_ns, pixels = receive()
         taken_ns.append(now_ns() - sent_ns)
         pixels[::4].sum()
     control.send((taken_ns, time.process_time_ns() - cpu_ns))
@@ -146,102 +145,41 @@ class _RingSender:
         self._context.destroy(linger=0)
 
 
-class _RingReceiver:
-    def __init__(self, ends: Ends) -> None:
-        self._socket = _pull(ends["endpoint"])
-        self._codec = PacketCodec(Packet)
-        self._frames = RingReader(SLOTS)
-        self._copy = bool(ends["copy"])
+def _ring_receiver(ends: Ends) -> Receiver:
+    socket, codec, frames = _pull(ends["endpoint"]), PacketCodec(Packet), RingReader(SLOTS)
 
-    def receive(self) -> tuple[int, np.ndarray]:
-        packet = self._codec.decode(self._socket.recv())
+    def receive() -> tuple[int, np.ndarray]:
+        packet = codec.decode(socket.recv())
         assert packet.frame is not None
-        with self._frames.read(packet.frame) as pixels:
-            return packet.captured_at_ns, pixels.copy() if self._copy else pixels
+        with frames.read(packet.frame) as pixels:
+            return packet.captured_at_ns, pixels.copy() if ends["copy"] else pixels
+
+    return receive
 
 
-class _MessageSender:
-    """The frame itself in a ZeroMQ message, not copied on its way into the library."""
+class _FrameSender:
+    """The frame itself is sent, from one of some buffers in turn: who sends may still read the last one."""
 
-    def __init__(self, shape: tuple[int, int], endpoint: str) -> None:
-        # The library may still send one while the next is written.
-        self._buffers = np.zeros((SLOTS, *shape, 3), np.uint8)
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._socket = make_socket(self._context, zmq.PUSH)
-        self._socket.bind(endpoint)
-
-    def begin(self, number: int) -> np.ndarray:
-        return np.asarray(self._buffers[number % SLOTS])
-
-    def send(self, number: int) -> None:
-        head = np.array([now_ns(), *self._buffers.shape[1:3]], np.int64)
-        self._socket.send_multipart([head.tobytes(), self._buffers[number % SLOTS].data], copy=False)
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
-
-
-class _MessageReceiver:
-    def __init__(self, ends: Ends) -> None:
-        self._socket = _pull(ends["endpoint"])
-
-    def receive(self) -> tuple[int, np.ndarray]:
-        head, body = self._socket.recv_multipart(copy=False)
-        sent_ns, height, width = np.frombuffer(head.buffer, np.int64).tolist()
-        return sent_ns, np.frombuffer(body.buffer, np.uint8).reshape(height, width, 3)
-
-
-class _PipeSender:
-    """`multiprocessing.Pipe`, bytes."""
-
-    def __init__(self, shape: tuple[int, int], end: Connection) -> None:
-        self._buffer = np.zeros((*shape, 3), np.uint8)
-        self._end = end
+    def __init__(
+        self, shape: tuple[int, int], buffers: int, send: Callable[[np.ndarray], None], close: Callable[[], None]
+    ) -> None:
+        self._buffers = [np.zeros((*shape, 3), np.uint8) for _ in range(buffers)]
+        self._send, self.close = send, close
 
     def begin(self, number: int) -> np.ndarray:
-        return self._buffer
+        return self._buffers[number % len(self._buffers)]
 
     def send(self, number: int) -> None:
-        self._end.send_bytes(np.array([now_ns(), *self._buffer.shape[:2]], np.int64).tobytes())
-        self._end.send_bytes(self._buffer.reshape(-1).data)
-
-    def close(self) -> None:
-        self._end.close()
+        self._send(self.begin(number))
 
 
-class _PipeReceiver:
-    def __init__(self, ends: Ends) -> None:
-        self._end: Connection = ends["end"]
-
-    def receive(self) -> tuple[int, np.ndarray]:
-        sent_ns, height, width = np.frombuffer(self._end.recv_bytes(), np.int64).tolist()
-        return sent_ns, np.frombuffer(self._end.recv_bytes(), np.uint8).reshape(height, width, 3)
+def _head(pixels: np.ndarray) -> bytes:
+    return np.array([now_ns(), *pixels.shape[:2]], np.int64).tobytes()
 
 
-class _QueueSender:
-    """`multiprocessing.Queue`, arrays."""
-
-    def __init__(self, shape: tuple[int, int], queue: Any) -> None:
-        self._buffers = np.zeros((SLOTS, *shape, 3), np.uint8)  # a thread of the queue still reads the last one
-        self._queue = queue
-
-    def begin(self, number: int) -> np.ndarray:
-        return np.asarray(self._buffers[number % SLOTS])
-
-    def send(self, number: int) -> None:
-        self._queue.put((now_ns(), self._buffers[number % SLOTS]))
-
-    def close(self) -> None:
-        self._queue.close()
-
-
-class _QueueReceiver:
-    def __init__(self, ends: Ends) -> None:
-        self._queue = ends["queue"]
-
-    def receive(self) -> tuple[int, np.ndarray]:
-        sent_ns, pixels = self._queue.get()
-        return sent_ns, pixels
+def _frame(head: bytes | memoryview, body: bytes | memoryview) -> tuple[int, np.ndarray]:
+    sent_ns, height, width = np.frombuffer(head, np.int64).tolist()
+    return sent_ns, np.frombuffer(body, np.uint8).reshape(height, width, 3)
 
 
 def _pull(endpoint: str) -> zmq.Socket[Any]:
@@ -259,42 +197,62 @@ def _tcp() -> str:
         return f"tcp://127.0.0.1:{held.bind_to_random_port('tcp://127.0.0.1')}"
 
 
-def _ring(shape: tuple[int, int], folder: Path) -> tuple[Sender, Ends]:
+def _ring(shape: tuple[int, int], folder: Path, copy: bool = False) -> tuple[Sender, Ends]:
     endpoint = _ipc(folder)
-    return _RingSender(shape, endpoint), {"endpoint": endpoint, "copy": False}
+    return _RingSender(shape, endpoint), {"endpoint": endpoint, "copy": copy}
 
 
-def _ring_copy(shape: tuple[int, int], folder: Path) -> tuple[Sender, Ends]:
-    sender, ends = _ring(shape, folder)
-    return sender, {**ends, "copy": True}
+def _message(shape: tuple[int, int], endpoint: str) -> tuple[Sender, Ends]:
+    """A ZeroMQ message, not copied on its way into the library."""
+    context: zmq.Context[Any] = zmq.Context()
+    socket = make_socket(context, zmq.PUSH)
+    socket.bind(endpoint)
+
+    def send(pixels: np.ndarray) -> None:
+        socket.send_multipart([_head(pixels), pixels.data], copy=False)
+
+    return _FrameSender(shape, SLOTS, send, partial(context.destroy, linger=0)), {"endpoint": endpoint}
 
 
-def _zmq_ipc(shape: tuple[int, int], folder: Path) -> tuple[Sender, Ends]:
-    endpoint = _ipc(folder)
-    return _MessageSender(shape, endpoint), {"endpoint": endpoint}
+def _message_receiver(ends: Ends) -> Receiver:
+    socket = _pull(ends["endpoint"])
 
+    def receive() -> tuple[int, np.ndarray]:
+        head, body = socket.recv_multipart(copy=False)
+        return _frame(head.buffer, body.buffer)
 
-def _zmq_tcp(shape: tuple[int, int], folder: Path) -> tuple[Sender, Ends]:
-    endpoint = _tcp()
-    return _MessageSender(shape, endpoint), {"endpoint": endpoint}
+    return receive
 
 
 def _pipe(shape: tuple[int, int], folder: Path) -> tuple[Sender, Ends]:
     receiving, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    return _PipeSender(shape, sending), {"end": receiving}
+
+    def send(pixels: np.ndarray) -> None:
+        sending.send_bytes(_head(pixels))
+        sending.send_bytes(pixels.reshape(-1).data)
+
+    return _FrameSender(shape, 1, send, sending.close), {"end": receiving}
+
+
+def _pipe_receiver(ends: Ends) -> Receiver:
+    return lambda: _frame(ends["end"].recv_bytes(), ends["end"].recv_bytes())
 
 
 def _queue(shape: tuple[int, int], folder: Path) -> tuple[Sender, Ends]:
-    queue = multiprocessing.get_context("spawn").Queue(SLOTS)
-    return _QueueSender(shape, queue), {"queue": queue}
+    queue: Any = multiprocessing.get_context("spawn").Queue(SLOTS)
+    return _FrameSender(shape, SLOTS, lambda pixels: queue.put((now_ns(), pixels)), queue.close), {"queue": queue}
 
 
-WAYS: dict[str, tuple[Any, Any]] = {
-    "our ring": (_ring, _RingReceiver),
-    "our ring, copied out": (_ring_copy, _RingReceiver),
-    "ZeroMQ ipc": (_zmq_ipc, _MessageReceiver),
-    "ZeroMQ tcp": (_zmq_tcp, _MessageReceiver),
-    "multiprocessing.Pipe": (_pipe, _PipeReceiver),
-    "multiprocessing.Queue": (_queue, _QueueReceiver),
+def _queue_receiver(ends: Ends) -> Receiver:
+    return ends["queue"].get  # type: ignore[no-any-return]
+
+
+WAYS: dict[str, tuple[Callable[[tuple[int, int], Path], tuple[Sender, Ends]], Callable[[Ends], Receiver]]] = {
+    "our ring": (_ring, _ring_receiver),
+    "our ring, copied out": (partial(_ring, copy=True), _ring_receiver),
+    "ZeroMQ ipc": (lambda shape, folder: _message(shape, _ipc(folder)), _message_receiver),
+    "ZeroMQ tcp": (lambda shape, folder: _message(shape, _tcp()), _message_receiver),
+    "multiprocessing.Pipe": (_pipe, _pipe_receiver),
+    "multiprocessing.Queue": (_queue, _queue_receiver),
 }
 """Both ends of each way: the sender is made of a frame's (height, width) and a folder, the receiver of `Ends`."""

@@ -4,8 +4,10 @@ same networks called back to back in one bare process."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import msgspec
 
@@ -115,8 +117,14 @@ def median_latency_ms(run: Run, skipped: bool) -> float | None:
     The former is our own share alone, as long as they don't have to wait for one that the networks still look at.
     """
     done = [r for r in run.results if r["latency_ms"] is not None and r["sequence"] >= WARM_UP_FRAMES]
-    times = [r["latency_ms"] for r in done if (r["reason"] in (STILL, MOVING)) == skipped]
+    times = [r["latency_ms"] for r in done if _is_skipped(r) == skipped]
     return round(median(times), 2) if times else None
+
+
+def _is_skipped(result: Mapping[str, Any]) -> bool:
+    """Whether the gate kept a frame from the networks; where it repeats a doubt, its reason is that of the doubt."""
+    repeated = result["status"] == "unsure" and result["person"] is not None and result["person"]["age_frames"] > 0
+    return repeated or result["reason"] in (STILL, MOVING)
 
 
 def slowest_share(run: Run) -> float | None:

@@ -9,15 +9,14 @@ from typing import Any
 import msgspec
 import zmq
 
-from engine.clock import NS_PER_S, now_ns
 from engine.config import import_name
-from engine.control import Beat, Begin, Ready, Stop, StreamEnded, SupervisorLine, WorkerLost
+from engine.control import Begin, Ready, Stop, StreamEnded, SupervisorLine, WorkerLost
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.intake import Intake
+from engine.layout import WorkerSpec
 from engine.links import EntryServer, Parcel
 from engine.packet import PacketCodec
-from engine.process import WorkerSpec
 from engine.ring import FrameRing, FrameWriter
 from engine.stage import Source, SourceInfo
 from engine.state import RunState, StreamState
@@ -25,8 +24,9 @@ from engine.state import RunState, StreamState
 _POLL_MS = 50
 
 
-def make_source(source_type: Any, sections: dict[str, Any], source: str) -> Source:
-    """The configured source class with its settings."""
+def make_source(dotted: str, sections: dict[str, Any], source: str) -> Source:
+    """The source class that `engine.source` names, with its settings."""
+    source_type = import_name(dotted, "engine.source")
     settings = msgspec.convert(sections.get(source_type.name, {}), source_type.settings_type)
     made: Source = source_type(settings, source)
     return made
@@ -34,7 +34,7 @@ def make_source(source_type: Any, sections: dict[str, Any], source: str) -> Sour
 
 def run(spec: WorkerSpec, line: SupervisorLine) -> None:
     """Serve one stream until its end has been acknowledged. Raises UserError when the source cannot be opened."""
-    source = make_source(import_name(spec.engine.source, "engine.source"), spec.sections, spec.source)
+    source = make_source(spec.engine.source, spec.sections, spec.source)
     state = RunState(Path(spec.folder), spec.streams).stream(spec.stream)
     try:
         info = source.open(state.frames_read)
@@ -58,7 +58,6 @@ class _Capture:
     ) -> None:
         self._spec = spec
         self._line = line
-        self._beat_at_ns = 0
         self._context: zmq.Context[Any] = zmq.Context()
         self._server = EntryServer(self._context, spec.entry_endpoints[spec.stream])
         # The reading thread wakes the main loop through a pair of sockets, because a poll cannot wait for a lock.
@@ -129,10 +128,7 @@ class _Capture:
             elif isinstance(message, WorkerLost):
                 lost.append(self._server.forget(message.worker))
                 self._intake.worker_lost()
-        now = now_ns()
-        if now >= self._beat_at_ns:
-            self._beat_at_ns = now + int(self._spec.engine.heartbeat_s * NS_PER_S)
-            self._line.send(Beat())
+        self._line.beat()
         return lost
 
     def _new_writer(self, frame_bytes: int) -> FrameWriter:

@@ -60,7 +60,8 @@ class Chain:
         opened, self._opened = self._opened, []
         for stage in opened:
             try:
-                stage.close()
+                if hasattr(stage, "close"):
+                    stage.close()
             except Exception:
                 _log.exception("stage %s did not close cleanly", stage_label(type(stage)))
 

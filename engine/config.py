@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from engine.packet import Packet
 _LIVE_IN_FLIGHT = 3
 """More make the picture older; a file, of which nobody waits for the newest frame, gains 4 to 16 % of frames by 7."""
 Origin = Literal["default", "file", "command line"]
+SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 
 
 class EngineSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -104,6 +105,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ]
         origin = self.origins.get("worker", "default")
         return lines + [Setting("worker", worker.name, msgspec.to_builtins(worker), origin) for worker in self.workers]
+
+    def section(self, kind: type[SectionT]) -> SectionT | None:
+        """The settings of this type; None where no stage reads such, as one of somebody's own has its place."""
+        return next((section for section in self.sections.values() if isinstance(section, kind)), None)
 
     def with_workers(self, count: int | None) -> Config:
         """The same with at most `count` worker processes: the first ones are joined; None changes nothing."""
@@ -255,16 +260,11 @@ def _fitting(section: str, key: str, entry: _Value, kind: Any) -> Any:
             except msgspec.ValidationError:
                 pass  # the error of the parsed value says more
         said = f"{entry.label}: {section}.{key} = {entry.value!r} is not allowed"
-        raise UserError(f"{said}; allowed: {allowed(kind)}") from error
-
-
-def allowed(kind: Any) -> str:
-    """A field's type and range in words: `int from 1 to 64`, `one of 'shm', 'copy'`."""
-    info = msgspec.inspect.type_info(kind)
-    return _in_words(info)
+        raise UserError(f"{said}; allowed: {_in_words(msgspec.inspect.type_info(kind))}") from error
 
 
 def _in_words(info: msgspec.inspect.Type) -> str:
+    """A field's type and range: `int from 1 to 64`, `one of 'shm', 'copy'`."""
     if isinstance(info, msgspec.inspect.Metadata):
         return _in_words(info.type)
     if isinstance(info, msgspec.inspect.UnionType):

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 
 _GRANT_TIMEOUT_S = 10.0
@@ -115,20 +116,22 @@ def send(connection: Connection, message: ToSupervisor | ToWorker) -> bool:
 
 
 def receive(connection: Connection) -> ToSupervisor | None:
-    """Supervisor: the next message; None when the worker has closed its end."""
-    try:
-        message: ToSupervisor = _to_supervisor.decode(connection.recv_bytes())
-    except (EOFError, OSError):
-        return None
+    """Supervisor: the next message if there is one; none comes from a worker that has closed its end."""
+    message: ToSupervisor | None = None
+    with contextlib.suppress(EOFError, OSError):
+        if connection.poll():
+            message = _to_supervisor.decode(connection.recv_bytes())
     return message
 
 
 class SupervisorLine:
     """A worker's line to its supervisor."""
 
-    def __init__(self, connection: Connection, last_will: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, heartbeat_s: float, last_will: Callable[[], None]) -> None:
         """`last_will` is called when the supervisor has died and the worker has not ended by itself in time."""
         self._connection = connection
+        self._heartbeat_ns = int(heartbeat_s * NS_PER_S)
+        self._beat_at_ns = 0
         self._last_will = last_will
         self._messages: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
         self._grants: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -144,6 +147,13 @@ class SupervisorLine:
     def send(self, message: ToSupervisor) -> None:
         with self._sending:
             send(self._connection, message)
+
+    def beat(self) -> None:
+        """Say that the main loop turns, if it is time; for that loop alone."""
+        now = now_ns()
+        if now >= self._beat_at_ns:
+            self._beat_at_ns = now + self._heartbeat_ns
+            self.send(Beat())
 
     def poll(self) -> ToWorker | None:
         """The next message if there is one."""

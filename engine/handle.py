@@ -14,7 +14,7 @@ import msgspec
 from engine import process
 from engine.clock import NS_PER_S, now_ns
 from engine.control import ToSupervisor, ToWorker, receive, send
-from engine.process import WorkerSpec
+from engine.layout import WorkerSpec
 from engine.restart import RestartBudget
 from engine.signals import signals_blocked
 
@@ -95,12 +95,7 @@ class WorkerHandle:
 
     def receive(self) -> ToSupervisor | None:
         """What the worker has said, if anything."""
-        if self.connection is None:
-            return None
-        try:
-            message = receive(self.connection) if self.connection.poll() else None
-        except (EOFError, OSError):
-            message = None
+        message = receive(self.connection) if self.connection is not None else None
         if message is not None:
             self._heard_at_ns = now_ns()
         return message

@@ -1,4 +1,4 @@
-"""The health record of a running pipeline, and the summary of a finished one; both are plain JSON-ready dicts."""
+"""The health record of a running pipeline, and the summary of a finished one; the figures of both are JSON-ready."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ from engine.state import RunState
 _WINDOW = 5
 """Health speaks of the last five records, about five seconds."""
 _PAGE_MB = (os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096) / 1e6
+
+
+class RunSummary(msgspec.Struct, kw_only=True):
+    """Result of `engine.run.run_pipeline`."""
+
+    stats: dict[str, Any]
+    """JSON-ready: frames in, results out, drops by reason, FPS, latency overall and by stage, restarts, versions."""
+    exit_code: int
+    """0: all sources ended or the user stopped the program; 1: the engine gave up, 2: a user's mistake, see `error`."""
+    error: str | None = None
+    """One sentence when the run was cut short."""
+
+    @classmethod
+    def of(cls, stats: dict[str, Any], *, user_error: str | None, failure: str | None) -> RunSummary:
+        """`user_error`: what the user can mend, which then says more than the failure."""
+        return cls(stats=stats, exit_code=2 if user_error else 1 if failure else 0, error=user_error or failure)
 
 
 class _Moment(msgspec.Struct):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import sys
@@ -11,34 +10,65 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from engine.config import Config, import_name
+from engine.config import Config, EngineSettings, import_name
 from engine.errors import UserError
-from engine.process import WorkerSpec
-from engine.ring import own_names, process_exists
+from engine.leftovers import left_by_the_dead, own_names
 from engine.stage import stage_label
 from engine.state import cannot_write
 
 _PREFIX = own_names("engine-run")
-_NAME = re.compile(rf"{_PREFIX}-(\d+)-")
 _LONGEST_ADDRESS = 100
 """The system cuts the path of a socket at 107 characters."""
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a worker process has to know; it travels as MessagePack."""
+
+    kind: Literal["capture", "stages"]
+    name: str
+    supervisor_pid: int
+    folder: str
+    streams: list[str]
+    engine: EngineSettings
+    sections: dict[str, Any]
+    entry_endpoints: dict[str, str]
+    """Where capture of each stream listens."""
+    restarts: int = 0
+    resumes: bool = False
+    log_level: str = "WARNING"
+
+    stages: list[str] = []
+    first: bool = False
+    last: bool = False
+    pull_endpoint: str = ""
+    push_endpoints: list[str] = []
+    all_stages: int = 0
+    """How many stages there are in all workers."""
+    entry_stages: list[str] = []
+    """The label of each worker's first stage."""
+
+    stream: str = ""
+    source: str = ""
+    max_frames: int | None = None
 
 
 class RunFolder:
     """A folder that only this user can enter, for socket files and shared tables; removed at the end."""
 
-    def __init__(self, tcp: bool) -> None:
-        self._tcp = tcp
+    def __init__(self, links: str) -> None:
+        """`links`: as in `EngineSettings`; ZeroMQ's wheels for Windows have no ipc."""
+        self._tcp = links == "tcp" or links == "auto" and sys.platform == "win32"
         self._ports: list[socket.socket] = []
         parent = Path(tempfile.gettempdir())
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
         if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
             parent = Path(runtime)  # in memory, and private to the user
-        _sweep(parent)
+        for path in left_by_the_dead(parent, _PREFIX):
+            shutil.rmtree(path, ignore_errors=True)
         try:
             self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-", dir=parent))
         except OSError as error:
@@ -69,19 +99,6 @@ class RunFolder:
         self.release()
         with suppress(OSError):
             shutil.rmtree(self.path)
-
-
-def _sweep(parent: Path) -> None:
-    """Remove folders of supervisors that died without a chance to do so."""
-    for path in parent.glob(f"{_PREFIX}-*"):
-        match = _NAME.match(path.name)
-        if match and not process_exists(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def use_tcp(config: Config) -> bool:
-    """Whether links go over loopback TCP: ZeroMQ's wheels for Windows have no ipc."""
-    return config.engine.links == "tcp" or (config.engine.links == "auto" and sys.platform == "win32")
 
 
 def stream_names(sources: Sequence[str]) -> list[str]:

@@ -121,24 +121,23 @@ class EntryServer:
 class Parcel:
     """Packets to message parts and back; with transport `copy` the pixels are the second part."""
 
-    def __init__(self, codec: PacketCodec[Any], frames: OwnedFrames | None) -> None:
+    def __init__(self, codec: PacketCodec, frames: OwnedFrames | None) -> None:
         self._codec = codec
         self._frames = frames
 
     def pack(self, packet: Packet) -> list[Any]:
-        if self._frames is None or packet.frame is None:
-            return [self._codec.encode(packet)]
-        try:
-            pixels = self._frames.pixels(packet.frame)
-        except FrameOverrun:
-            packet.end("dropped", "overrun")
-            return [self._codec.encode(packet)]
-        return [self._codec.encode(packet), pixels]
+        pixels: list[Any] = []
+        if self._frames is not None and packet.frame is not None:
+            try:
+                pixels = [self._frames.pixels(packet.frame)]
+            except FrameOverrun:
+                packet.end("dropped", "overrun")
+        return [self._codec.encode(packet), *pixels]
 
     def unpack(self, parts: Sequence[bytes]) -> Packet | None:
         """None, and a line in the log, when the message is malformed."""
         try:
-            packet: Packet = self._codec.decode(parts[0])
+            packet = self._codec.decode(parts[0])
             if len(parts) > 1 and self._frames is not None and packet.frame is not None:
                 self._frames.put(packet.frame, parts[1])
         except (msgspec.ValidationError, msgspec.DecodeError, ValueError, IndexError) as error:

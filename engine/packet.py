@@ -5,7 +5,7 @@ MessagePack by `msgspec`; a NumPy array travels as dtype, shape and bytes. Nothi
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -88,19 +88,16 @@ def decode_array(kind: type, value: Any) -> Any:
     return np.frombuffer(data, np.dtype(dtype)).reshape(shape)
 
 
-PacketT = TypeVar("PacketT", bound=Packet)
-
-
-class PacketCodec(Generic[PacketT]):
+class PacketCodec:
     """Encodes and decodes packets of one concrete type."""
 
-    def __init__(self, kind: type[PacketT]) -> None:
+    def __init__(self, kind: type[Packet]) -> None:
         self._encoder = msgspec.msgpack.Encoder(enc_hook=encode_array)
         self._decoder = msgspec.msgpack.Decoder(kind, dec_hook=decode_array)
 
-    def encode(self, packet: PacketT) -> bytes:
+    def encode(self, packet: Packet) -> bytes:
         return self._encoder.encode(packet)
 
-    def decode(self, data: bytes) -> PacketT:
+    def decode(self, data: bytes) -> Packet:
         """Raises msgspec.ValidationError or ValueError when the bytes are no such packet."""
         return self._decoder.decode(data)

@@ -10,13 +10,13 @@ import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
 
-from engine.config import EngineSettings
+from engine import capture, worker
 from engine.control import Failed, SupervisorLine
 from engine.errors import UserError
+from engine.layout import WorkerSpec
 from engine.ring import remove_rings_of
 from engine.signals import stopping_signals
 
@@ -24,43 +24,12 @@ _log = logging.getLogger(__name__)
 USER_ERROR_EXIT = 2
 
 
-class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a worker process has to know; it travels as MessagePack."""
-
-    kind: Literal["capture", "stages"]
-    name: str
-    supervisor_pid: int
-    folder: str
-    streams: list[str]
-    engine: EngineSettings
-    sections: dict[str, Any]
-    entry_endpoints: dict[str, str]
-    """Where capture of each stream listens."""
-    restarts: int = 0
-    resumes: bool = False
-    log_level: str = "WARNING"
-
-    stages: list[str] = []
-    first: bool = False
-    last: bool = False
-    pull_endpoint: str = ""
-    push_endpoints: list[str] = []
-    all_stages: int = 0
-    """How many stages there are in all workers."""
-    entry_stages: list[str] = []
-    """The label of each worker's first stage."""
-
-    stream: str = ""
-    source: str = ""
-    max_frames: int | None = None
-
-
 def main(spec_bytes: bytes, connection: Connection) -> None:
     """Entry point of a spawned process."""
     spec = msgspec.msgpack.decode(spec_bytes, type=WorkerSpec)
     _set_up_signals()
     logging.basicConfig(level=spec.log_level, format=f"%(levelname)s {spec.name}: %(message)s", force=True)
-    line = SupervisorLine(connection, last_will=lambda: _clean_up_after_supervisor(spec))
+    line = SupervisorLine(connection, spec.engine.heartbeat_s, lambda: _clean_up_after_supervisor(spec))
     try:
         exit_code = _run(spec, line)
     finally:
@@ -76,14 +45,7 @@ def main(spec_bytes: bytes, connection: Connection) -> None:
 
 def _run(spec: WorkerSpec, line: SupervisorLine) -> int:
     try:
-        if spec.kind == "capture":
-            from engine import capture
-
-            capture.run(spec, line)
-        else:
-            from engine import worker
-
-            worker.run(spec, line)
+        (capture if spec.kind == "capture" else worker).run(spec, line)
     except Exception as error:
         _log.debug("the worker fails", exc_info=True)
         line.send(Failed.of(error))

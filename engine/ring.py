@@ -10,10 +10,9 @@ The supervisor creates the segment (and unlinks it), so that the death of a capt
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
-from collections.abc import Container, Iterator, Sized
+from collections.abc import Container, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
@@ -23,6 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.errors import UserError
+from engine.leftovers import left_by_the_dead, own_names, owner_of
 from engine.packet import FrameRef
 from engine.stage import FrameOverrun
 
@@ -34,18 +34,7 @@ _HEADER = np.dtype(
 )
 _PAGE_BYTES = 4096
 _SHM_FOLDER = Path("/dev/shm")
-
-
-def own_names(kind: str) -> str:
-    """How names of shared things begin that end with a process id. In containers that share a folder, the same id may
-    be another's: on Linux they differ by what numbers the processes. What a container leaves there that was killed as
-    a whole nobody can tell from what another one uses, so it stays."""
-    numbering = Path("/proc/self/ns/pid")
-    return f"{kind}-{numbering.stat().st_ino:x}" if numbering.exists() else kind
-
-
 _PREFIX = own_names("frames")
-_NAME = re.compile(rf"{_PREFIX}-(\d+)-")
 
 
 class FrameWriter(Protocol):
@@ -188,7 +177,7 @@ class RingReader:
     def _ring(self, name: str) -> FrameRing:
         ring = self._rings.get(name)
         if ring is None:
-            if not _NAME.match(name):
+            if owner_of(name, _PREFIX) is None:
                 raise FrameOverrun(f"{name!r} is no ring of frames")
             try:
                 ring = FrameRing.attach(name, self._slots)
@@ -202,39 +191,18 @@ class RingReader:
 
 def sweep_stale_rings() -> None:
     """Remove segments whose supervisor died without a chance to do so (POSIX; elsewhere they go by themselves)."""
-    for pid, path in _all_rings():
-        if not process_exists(pid):
-            with suppress(OSError):
-                path.unlink()
+    _unlink(left_by_the_dead(_SHM_FOLDER, _PREFIX))
 
 
 def remove_rings_of(supervisor_pid: int) -> None:
     """Remove all segments of one supervisor, which has died."""
-    for pid, path in _all_rings():
-        if pid == supervisor_pid:
-            with suppress(OSError):
-                path.unlink()
+    _unlink(_SHM_FOLDER.glob(f"{_PREFIX}-{supervisor_pid}-*"))
 
 
-def _all_rings() -> Iterator[tuple[int, Path]]:
-    """The supervisor's process id and the file of every ring on this machine (Linux)."""
-    if _SHM_FOLDER.is_dir():
-        for path in _SHM_FOLDER.glob(f"{_PREFIX}-*"):
-            if match := _NAME.match(path.name):
-                yield int(match[1]), path
-
-
-def process_exists(pid: int) -> bool:
-    """Whether a process of that id runs (POSIX); assume so where it cannot be told."""
-    if os.name != "posix":
-        return True  # os.kill(pid, 0) would end the process on Windows
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _unlink(files: Iterable[Path]) -> None:
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
 
 
 _register_lock = threading.Lock()

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from engine import single, supervisor
 from engine.config import Config
 from engine.errors import UserError
-from engine.summary import RunSummary
-
-__all__ = ["RunSummary", "run_pipeline"]
+from engine.health import RunSummary
 
 
 def run_pipeline(

@@ -17,7 +17,7 @@ from engine.config import Config, import_name
 from engine.errors import UserError
 from engine.finish import Finisher
 from engine.frames import OwnedFrames
-from engine.health import Health
+from engine.health import Health, RunSummary
 from engine.intake import Intake
 from engine.layout import count_stages, entry_stages, sections_of, stream_names
 from engine.meter import Meter
@@ -25,7 +25,6 @@ from engine.packet import FrameRef, Packet
 from engine.signals import StopFlag, stop_signals
 from engine.stage import Context
 from engine.state import RunState
-from engine.summary import RunSummary
 
 _IDLE_S = 0.05
 _DRAIN_NS = 2 * NS_PER_S
@@ -33,7 +32,7 @@ _NAME = "single"
 
 
 def run(config: Config, sources: Sequence[str], *, duration_s: float | None, max_frames: int | None) -> RunSummary:
-    """See `engine.run.run_pipeline`."""
+    """See `engine.run.run_pipeline`; `config` has one worker."""
     with stop_signals() as stop:
         pipeline = _Pipeline(config, sources, stop, max_frames)
         duration_ns = None if duration_s is None else int(duration_s * NS_PER_S)
@@ -56,15 +55,11 @@ def _check(intake: Intake) -> None:
         raise _SourceBroken(f"a source failed: {type(intake.error).__name__}: {intake.error}") from intake.error
 
 
-class _AllFrames:
-    """Finds a frame in its stream's store."""
-
-    def __init__(self) -> None:
-        self.stores: list[OwnedFrames] = []
+class _AllFrames(dict[str, OwnedFrames]):
+    """The streams' stores by their segment."""
 
     def read(self, ref: FrameRef) -> AbstractContextManager[np.ndarray]:
-        store = next((store for store in self.stores if store.segment == ref.segment), None)
-        return (store or OwnedFrames()).read(ref)
+        return self[ref.segment].read(ref)
 
 
 class _Pipeline:
@@ -78,14 +73,13 @@ class _Pipeline:
         self._packet_type: type[Packet] = import_name(config.engine.packet, "engine.packet")
         self._sections = sections_of(config)
         self._state = RunState(None, self._streams)
-        meter = Meter(None, count_stages(config), entry_stages(config)[:1], config.engine.warm_up_frames)
+        meter = Meter(None, count_stages(config), entry_stages(config), config.engine.warm_up_frames)
         self._health = Health(meter, self._state)
         self._record: dict[str, Any] = {}
         self._health_at_ns = 0
         self._idle_at_ns = 0
         self._finisher = Finisher(self._streams, self._packet_type, self._state, meter, config.engine)
-        stages = [stage for worker in config.workers for stage in worker.stages]
-        self._chain = Chain.load(stages, self._sections, config.engine.errors_in_a_row)
+        self._chain = Chain.load(config.workers[0].stages, self._sections, config.engine.errors_in_a_row)
         self._frames = _AllFrames()
         self._intakes: list[Intake] = []
         self._until_ns: int | None = None
@@ -129,11 +123,10 @@ class _Pipeline:
             yield
 
     def _open_intake(self, stream: str) -> Intake:
-        source_type = import_name(self._config.engine.source, "engine.source")
-        source = make_source(source_type, self._sections, self._sources[stream])
+        source = make_source(self._config.engine.source, self._sections, self._sources[stream])
         info = source.open(0)
         store = OwnedFrames(stream)
-        self._frames.stores.append(store)
+        self._frames[store.segment] = store
         return Intake(
             stream,
             source,

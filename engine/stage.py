@@ -65,11 +65,9 @@ class Stage(Protocol):
         """Add this stage's part and return the packet (the same object). Not called for packets that have ended,
         unless the class says `sees_ended = True`."""
 
-    def close(self) -> None:
-        """Flush and release; called once, also after an error in `process`."""
-
 
 # Optional members, looked up by the worker:
+#   close()                                   flush and release; called once, also after an error in `process`
 #   process_batch(packets: list) -> list      instead of `process`, over whatever waits, of all streams
 #   max_batch: int, max_wait_ms: float        attributes that bound such a batch
 #   sees_ended: ClassVar[bool]                process also gets packets that have ended (writers, publishers)

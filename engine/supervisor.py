@@ -39,14 +39,12 @@ from engine.control import (
 )
 from engine.errors import UserError
 from engine.handle import WorkerHandle
-from engine.health import Health
-from engine.layout import RunFolder, count_stages, make_specs, stream_names, use_tcp
+from engine.health import Health, RunSummary
+from engine.layout import RunFolder, WorkerSpec, count_stages, make_specs, stream_names
 from engine.meter import Meter
-from engine.process import WorkerSpec
 from engine.ring import FrameRing, sweep_stale_rings
 from engine.signals import StopFlag, stop_signals
 from engine.state import RunState
-from engine.summary import RunSummary
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
@@ -62,7 +60,7 @@ def run(
 ) -> RunSummary:
     """See `engine.run.run_pipeline`."""
     sweep_stale_rings()
-    folder = RunFolder(use_tcp(config))
+    folder = RunFolder(config.engine.links)
     try:
         specs = make_specs(config, sources, folder, max_frames, log_level)
         with stop_signals() as stop:

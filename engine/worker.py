@@ -5,34 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 
 from engine.chain import Chain
-from engine.clock import NS_PER_S, now_ns
+from engine.clock import NS_PER_MS, now_ns
 from engine.config import import_name
-from engine.control import Beat, Closing, Described, Failed, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
+from engine.control import Closing, Described, Failed, HealthRecord, Ready, Stop, StopRequested, SupervisorLine
 from engine.finish import Finisher
 from engine.frames import OwnedFrames
+from engine.layout import WorkerSpec
 from engine.links import DoneOutlet, Parcel, PullInlet, PushOutlet, TakeInlet
 from engine.meter import Meter
 from engine.packet import FrameRef, Packet, PacketCodec
-from engine.process import WorkerSpec
 from engine.ring import RingReader
 from engine.stage import Context
 from engine.state import RunState
 
 _log = logging.getLogger(__name__)
 _IDLE_MS = 50
-
-
-class Inlet(Protocol):
-    """Where packets come from."""
-
-    def receive(self, timeout_ms: float, max_batch: int, max_wait_ms: float) -> list[Packet]: ...
-
-    def close(self) -> None: ...
 
 
 def run(spec: WorkerSpec, line: SupervisorLine) -> None:
@@ -89,13 +81,12 @@ class _Loop:
         self._parcel = Parcel(PacketCodec(packet_type), owned)
         self._finisher = self._make_finisher() if spec.last else None
         self._stopping = False
-        self._beat_at_ns = 0
         self._idle_at_ns = 0
 
     def run(self) -> None:
         spec = self._spec
         context: zmq.Context[Any] = zmq.Context()
-        inlet: Inlet = (
+        inlet = (
             TakeInlet(context, spec.entry_endpoints, spec.name, self._parcel)
             if spec.first
             else PullInlet(context, spec.pull_endpoint, self._parcel)
@@ -155,20 +146,16 @@ class _Loop:
         goes_on = self.beat()
         now = now_ns()
         if now >= self._idle_at_ns:
-            self._idle_at_ns = now + _IDLE_MS * 1_000_000
+            self._idle_at_ns = now + _IDLE_MS * NS_PER_MS
             self._chain.idle()
         return goes_on
 
     def beat(self) -> bool:
-        """Hear what the supervisor says, and tell it that the worker lives, if it is time; False when it was told to
-        stop."""
+        """Hear what the supervisor says and tell it that the worker lives; False when it was told to stop."""
         while (message := self._line.poll()) is not None:
             if isinstance(message, Stop):
                 self._stopping = True
             elif isinstance(message, HealthRecord):
                 self.health = message.record
-        now = now_ns()
-        if now >= self._beat_at_ns:
-            self._beat_at_ns = now + int(self._spec.engine.heartbeat_s * NS_PER_S)
-            self._line.send(Beat())
+        self._line.beat()
         return not self._stopping

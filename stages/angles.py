@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages import skeleton as sk
-from stages.graph import PRESENT_CONFIDENCE, torso_length
+from stages.graph import PRESENT_CONFIDENCE, torso_length, vector_length
 
 VIEWS = ("front", "left", "right")
 """Towards the camera, or towards the left or right of the canonical picture."""
@@ -53,7 +53,7 @@ def measure(keypoints: np.ndarray) -> dict[str, np.ndarray]:
     values = {name: angles[..., i] for i, name in enumerate(JOINTS)}
     values["torso_lean_deg"] = _lean_deg(points)
     stick = points[..., sk.TIP, :] - points[..., sk.GRIP, :]
-    stick = np.where((_length(stick) >= _MIN_STICK * unit)[..., None], stick, np.nan)
+    stick = np.where((vector_length(stick) >= _MIN_STICK * unit)[..., None], stick, np.nan)
     values["stick_deg"] = _degrees(-stick[..., 1], np.abs(stick[..., 0]))
     forearm = points[..., sk.RIGHT_WRIST, :] - points[..., sk.RIGHT_ELBOW, :]
     values["wrist_deg"] = angle_between_deg(forearm, stick)
@@ -124,11 +124,7 @@ def _lean_deg(points: np.ndarray) -> np.ndarray:
 
 
 def _distance(points: np.ndarray, a: int, b: int) -> np.ndarray:
-    return _length(points[..., a, :] - points[..., b, :])
-
-
-def _length(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(np.hypot(vectors[..., 0], vectors[..., 1]))
+    return vector_length(points[..., a, :] - points[..., b, :])
 
 
 def _degrees(up: np.ndarray, along: np.ndarray) -> np.ndarray:

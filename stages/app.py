@@ -27,18 +27,18 @@ from engine.client import DEFAULT_URL
 from engine.command import Parser, complain
 from engine.config import Config, WorkerSettings, import_name, load_config
 from engine.errors import UserError
+from engine.health import RunSummary
 from engine.layout import stream_names
 from engine.numbers import positive
 from engine.run import run_pipeline
 from engine.signals import stop_signals
-from engine.summary import RunSummary
 from stages.capture import DEMO, is_paced
 from stages.classify import Classify
 from stages.detect import Detect, DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
 from stages.outputs import keep_earlier, owned
-from stages.overlay import Overlay
+from stages.overlay import Overlay, OverlaySettings
 from stages.packets import ArnisPacket
 from stages.publish import Results, ResultsSettings, program_version
 from stages.record import BROKE_OFF, Record, RecordSettings, files_of, finish_recordings, raw_path
@@ -209,14 +209,13 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
 
     watched = bool(kinds & {SourceKind.CAMERA, SourceKind.DEMO})
     live = bool(kinds & {SourceKind.CAMERA, SourceKind.NETWORK})
-    results = config.sections.get("results", ResultsSettings())
     replace("overlay", "view", "window" if watched and has_display() else "none")
     replace("overlay", "mirror", "on" if kinds == {SourceKind.CAMERA} else "off")
     replace("publish", "url", DEFAULT_URL if live or SourceKind.DEMO in kinds else "off")
-    overlay = config.sections.get("overlay")
-    if isinstance(results, ResultsSettings) and results.path == "-" and getattr(overlay, "live_line", "") == "stdout":
+    results, overlay = config.section(ResultsSettings), config.section(OverlaySettings)
+    if results and results.path == "-" and overlay and overlay.live_line == "stdout":
         changes.setdefault("overlay", {})["live_line"] = "stderr"
-    if isinstance(results, ResultsSettings) and results.report and not results.path:
+    if results and results.report and not results.path:
         changes.setdefault("results", {})["path"] = str(Path(results.report).with_suffix(".jsonl"))
     sections = {
         name: msgspec.structs.replace(section, **changes.get(name, {})) for name, section in config.sections.items()
@@ -226,16 +225,15 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
 
 def keeps_time(config: Config, source: str) -> bool:
     """Whether frames come at a pace of their own: live, or from a file that is played as it was filmed."""
-    capture = config.sections.get("capture")
-    settings = capture if isinstance(capture, CaptureSettings) else CaptureSettings()
+    settings = config.section(CaptureSettings) or CaptureSettings()
     return is_paced(settings, source) or kind_of(source) in (SourceKind.CAMERA, SourceKind.NETWORK)
 
 
 def check_patience(config: Config, sources: Sequence[str]) -> None:
     """Raise UserError when a capture process would be taken for dead before it says that its source is lost."""
-    capture, silent_s = config.sections.get("capture"), config.engine.silent_s
+    capture, silent_s = config.section(CaptureSettings), config.engine.silent_s
     waits = any("://" in source or kind_of(source) is SourceKind.CAMERA for source in sources)
-    if waits and isinstance(capture, CaptureSettings) and capture.timeout_s >= silent_s:
+    if waits and capture and capture.timeout_s >= silent_s:
         raise UserError(
             f"capture.timeout_s = {capture.timeout_s:g} is too long for engine.silent_s = {silent_s:g}: the capture "
             "process would be started again before its source counts as lost; raise engine.silent_s above it"
@@ -244,9 +242,8 @@ def check_patience(config: Config, sources: Sequence[str]) -> None:
 
 def check_need_of_stick(config: Config) -> None:
     """Raise UserError where nobody would ever be named, as a stick is asked for and none is looked for."""
-    detect, gate = config.sections.get("detect"), config.sections.get("gate")
-    looks = not isinstance(detect, DetectSettings) or detect.stick or detect.fused
-    if isinstance(gate, GateSettings) and gate.need_stick and not looks:
+    detect, gate = config.section(DetectSettings), config.section(GateSettings)
+    if detect and gate and gate.need_stick and not (detect.stick or detect.fused):
         raise UserError(
             "detect.stick is empty, so nobody would be named, as they must hold one; set gate.need_stick = false too"
         )
@@ -254,11 +251,10 @@ def check_need_of_stick(config: Config) -> None:
 
 def check_closer(config: Config) -> None:
     """Raise UserError where somebody names a closer look that would never be taken."""
-    detect, gate = config.sections.get("detect"), config.sections.get("gate")
-    if not isinstance(detect, DetectSettings) or detect.closer in ("auto", ""):
+    detect, gate = config.section(DetectSettings), config.section(GateSettings)
+    if not detect or detect.closer in ("auto", ""):
         return
-    still = "gate.motion = false" if isinstance(gate, GateSettings) and not gate.motion else ""
-    if why := "detect.fused" if detect.fused else still:
+    if why := "detect.fused" if detect.fused else "gate.motion = false" if gate and not gate.motion else "":
         raise UserError(f"detect.closer = {detect.closer!r} would never look, because of {why}; leave one of them out")
 
 
@@ -271,9 +267,9 @@ def check_stages(config: Config) -> None:
         if getattr(config.sections.get(section), key, "") and stage.name not in there:
             raise UserError(f'{setting} is set, and no [[worker]] has the stage "{stage.__module__}:{stage.__name__}"; '
                             "add it to the last one, or leave the setting out")  # fmt: skip
-    record, pair = config.sections.get("record"), [Overlay.name, Record.name]
+    record, pair = config.section(RecordSettings), [Overlay.name, Record.name]
     drawn = any([name for name in sections_read(worker) if name in pair] == pair for worker in config.workers)
-    if isinstance(record, RecordSettings) and record.path and record.picture == "overlay" and not drawn:
+    if record and record.path and record.picture == "overlay" and not drawn:
         raise UserError(
             'record.picture is "overlay", and no [[worker]] has the stage "stages.overlay:Overlay" before '
             '"stages.record:Record"; add it there, or set record.picture = "source"'
@@ -283,10 +279,10 @@ def check_stages(config: Config) -> None:
 def output_files(config: Config, sources: Sequence[str]) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
     """Files into which the workers write, and those that are made of them, with their settings."""
     written, later = [], []
-    results, record = config.sections.get("results"), config.sections.get("record")
-    if isinstance(results, ResultsSettings) and results.path not in ("", "-"):
+    results, record = config.section(ResultsSettings), config.section(RecordSettings)
+    if results and results.path not in ("", "-"):
         written.append(("results.path", Path(results.path)))
-    if isinstance(record, RecordSettings) and record.path:
+    if record and record.path:
         recorded, others = files_of(Path(record.path), stream_names(sources))
         written += [("record.path", file) for file in recorded]
         later += [("record.path", file) for file in others]
@@ -313,10 +309,10 @@ def sections_read(worker: WorkerSettings) -> list[str]:
 def with_threads(config: Config, workers: int | None) -> Config:
     """The configuration with the threads of detection that suit so many processes, unless they are set: networks in
     several of them overlap."""
-    detect = config.sections.get("detect")
+    detect = config.section(DetectSettings)
     networks = {Detect.name, Classify.name}
     overlapping = sum(not networks.isdisjoint(sections_read(each)) for each in config.with_workers(workers).workers) > 1
-    if not isinstance(detect, DetectSettings) or detect.threads or not overlapping:
+    if not detect or detect.threads or not overlapping:
         return config
     chosen = msgspec.structs.replace(detect, threads=default_threads(overlapping=True))
     return msgspec.structs.replace(config, sections={**config.sections, "detect": chosen})
@@ -348,9 +344,9 @@ def conclude(
     config: Config, summary: RunSummary, sources: Sequence[str], stats_file: Path | None, goes_on: Callable[[], bool]
 ) -> int:
     """Finish recordings while it `goes_on`, write report and statistics, print the account; returns the exit code."""
-    record, left = config.sections.get("record"), dict[str, str]()
+    record, results, left = config.section(RecordSettings), config.section(ResultsSettings), dict[str, str]()
     recorded = summary.stats["stages"].get("record", {})
-    if isinstance(record, RecordSettings) and record.path:
+    if record and record.path:
         restarts = max(summary.stats["restarts"].values(), default=0)
         left = finish_recordings(record, stream_names(sources), restarts, goes_on)
         for name in list(recorded):
@@ -359,15 +355,13 @@ def conclude(
     mistakes = list(left.values())
     if stats_file is not None:
         mistakes += statistics_mistakes(stats_file, summary)
-    results = config.sections.get("results")
     report = ""
     # A page of nothing would only put an earlier one aside.
-    if isinstance(results, ResultsSettings) and results.report and summary.stats["results_out"]:
+    if results and results.report and summary.stats["results_out"]:
         failed = report_mistakes(config, results, sources)
         mistakes += failed
         report = "" if failed else f"report: {results.report}\n"
-    to_stdout = isinstance(results, ResultsSettings) and results.path == "-"
-    _print(summary_text(summary.stats) + report, sys.stderr if to_stdout else sys.stdout)
+    _print(summary_text(summary.stats) + report, sys.stderr if results and results.path == "-" else sys.stdout)
     for mistake in filter(None, (summary.error, *mistakes)):
         complain(PROGRAM, mistake)
     return summary.exit_code or int(bool(mistakes) or any(BROKE_OFF in said for said in recorded.values()))

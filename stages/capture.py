@@ -16,13 +16,15 @@ from engine.errors import UserError
 from engine.ring import MAX_SIDE_PX
 from engine.stage import Captured, SourceInfo, SourceLost
 from stages.classes import models_folder
-from stages.sources import CaptureSettings, Reader, redact_url
+from stages.sources import CaptureSettings, redact_url
 from stages.sources.camera import CameraFeed, camera_device
 from stages.sources.images import SUFFIXES, ImageFolder
 from stages.sources.live import Feed, Live, RetryDelays
 from stages.sources.video import StreamFeed, VideoFile, open_file, open_url
 
 DEMO = "demo"
+Reader = Live | VideoFile | ImageFolder
+"""One kind of source; the members mean what they mean in `engine.stage.Source`."""
 
 
 def is_paced(settings: CaptureSettings, source: str) -> bool:

@@ -132,14 +132,15 @@ class Classify:
     def describe(self) -> dict[str, str]:
         return {"model": self._settings.model, "runtime": self._network.describe()}
 
-    def close(self) -> None:
-        """Nothing to release: the network goes with the process."""
-
 
 def classes_of(sections: Mapping[str, Any]) -> ClassFile:
     """The classes that a program with these settings tells apart; raises UserError as `load_model_classes`."""
-    settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
-    return load_model_classes(settings.model)
+    return load_model_classes(settings_of(sections).model)
+
+
+def settings_of(sections: Mapping[str, Any]) -> ClassifySettings:
+    """Section [classify] of a program's settings, be they Structs or plain values."""
+    return msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
 
 
 def _likeliest(groups: Sequence[str], probabilities: np.ndarray) -> str:

@@ -276,9 +276,6 @@ class Correct:
     def has_work(self, packet: ArnisPacket) -> bool:
         return packet.person is not None
 
-    def close(self) -> None:
-        pass
-
     def _follow_rod(self, frame: np.ndarray, stick: Stick, person: Person) -> None:
         stick.method = "kept"
         refined = refine_stick(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -225,10 +226,10 @@ class Detect:
         closer = closer_model(chosen)
         gated = context.sections.get("gate", {}).get("motion", True)
         if gated and closer:
+            make = partial(make_body_detector, closer, _beside(chosen, self._body))
             if chosen.closer != "auto":
-                # Somebody's choice may be wrong: say so now.
-                make_body_detector(closer, _beside(chosen, self._body)).close()
-            self._closer = CloserLook(lambda: make_body_detector(closer, _beside(chosen, self._body)))
+                make().close()  # somebody's choice may be wrong: say so now
+            self._closer = CloserLook(make)
 
     def has_work(self, packet: ArnisPacket) -> bool:
         return packet.gate is None or packet.gate.detect
@@ -345,9 +346,6 @@ class DetectStick:
         packet.stick = self._choice.choose(packet.stream, person, candidates)
         sought.remember(packet.stick, person)
         return packet
-
-    def close(self) -> None:
-        """Nothing to release: the network goes with the process."""
 
     def describe(self) -> dict[str, str]:
         """Runtime and device of the network."""

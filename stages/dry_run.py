@@ -10,7 +10,7 @@ import msgspec
 
 from engine.capture import make_source
 from engine.chain import Chain
-from engine.config import Config, import_name
+from engine.config import Config
 from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.layout import sections_of, stream_names
@@ -29,62 +29,60 @@ def check_outputs(
 ) -> list[str]:
     """Where output goes, one line each; raises UserError when it cannot go there, or is the file of `settings`. Writes
     nothing."""
-    found = []
+    found: list[str] = []
     files: list[tuple[str, Path]] = []
-    streams = stream_names(sources)
-    for section in config.sections.values():
-        match section:
-            case ResultsSettings():
-                for what, setting, name in (
-                    ("report", "results.report", section.report), ("results", "results.path", section.path),
-                ):  # fmt: skip
-                    if name and name != "-":
-                        check_writable(Path(name), setting)
-                        files.append((setting, Path(name)))
-                        found.append(f"{what}: {name}")
-                if section.report and (section.path == "-" or not is_file_to_be(Path(section.path))):
-                    raise UserError(
-                        f"results.report is made of a file of results, and {section.path} is none; give --results a "
-                        "file, or leave it out"
-                    )
-            case RecordSettings(path=path) if path:
-                for stream in streams:
-                    recording = recording_path(Path(path), stream, streams)
-                    check_recording(recording)
-                    files += [("record.path", file) for file in {recording, raw_path(recording)}]
-                found.append(f"recording: {path}")
-            case OverlaySettings(view="window") if not has_display():
-                raise UserError("overlay.view = window: there is no display here; use --view none")
-            case PublishSettings() if results_url(section):
-                found.append(f"publishing: {results_url(section)}, pictures {frames_url(section) or 'off'}")
-    if config.engine.profile:
-        check_writable(Path(config.engine.profile), "engine.profile")
-        if not is_file_to_be(Path(config.engine.profile)):
-            raise UserError(
-                f"engine.profile: {config.engine.profile} is no file, and a trace is one at any moment of the run; "
-                "give the name of a file"
-            )
-        files.append(("engine.profile", Path(config.engine.profile)))
-        found.append(f"profile: {config.engine.profile}")
-    if stats_file is not None:
-        check_writable(stats_file, "--stats")
-        files.append(("--stats", stats_file))
-        found.append(f"statistics: {stats_file}")
+
+    def writes(what: str, setting: str, name: str) -> None:
+        if name:
+            check_writable(Path(name), setting)
+            files.append((setting, Path(name)))
+            found.append(f"{what}: {name}")
+
+    results = config.section(ResultsSettings)
+    if results:
+        writes("report", "results.report", results.report)
+        writes("results", "results.path", "" if results.path == "-" else results.path)
+    publish, overlay = config.section(PublishSettings), config.section(OverlaySettings)
+    if publish and results_url(publish):
+        found.append(f"publishing: {results_url(publish)}, pictures {frames_url(publish) or 'off'}")
+    if overlay and overlay.view == "window" and not has_display():
+        raise UserError("overlay.view = window: there is no display here; use --view none")
+    record, streams = config.section(RecordSettings), stream_names(sources)
+    if record and record.path:
+        for recording in (recording_path(Path(record.path), stream, streams) for stream in streams):
+            check_recording(recording)
+            files += [("record.path", file) for file in {recording, raw_path(recording)}]
+        found.append(f"recording: {record.path}")
+    writes("profile", "engine.profile", config.engine.profile)
+    if config.engine.profile and not is_file_to_be(Path(config.engine.profile)):
+        raise UserError(
+            f"engine.profile: {config.engine.profile} is no file, and a trace is one at any moment of the run; "
+            "give the name of a file"
+        )
+    writes("statistics", "--stats", str(stats_file or ""))
     check_apart(files, sources, settings)
-    report = getattr(config.sections.get("results"), "report", "")
-    if report and Path(report).suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"results.report: {report} must end in .html")
+    if results and results.report:
+        _check_report(results)
     return found
+
+
+def _check_report(results: ResultsSettings) -> None:
+    if results.path == "-" or not is_file_to_be(Path(results.path)):
+        raise UserError(
+            f"results.report is made of a file of results, and {results.path} is none; give --results a file, or leave "
+            "it out"
+        )
+    if Path(results.report).suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"results.report: {results.report} must end in .html")
 
 
 def dry_run(config: Config, sources: Sequence[str], outputs: Sequence[str]) -> list[str]:
     """Open every source and every stage once; returns what was found, a line each, with those of `check_outputs` among
     them. Raises UserError."""
     sections = sections_of(config)
-    source_type = import_name(config.engine.source, "engine.source")
     lines = []
     for name, text in zip(stream_names(sources), sources, strict=True):
-        source = make_source(source_type, sections, text)
+        source = make_source(config.engine.source, sections, text)
         try:
             info = source.open()
         finally:

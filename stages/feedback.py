@@ -291,10 +291,6 @@ class Feedback:
     def has_work(self, packet: ArnisPacket) -> bool:
         return packet.pose is not None
 
-    def close(self) -> None:
-        self._faults.clear()
-        self._frame_at_s.clear()
-
     def _cues(
         self, packet: ArnisPacket, person: Person, stick: Stick, graph: GraphInput, label: str, settle_s: float
     ) -> list[Cue]:

@@ -174,9 +174,6 @@ class MotionGate:
         resting = packet.pts - reference.pts < self._settings.moving_rest_s
         return MOVING if resting and reference.moving else None
 
-    def close(self) -> None:
-        self._references.clear()
-
 
 _SHARE_S = 0.5
 """Time over which the share of looks that showed a stick is taken."""
@@ -256,9 +253,6 @@ class ConfidenceGate:
 
     def has_work(self, packet: ArnisPacket) -> bool:
         return packet.gate is None or packet.gate.detect
-
-    def close(self) -> None:
-        self._held.clear()
 
     def _is_seen(self, stick: Stick | None) -> bool:
         return stick is not None and min(stick.grip[2], stick.tip[2]) >= self._settings.min_stick

@@ -197,9 +197,6 @@ class Graph:
     def has_work(self, packet: ArnisPacket) -> bool:
         return packet.person is not None
 
-    def close(self) -> None:
-        """Nothing to release."""
-
 
 def _split(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (..., K, 2), zero where missing, and presence, bool (..., K)."""
@@ -229,7 +226,7 @@ def _middle(points: np.ndarray, present: np.ndarray, nodes: np.ndarray) -> tuple
     return points[..., nodes, :].sum(-2) / np.maximum(count, 1)[..., None], count > 0
 
 
-def _length(vectors: np.ndarray) -> np.ndarray:
+def vector_length(vectors: np.ndarray) -> np.ndarray:
     """Euclidean length (...) of vectors (..., 2)."""
     return np.asarray(np.hypot(vectors[..., 0], vectors[..., 1]))
 
@@ -239,7 +236,7 @@ def _unit(points: np.ndarray, present: np.ndarray, torso: _Torso, at: np.ndarray
     rulers = at[_RULERS]
     ends = points[..., rulers, :]
     spine = torso.shoulders - torso.hips
-    lengths = _length(np.concatenate([spine[..., None, :], ends[..., 0, :] - ends[..., 1, :]], -2))
+    lengths = vector_length(np.concatenate([spine[..., None, :], ends[..., 0, :] - ends[..., 1, :]], -2))
     whole = (torso.any_shoulder & torso.any_hip)[..., None]
     known = np.concatenate([whole, present[..., rulers].all(-1)], -1)
     unit: np.ndarray = np.where(known, lengths * _TORSO_PER_LENGTH, 0).max(-1)
@@ -288,7 +285,7 @@ def _against_stick(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> n
     """(..., K, 2): position along the stick and distance off its line; zero without a stick to measure against."""
     grip, tip = at[GRIP], at[TIP]
     shaft = points[..., tip, :] - points[..., grip, :]
-    length = _length(shaft)
+    length = vector_length(shaft)
     known = present[..., grip] & present[..., tip] & (length >= _MIN_STICK)
     length = np.where(known, length, 1)[..., None]
     along_axis = (shaft / length)[..., None, :]
@@ -316,7 +313,7 @@ def _edge_features(points: np.ndarray, present: np.ndarray, torso: _Torso, layou
 
 def _direction(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Length (..., 1) and unit vector (..., 2); zero for no length."""
-    length = _length(vectors)[..., None]
+    length = vector_length(vectors)[..., None]
     return length, np.where(length > 1e-6, vectors / np.maximum(length, 1e-6), 0)
 
 

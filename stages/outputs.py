@@ -16,12 +16,9 @@ from urllib.request import url2pathname
 
 from engine.errors import UserError
 
-if sys.platform == "win32":
-    fcntl = None  # a file that somebody has open can be neither renamed nor removed there anyway
-else:
-    import fcntl
-
 log = logging.getLogger(__name__)
+_MAY_LOCK = sys.platform != "win32"
+"""On Windows an open file can be neither renamed nor removed anyway, and a locked one takes no data."""
 
 
 def check_writable(path: Path, setting: str) -> None:
@@ -97,13 +94,13 @@ def owned(written: Iterable[tuple[str, Path]], made_later: Iterable[tuple[str, P
     """
     with ExitStack() as stack:
         for setting, path in written:
-            file = path.resolve()
-            if not is_file_to_be(file):
+            if not is_file_to_be(path):
                 continue
+            file = path.resolve()  # not before: what /dev/stdout leads to, where that is a pipe, has no name
             _refuse_if_written(setting, path)
             stack.callback(_put_back, file, keep_earlier(path, setting))
-            if fcntl is not None:
-                _lock(stack.enter_context(file.open("ab")))
+            if _MAY_LOCK:
+                try_lock(stack.enter_context(file.open("ab")))
         for setting, path in made_later:
             if path.is_file():
                 _refuse_if_written(setting, path)
@@ -113,19 +110,26 @@ def owned(written: Iterable[tuple[str, Path]], made_later: Iterable[tuple[str, P
 
 def _refuse_if_written(setting: str, path: Path) -> None:
     with path.open("ab") as probe:
-        if not _lock(probe):
+        if _MAY_LOCK and not try_lock(probe):
             raise UserError(f"{setting}: another run is writing {path}; choose another name")
 
 
-def _lock(file: IO[Any]) -> bool:
-    """Lock an open file as long as it is open; False where another process has done so."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # a file system without locks
+def try_lock(stream: IO[bytes]) -> bool:
+    """Lock an open file until it is closed; False where another has done so, True also where files can't be locked."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            stream.seek(0)
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # as Linux and macOS say it, and as Windows does
+        return False
+    except OSError:
+        return True
     return True
 
 

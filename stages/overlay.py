@@ -170,7 +170,7 @@ class Overlay:
         self._frames = context.frames
         self._neutral = classes_of(context.sections).neutral
         if self._settings.view == "window":
-            self._window = Window("arnis-stream", context.streams, context.request_stop)
+            self._window = Window(context.streams, context.request_stop)
         elif self._settings.live_line != "none":
             self._line = LiveLine(self._settings.live_line, with_stream=len(context.streams) > 1)
 

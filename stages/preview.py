@@ -16,7 +16,6 @@ import numpy as np
 from engine.clock import NS_PER_S, now_ns
 from engine.stage import Context
 from stages.packets import ArnisPacket
-from stages.publish import REBIND_S
 from stages.publisher import Publisher, PublishSettings, frames_url
 from stages.view import CANVAS_DEMAND
 
@@ -53,8 +52,8 @@ class Preview:
         self._streams = context.streams
         url = frames_url(self._settings)
         if url:
-            retry_s = REBIND_S if context.restarts else 0.0
-            self._publisher = Publisher(url, "publish.frames_url", self._settings, queue=QUEUE, retry_s=retry_s)
+            restarted = context.restarts > 0
+            self._publisher = Publisher(url, "publish.frames_url", self._settings, queue=QUEUE, restarted=restarted)
             log.info("pictures are published at %s", url)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:

@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 TAIL_BYTES = 4 * 1024 * 1024
 """How much of a results file a restarted worker reads: what may come twice is among the last lines."""
-REBIND_S = 3.0
-"""How long a restarted worker waits for its predecessor's port."""
 
 
 class ResultsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -105,7 +103,7 @@ class Results:
     def describe(self) -> dict[str, str]:
         """For how long each pose was held, or in how many pictures it is, since this worker was started."""
         told = self._tally.told()
-        return {"(since the last restart)": ""} | told if told and self._resumes else told
+        return told | {"all since the last restart": ""} if told and self._resumes else told
 
 
 class Publish:
@@ -130,8 +128,8 @@ class Publish:
         self._classes = list(classes_of(context.sections).classes)
         url = results_url(self._settings)
         if url:
-            retry_s = REBIND_S if context.restarts else 0.0
-            self._publisher = Publisher(url, "publish.url", self._settings, queue=self._settings.queue, retry_s=retry_s)
+            queue, restarted = self._settings.queue, context.restarts > 0
+            self._publisher = Publisher(url, "publish.url", self._settings, queue=queue, restarted=restarted)
             log.info("results are published at %s", url)
 
     def process(self, packet: ArnisPacket) -> ArnisPacket:

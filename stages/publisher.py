@@ -18,12 +18,15 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
+from engine.client import DEFAULT_URL
 from engine.clock import NS_PER_S, now_ns
 from engine.curve import load_key
 from engine.errors import UserError
 
 LINGER_MS = 300
 """How long the last messages may take to leave at the end."""
+REBIND_S = 3.0
+"""How long a restarted worker waits for its predecessor's port."""
 MAX_INCOMING_BYTES = 65_536
 """Subscribers send their topics and nothing else."""
 
@@ -73,8 +76,8 @@ def is_loopback(url: str) -> bool:
 class Publisher:
     """An XPUB socket that knows its subscriptions and counts each topic's messages."""
 
-    def __init__(self, url: str, setting: str, settings: PublishSettings, *, queue: int, retry_s: float = 0.0) -> None:
-        """Bind; `setting` names the address in errors; `retry_s`: how long a dead predecessor's port may stay taken.
+    def __init__(self, url: str, setting: str, settings: PublishSettings, *, queue: int, restarted: bool) -> None:
+        """Bind; `setting` names the address in errors; `restarted`: a dead predecessor's port may stay taken a while.
 
         Raises UserError when the address is taken or wrong, when it is reachable from outside and there are no keys,
         or when the keys cannot be read.
@@ -92,7 +95,7 @@ class Publisher:
             self._socket.setsockopt(zmq.LINGER, LINGER_MS)
             self._socket.setsockopt(zmq.IPV6, "[" in url)
             self._secure(url, setting, settings)
-            self._bind(url, setting, retry_s)
+            self._bind(url, setting, REBIND_S if restarted else 0.0)
         except BaseException:
             self.close()
             raise
@@ -143,7 +146,7 @@ class Publisher:
             if not is_loopback(url):
                 raise UserError(
                     f"{setting}: {url} can be reached from other machines; set publish.server_key and "
-                    "publish.client_keys (CURVE keys), or use an address such as tcp://127.0.0.1:5570"
+                    f"publish.client_keys (CURVE keys), or use an address such as {DEFAULT_URL}"
                 )
             return
         public, secret = load_server_key(settings.server_key)

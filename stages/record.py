@@ -74,8 +74,9 @@ def remux(source: Path, target: Path, goes_on: Callable[[], bool]) -> None:
             for packet in reader.demux(video=0):
                 if not goes_on():
                     raise InterruptedError(errno.EINTR, "it was interrupted")
-                if packet.dts is not None:
+                if packet.pts is not None:
                     packet.stream = stream
+                    packet.dts = packet.pts  # FFmpeg leaves them out in some short files; zerolatency reorders nothing
                     writer.mux(packet)
         part.replace(target)
     finally:
@@ -228,12 +229,7 @@ class Record:
         """What dead predecessors recorded, by the names that it has in the end."""
         if not self._settings.path:
             return []
-        streams = self._context.streams
-        parts = [
-            recording_path(self._path, stream, streams, part)
-            for stream in streams
-            for part in range(self._context.restarts)
-        ]
+        parts = _parts(self._path, self._context.streams, self._context.restarts)
         return [path for path in parts if any(map(_is_recorded, {path, raw_path(path)}))]
 
     def _recorder(self, packet: ArnisPacket) -> Recorder:
@@ -284,19 +280,22 @@ def finish_recordings(
     Returns why not, by the file in which such a recording is left.
     """
     failed = {}
-    for stream in streams:
-        for part in range(restarts + 1):
-            path = recording_path(Path(settings.path), stream, streams, part)
-            raw = raw_path(path)
-            if raw == path or not _is_recorded(raw):  # one that never got a picture is empty
-                continue
-            try:
-                remux(raw, path, goes_on)
-            except (av.FFmpegError, OSError) as error:
-                failed[str(raw)] = f"cannot make {path}: {error.strerror}; the recording is in {raw}"
-                continue
-            raw.unlink()
+    for path in _parts(Path(settings.path), streams, restarts + 1):
+        raw = raw_path(path)
+        if raw == path or not _is_recorded(raw):  # one that never got a picture is empty
+            continue
+        try:
+            remux(raw, path, goes_on)
+        except (av.FFmpegError, OSError) as error:
+            failed[str(raw)] = f"cannot make {path}: {error.strerror}; the recording is in {raw}"
+            continue
+        raw.unlink()
     return failed
+
+
+def _parts(path: Path, streams: Sequence[str], count: int) -> list[Path]:
+    """The first `count` parts of every stream."""
+    return [recording_path(path, stream, streams, part) for stream in streams for part in range(count)]
 
 
 def check_recording(path: Path) -> None:

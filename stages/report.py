@@ -18,7 +18,7 @@ import msgspec
 from engine.errors import UserError
 from engine.packet import Ending
 from stages.cards import load_card
-from stages.classify import Classify, ClassifySettings, classes_of
+from stages.classify import classes_of, settings_of
 from stages.packets import LONGEST_STEP_S, Hand
 from stages.tally import PoseTally
 
@@ -201,7 +201,7 @@ def write_report(results: Path, page: Path, sources: Sequence[str], sections: Ma
 
 def caveat(sections: Mapping[str, Any]) -> str:
     """How far the page can be believed: by the model's card, where its threshold is used."""
-    settings = msgspec.convert(msgspec.to_builtins(sections.get(Classify.name, {})), ClassifySettings)
+    settings = settings_of(sections)
     card, _ = load_card(settings.model)
     right = card.metrics.get("accepted_accuracy")
     if right is None or settings.threshold:

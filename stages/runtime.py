@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import UserError
-from engine.ring import process_exists
+from engine.leftovers import process_exists
 from stages.devices import (
     RUNTIMES,
     Backend,

@@ -65,7 +65,7 @@ class Network(msgspec.Struct, frozen=True):
     """A loaded network; call it with one array per input and get one new array per output."""
 
     run: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
-    backend: Literal["onnxruntime", "openvino"]
+    backend: RuntimeName
     device: str
     """What it really runs on, for people: `CPU, 2 threads, f32`."""
     version: str

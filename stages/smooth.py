@@ -209,10 +209,6 @@ class Smooth:
     def has_work(self, packet: ArnisPacket) -> bool:
         return packet.person is not None
 
-    def close(self) -> None:
-        self._tracks.clear()
-        self._frame_at_s.clear()
-
     def _track(self, stream: str, number: int, gap_s: float) -> _Track | None:
         """The state of this person; new after another person or a gap without a frame. None when smoothing is off."""
         track = self._tracks.get(stream)

@@ -100,11 +100,6 @@ class StandIn:
             self._hold(packet)
         return packet
 
-    def close(self) -> None:
-        self._last.clear()
-        self._before.clear()
-        self._last_ok.clear()
-
     def _remember(self, packet: ArnisPacket) -> _Seen:
         seen = _Seen(
             packet.sequence, packet.pts, packet.status, packet.reason, packet.person, packet.stick, packet.pose,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import IO
 
 import msgspec
 
 from engine.clock import NS_PER_MS, NS_PER_S, now_ns
+from stages.outputs import try_lock
 
 WARM_UPS = 2
 RUNS = 10
@@ -70,28 +69,9 @@ def alone(folder: Path) -> Iterator[None]:
         return
     with stream:
         until = now_ns() + int(LONGEST_WAIT_S * NS_PER_S)
-        while not _locks(stream) and now_ns() < until:
+        while not try_lock(stream) and now_ns() < until:
             time.sleep(0.02)
         yield
-
-
-def _locks(stream: IO[bytes]) -> bool:
-    """False while another holds the file's lock; closing the file lets go. Where files can't be locked nobody waits."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            stream.seek(0)
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # as Linux and macOS say it, and as Windows does
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _is_enough(times: Mapping[str, Sequence[float]]) -> bool:

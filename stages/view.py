@@ -73,9 +73,8 @@ def letterbox_into(cell: np.ndarray, picture: np.ndarray) -> None:
 class Window:
     """One window; `q`, Esc or closing it asks for the end of the program."""
 
-    def __init__(self, title: str, streams: Sequence[str], request_stop: Callable[[], None]) -> None:
+    def __init__(self, streams: Sequence[str], request_stop: Callable[[], None]) -> None:
         """Raises UserError when there is no display. The window appears with the first picture, in its size."""
-        self._title = title
         self._pictures: dict[str, np.ndarray | None] = dict.fromkeys(streams)
         self._request_stop = request_stop
         self._pygame = _start_sdl()
@@ -117,7 +116,7 @@ class Window:
         pygame = self._pygame
         if self._screen is None:
             self._screen = pygame.display.set_mode(self._first_size(), pygame.RESIZABLE)
-            pygame.display.set_caption(self._title)
+            pygame.display.set_caption("arnis-stream")
         width, height = pygame.display.get_window_size()
         grid = arrange(list(self._pictures.values()), width, height)
         pygame.display.get_surface().blit(pygame.image.frombuffer(grid.tobytes(), (width, height), "BGR"), (0, 0))

@@ -50,13 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _load(module).add_arguments(command)
         args = parser.parse(words)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-        return int(_load(COMMANDS[args.command][0]).run(args) or 0)
+        code = int(_load(COMMANDS[args.command][0]).run(args) or 0)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         complain(PROGRAM, error)
         return 2
     except BrokenProcessPool:
         complain(PROGRAM, "one of the processes died, perhaps for want of memory; repeat the command")
         return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (`| head`) has gone; Python would complain about it once more at exit
+        return 1
     except OSError as error:
         if error.filename is None:
             raise

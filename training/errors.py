@@ -28,12 +28,11 @@ from stages.graph import torso_length
 from stages.skeleton import BODY_COUNT
 from training.data.readers import read_any
 from training.data.table import Table
-from training.geopose.card_text import is_rendered
 from training.geopose.data import PoseTable
 from training.geopose.folds import GROUPED
 from training.geopose.parts import load_parts
 from training.geopose.validity import same_pictures
-from training.perceptron import Perceptron, graphs, write_model
+from training.perceptron import Perceptron, data_text, graphs, write_model
 
 EPOCHS = 100
 BATCH = 256
@@ -107,18 +106,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, measure and write the model folder."""
     classes = load_classes(args.classes)
-    rows, truth, bands = read_any(args.seen, classes.names), read_any(args.truth, classes.names), read_bands(args.bands)
+    truth, bands = read_any(args.truth, classes.names), read_bands(args.bands)
     parts = load_parts(args.seen, classes, args.no_groups)
-    train, validation, test = (_paired(part, rows, truth) for part in (parts.train, parts.validation, parts.test))
+    train, validation, test = (_paired(part, parts.rows, truth) for part in (parts.train, parts.validation, parts.test))
     net = fit(train, args.seed)
     widen = fit_width(errors_told(net, validation.seen), validation.errors())
     told = errors_told(net, test.seen) * [1.0, widen]
-    figures = error_figures(told, test) | {"cues": cue_figures(told, test, classes, bands)}
-    _log.info("cues of the test people, were their poses known: %s; tested on %s", figures["cues"], parts.groups)
-    people = len(np.unique(train.people))
+    cues = cue_figures(told, test, classes, bands)
+    figures = error_figures(told, test) | {"cues": cues}
+    _log.info(
+        "cues of the test people, were their poses known: %(given)d in %(pictures)d pictures, %(untrue)d of them "
+        "untrue; %(told)d of %(true_faults)d true faults are told", cues,
+    )  # fmt: skip
+    _log.info("tested on %s", parts.groups)
     write_model(
         net, args.output, TASK, QUANTITIES, PARITY_BOUND, source="training/errors.py, from random weights",
-        data=f"Renders of {people} synthetic people" if is_rendered(rows) else f"{len(train.labels)} pictures",
+        data=data_text(parts.rows, train.people),
         metrics=figures if parts.groups == GROUPED else {k: v for k, v in figures.items() if k != "people"},
         temperature=widen,
         notes="Each output is named for a quantity of stages.angles: what the true one is higher by than as seen, and "

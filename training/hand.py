@@ -24,15 +24,13 @@ from engine.numbers import at_least
 from stages.classes import load_classes
 from stages.graph import mirror_keypoints, torso_length
 from stages.skeleton import GRIP, LEFT_WRIST, RIGHT_WRIST
-from training.data.readers import read_any
 from training.data.table import Table
-from training.geopose.card_text import is_rendered
 from training.geopose.data import PoseTable
 from training.geopose.folds import GROUPED
 from training.geopose.measure import fit_temperature, person_interval
 from training.geopose.parts import load_parts
 from training.geopose.pose_statistics import PoseStatistics
-from training.perceptron import Perceptron, graphs, write_model
+from training.perceptron import Perceptron, data_text, graphs, write_model
 from training.synth.skeletons import STATISTICS
 
 EPOCHS = 30
@@ -75,11 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, measure and write the model folder."""
     classes = load_classes(args.classes)
-    rows = read_any(args.table, classes.names)
-    if not (rows.true_hands != "").any():
-        raise UserError(f"{args.table} does not say in `true_hand` which hand holds the stick; fill that column in")
     parts = load_parts(args.table, classes, args.no_groups)
-    train, validation, test = (_known(part, rows) for part in (parts.train, parts.validation, parts.test))
+    if not (parts.rows.true_hands != "").any():
+        raise UserError(f"{args.table} does not say in `true_hand` which hand holds the stick; fill that column in")
+    train, validation, test = (_known(part, parts.rows) for part in (parts.train, parts.validation, parts.test))
     keypoints = train.keypoints
     if args.drawn:
         drawn = PoseStatistics(args.statistics, classes.names).draw(args.drawn, np.random.default_rng(args.seed))[0]
@@ -94,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         del figures["people"], figures["right_interval_by_person"]
     write_model(
         net, args.output, "weapon_hand", ("score",), PARITY_BOUND, source="training/hand.py, from random weights",
-        data=_data_text(train, is_rendered(rows), args.drawn), metrics=figures, temperature=temperature,
+        data=data_text(parts.rows, train.people) + ("; samples of aggregate pose statistics" if args.drawn else ""),
+        metrics=figures, temperature=temperature,
         notes="The log-odds of the right hand are the score of a person less that of their mirror image, divided by "
         "the temperature, which comes from validation people. Figures are of single pictures of test people with a "
         "stick, each right-hander a left-hander in the mirror; the program supposes a right-hander at first. "
@@ -175,9 +173,3 @@ def figures_of(odds: np.ndarray, table: PoseTable) -> dict[str, Any]:
         "right_by_the_nearer_wrist": round(float((right < left).mean()), 4),
         "negative_log_likelihood": round(float(np.logaddexp(0, -odds).mean()), 4),
     }
-
-
-def _data_text(train: PoseTable, rendered: bool, drawn: int) -> str:
-    people = len(np.unique(train.people))
-    text = f"Renders of {people} synthetic people" if rendered else f"{len(train)} pictures"
-    return text + ("; samples of aggregate pose statistics" if drawn else "")

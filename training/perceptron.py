@@ -16,6 +16,7 @@ from stages.cards import Card, CardInput, sha256_of
 from stages.graph import EDGE_FEATURES, GRAPH_INPUTS, NODE_FEATURES, build_graph
 from stages.skeleton import COCO19, NODE_COUNT
 from training.card_file import save_card
+from training.data.table import Table
 from training.files import whole_model
 from training.onnx_file import Form, export_onnx
 
@@ -55,6 +56,11 @@ def graphs(keypoints: np.ndarray) -> tuple[Tensor, Tensor]:
     """Nodes and edges of keypoints (N, 19, 3)."""
     nodes, edges, _ = build_graph(keypoints)
     return torch.from_numpy(nodes), torch.from_numpy(edges)
+
+
+def data_text(rows: Table, people: np.ndarray) -> str:
+    """For the card's `data`, of a table and of who is in each picture (N,) that is learnt from."""
+    return f"Renders of {len(np.unique(people))} synthetic people" if rows.is_rendered() else f"{len(people)} pictures"
 
 
 def write_model(

@@ -11,13 +11,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import multiprocessing
-import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +40,7 @@ from training.data.readers import read_any
 from training.data.table import Table, append_table
 from training.files import whole_file
 from training.notes import read_note
-from training.processes import end_with_parent
+from training.processes import end_with_parent, helpers
 from training.seen_folder import DETECTORS_FILE, SHARD_ROWS, done_rows, refuse_another_table
 
 Seen = tuple[np.ndarray, str]
@@ -189,15 +186,13 @@ def look_at(
     UserError.
     """
     shards = [data.select(slice(start, start + shard_rows)) for start in range(0, len(data), shard_rows)]
-    # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
-    spawn = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(processes, spawn, initializer=_open, initargs=(detectors,)) as pool,
+        helpers(processes, _open, (detectors,)) as pool,
         tqdm(total=len(data), unit="picture", disable=None) as bar,
     ):
-        look = partial(_look_at, all_held=all_held, skip_bad=skip_bad)
-        for shard, (seen, crops) in zip(shards, pool.map(look, shards), strict=True):
-            yield seen, crops
+        waiting = deque(pool.submit(_look_at, shard, all_held, skip_bad) for shard in shards)
+        for shard in shards:
+            yield waiting.popleft().result()  # and forget its crops
             bar.update(len(shard))
 
 
@@ -300,10 +295,11 @@ def _look_at(data: Table, all_held: bool, skip_bad: bool) -> tuple[Table, np.nda
     good = np.ones(len(data), bool)
     for i in range(len(data)):
         path = data.picture_path(i)
-        image = None if skip_bad and is_cut_off(path) else cv2.imread(os.fspath(path))
+        image = None if skip_bad and is_cut_off(path) else data.read_picture(i)
         if image is None:
             if not skip_bad:
-                raise UserError(f"{data.rows[i]}: {path} is no picture; replace it or delete the row")
+                wrong = "is no picture; replace it" if path.is_file() else "is not there; bring it back"
+                raise UserError(f"{data.rows[i]}: {path} {wrong} or delete the row")
             good[i] = False
             continue
         name = str(data.pictures[i])

@@ -83,8 +83,7 @@ def open_model(model: str, runtime: Runtime, tasks: Sequence[str]) -> tuple[Card
     card, file = load_card(model)
     if card.task not in tasks:
         raise UserError(f"model {model} is made for the task {card.task}, not for {' or '.join(tasks)}; choose another")
-    shapes = [tuple(item.shape) for item in card.inputs]
-    network = runtime.load(file, [tuple(size or 1 for size in shape) for shape in shapes])
+    network = runtime.load(file, [tuple(size or 1 for size in item.shape) for item in card.inputs])
     check_inputs(card, network.inputs, model)
     return card, network
 

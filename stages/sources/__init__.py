@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 
-from engine.stage import Captured, SourceInfo, SourceLost
+from engine.ring import MAX_SIDE_PX
 
 Allocate = Callable[[int, int], np.ndarray]
 """Gives a writable uint8 BGR array for a height and a width."""
@@ -19,23 +19,13 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Section [capture]; `config.toml` says what each means, and its unit."""
 
     realtime: bool | Literal["auto"] = "auto"
-    width: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = 1280
-    height: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = 720
+    width: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)] = 1280
+    height: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)] = 720
     fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 30.0
     timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 4.0
     retry_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.5
     longest_retry_s: Annotated[float, msgspec.Meta(ge=0.05, le=600)] = 8.0
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
-
-
-class Reader(Protocol):
-    """One kind of source; the members mean what they mean in `engine.stage.Source`."""
-
-    def open(self, skip: int) -> SourceInfo: ...
-
-    def read(self, allocate: Allocate) -> Captured | SourceLost | None: ...
-
-    def close(self) -> None: ...
 
 
 def redact_url(url: str) -> str:

@@ -154,7 +154,9 @@ class VideoFile:
     def open(self, skip: int) -> SourceInfo:
         self._to_skip, self._next = skip, self._advance()
         if self._next is None:
-            raise UserError(f"{self._label} holds no frame that can be decoded; check the file")
+            # The table of an MP4 may stand at its end; many servers don't let a reader go back from there.
+            mend = "download it and give the file" if "://" in self._label else "check the file"
+            raise UserError(f"{self._label} holds no frame that can be decoded; {mend}")
         height, width = upright_size(self._next)
         return SourceInfo(width, height, self._decoder.fps, live=False)
 
@@ -250,7 +252,7 @@ def open_file(path: Path, label: str) -> VideoFile:
         raise UserError(
             f"{label} does not exist; give a video file, a picture or a folder of them, a camera, a URL or demo"
         )
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise UserError(f"{label} is empty; record or fetch it again")
     return VideoFile(Decoder(str(path), label, {}, timeout_s=60.0, threads=2), label)
 

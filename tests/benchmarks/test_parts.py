@@ -43,8 +43,9 @@ def make_machine(load: float) -> Machine:
 
 
 def result(sequence: int, reason: str | None, latency_ms: float | None, stream: str = "0") -> dict[str, Any]:
-    status = "dropped" if latency_ms is None else "ok"
-    return {"stream": stream, "sequence": sequence, "status": status, "reason": reason, "latency_ms": latency_ms}
+    status, person = ("dropped", None) if latency_ms is None else ("ok", {"age_frames": 0})
+    return {"stream": stream, "sequence": sequence, "status": status, "reason": reason, "latency_ms": latency_ms,
+            "person": person}  # fmt: skip
 
 
 def test_latencies_of_skipped_and_detected_frames_and_the_slowest_stream_are_read_from_the_results() -> None:
@@ -54,6 +55,9 @@ def test_latencies_of_skipped_and_detected_frames_and_the_slowest_stream_are_rea
     run = Run(stats={"streams": ["0", "1"], "dropped": {"replaced": 1, "too_old": 2}, "latency_ms": {}, "fps_out": 30.0,
                      "frames_in": 25}, results=results, cpu_s=0.5)  # fmt: skip
     assert median_latency_ms(run, skipped=True) == 4.0 and median_latency_ms(run, skipped=False) == 40.0
+    doubt = {"status": "unsure", "person": {"age_frames": 1}}
+    repeated = [result(50 + n, "no_stick", 4.0) | doubt for n in range(16)]
+    assert median_latency_ms(replace(run, results=results + repeated), skipped=False) == 40.0
     assert slowest_share(run) == pytest.approx(8 / ((WARM_UP_FRAMES + 6 + 8) / 2), abs=0.01)
     row = program_row("30 fps", run)
     assert (row["dropped"], row["cpu_ms_per_frame"]) == (3, 20.0)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import Config, load_config
-from engine.run import RunSummary, run_pipeline
+from engine.health import RunSummary
+from engine.run import run_pipeline
 
 THREE_WORKERS = """
 [engine]

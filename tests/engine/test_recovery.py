@@ -14,7 +14,7 @@ from bench import Bench, children_of, summary_of, wait_until
 from bench_parts import lines_of
 
 from engine.health import memory_mb
-from engine.ring import own_names
+from engine.leftovers import own_names
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and /dev/shm")
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from engine.errors import UserError
+from engine.leftovers import own_names
 from engine.packet import FrameRef
-from engine.ring import FrameRing, RingReader, own_names
+from engine.ring import FrameRing, RingReader
 from engine.stage import FrameOverrun
 
 SLOTS, HEIGHT, WIDTH = 5, 48, 64

@@ -11,9 +11,9 @@ import pytest
 from engine.chain import Chain
 from engine.config import EngineSettings
 from engine.frames import OwnedFrames
+from engine.layout import WorkerSpec
 from engine.links import Parcel
 from engine.packet import FrameRef, Packet, PacketCodec
-from engine.process import WorkerSpec
 from engine.stage import FrameOverrun
 from engine.worker import _Loop
 

@@ -174,6 +174,22 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
     assert "empty.mp4 is empty" in error_of(tmp_path / "empty.mp4")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes with names")
+def test_a_video_comes_through_a_pipe(tmp_path: Path, video: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with av.open(str(video)) as reader, av.open(str(tmp_path / "video.mkv"), "w") as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        for packet in reader.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                writer.mux(packet)
+    writing = threading.Thread(target=lambda: pipe.write_bytes((tmp_path / "video.mkv").read_bytes()), daemon=True)
+    writing.start()
+    _, frames = read_all(str(pipe))
+    assert len(frames) == 10
+
+
 @pytest.mark.parametrize("content", [b"just some words\n" * 50, bytes(range(256)) * 20])
 def test_a_file_that_is_no_video_is_named(tmp_path: Path, content: bytes) -> None:
     for name in ("notes.txt", "notes.mp4"):

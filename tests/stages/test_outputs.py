@@ -92,3 +92,12 @@ def test_what_cannot_be_renamed_is_named_with_the_way_out(tmp_path: Path, monkey
 
 def test_what_is_no_file_is_written_to_as_it_is() -> None:
     own(Path(os.devnull), text="nothing")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="needs /dev/fd")
+def test_a_pipe_without_a_name_is_written_to_as_it_is() -> None:
+    reader, writer = os.pipe()
+    own(Path(f"/dev/fd/{writer}"), text="a line")
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == "a line"

@@ -85,6 +85,13 @@ def test_an_mp4_is_made_at_the_end_and_nothing_else_is_left(tmp_path: Path) -> N
     assert read_back(tmp_path / "out.mp4")[0] == pytest.approx(times, abs=2e-3)
 
 
+@pytest.mark.parametrize("number", [1, 6, 7, 8])
+def test_an_mp4_of_a_few_pictures_has_them_all(tmp_path: Path, number: int) -> None:
+    record(tmp_path / "out.mp4", [5.0 * i for i in range(number)])
+    assert finish(tmp_path / "out.mp4") == {}
+    assert len(read_back(tmp_path / "out.mp4")[0]) == number
+
+
 def test_of_what_never_got_a_picture_no_mp4_is_made(tmp_path: Path) -> None:
     with owned([("record.path", tmp_path / "out.recording.mkv")], []):
         assert finish(tmp_path / "out.mp4") == {}

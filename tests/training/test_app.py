@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from stages.classes import load_classes
+from stages.skeleton import NODE_COUNT
 from training import app
+from training.data.table import make_table, write_table
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,3 +40,15 @@ def test_a_number_that_makes_no_sense_is_named_with_its_option(
 def test_every_command_is_entered_here_where_its_mistakes_are_told() -> None:
     folder = Path(app.__file__).parent
     assert [p for p in folder.rglob("*.py") if "__main__" in p.name + p.read_text()] == [folder / "app.py"]
+
+
+def test_a_reader_that_has_gone_is_told_nothing(tmp_path: Path) -> None:
+    """As in `arnis-train check poses.csv | head`."""
+    table = make_table(tmp_path, [""], ["neutral"], np.zeros((1, 2)), np.full((1, NODE_COUNT, 3), 0.5), ["a row"])
+    write_table(table, tmp_path / "poses.csv", load_classes().names)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "training.app", "check", tmp_path / "poses.csv"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert ended.stderr == b""

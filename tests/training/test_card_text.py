@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from training.data.table import Table, make_table
-from training.geopose.card_text import data_text, is_rendered, notes_text
+from training.geopose.card_text import data_text, notes_text
 from training.geopose.folds import GROUPED, UNGROUPED
 from training.see import Detectors
 
@@ -43,7 +43,7 @@ def test_a_card_says_whose_eyes_saw_its_test(tmp_path: Path) -> None:
 
 
 def test_only_pictures_of_synthetic_people_are_called_rendered(tmp_path: Path) -> None:
-    assert is_rendered(RENDERS) and not is_rendered(PHOTOS)
+    assert RENDERS.is_rendered() and not PHOTOS.is_rendered()
     rendered = notes_text(RENDERS, seen_by(tmp_path), GROUPED, transfer=False, certain=True)
     assert "are rendered and seen through the shipped detectors" in rendered
     assert "render" not in notes_text(PHOTOS, tmp_path, GROUPED, transfer=False, certain=True)

@@ -16,7 +16,7 @@ from stages.cards import load_card  # noqa: E402
 from stages.classes import ClassFile, load_classes  # noqa: E402
 from stages.classify import check_card  # noqa: E402
 from stages.runtime import Network, load_network  # noqa: E402
-from training.classifiers import NAMES, is_network, network_model  # noqa: E402
+from training.classifiers import NETWORKS, network_model  # noqa: E402
 from training.geopose import export as export_module  # noqa: E402
 from training.geopose.export import PARITY_BOUND, export_onnx, parity, random_inputs, write_card  # noqa: E402
 from training.geopose.settings import FitSettings  # noqa: E402
@@ -26,7 +26,7 @@ TOLD = "“Gunting”: cut \\ and 刺"
 OWN = ClassFile(tuple(msgspec.structs.replace(c, name=f"my_{c.name}", text=TOLD) for c in SHIPPED.classes[:3]))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if is_network(name)])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_is_exported_for_batches_of_any_size(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = network_model(name).build(len(SHIPPED.classes), FitSettings()).eval()

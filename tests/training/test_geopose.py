@@ -21,11 +21,12 @@ from stages.classes import load_classes
 from stages.classify import INPUTS, check_card
 from stages.skeleton import GRIP, TIP
 from training import app
+from training.data.readers import read_any
 from training.data.table import KEYPOINT_COLUMNS
 from training.geopose import export, fit_command
 from training.geopose.augment import KeypointFaults, augment_keypoints
 from training.geopose.batches import Mixture, training_batches
-from training.geopose.data import PoseTable, keypoint_table, load_table, split_table
+from training.geopose.data import PoseTable, keypoint_table, pose_table, split_table
 from training.geopose.fit import fit, load_trained, predict, weights_file
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.settings import FitSettings
@@ -65,8 +66,8 @@ def seen(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_seeing_the_truth_keeps_the_keypoints_and_cuts_the_hands(data: Path, seen: Path) -> None:
-    table = load_table(seen / "table.csv", CLASSES.names, seen / "crops")
-    true = load_table(data / "table.csv", CLASSES.names)
+    table = pose_table(read_any(seen / "table.csv"), CLASSES.names, seen / "crops")
+    true = pose_table(read_any(data / "table.csv"), CLASSES.names)
     assert len(table) == POSES_MADE and table.crop_present.mean() > 0.9
     present = true.keypoints[..., 2] > 0
     np.testing.assert_allclose(table.keypoints[present][:, :2], true.keypoints[present][:, :2], atol=0.01)
@@ -79,7 +80,7 @@ def test_looking_again_does_nothing_new(data: Path, seen: Path) -> None:
 
 
 def test_no_person_is_in_two_parts_of_a_split(seen: Path) -> None:
-    table = load_table(seen / "table.csv", CLASSES.names, seen / "crops")
+    table = pose_table(read_any(seen / "table.csv"), CLASSES.names, seen / "crops")
     parts = split_table(table)
     names = [set(part.people) for part in parts]
     assert all(names) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2])
@@ -133,7 +134,7 @@ def test_exact_samples_of_validation_and_test_people_are_left_out() -> None:
 
 
 def test_batches_tell_the_shaft_as_it_is_in_the_turned_crop(seen: Path) -> None:
-    train, _, _ = split_table(load_table(seen / "table.csv", CLASSES.names, seen / "crops"))
+    train, _, _ = split_table(pose_table(read_any(seen / "table.csv"), CLASSES.names, seen / "crops"))
     mixture = Mixture(train, crop_dropout=0.5)
     batch = next(training_batches(mixture, FitSettings(batch=len(train)), np.random.default_rng(0)))
     plain = next(training_batches(replace(mixture, crop_faults=False), FitSettings(batch=len(train)),
@@ -157,14 +158,14 @@ def test_drawn_samples_have_the_statistics_that_they_are_drawn_from() -> None:
 
 
 def small_fit(seen: Path, run: Path, epochs: int) -> Path:
-    train, validation, _ = split_table(load_table(seen / "table.csv", CLASSES.names, seen / "crops"))
+    train, validation, _ = split_table(pose_table(read_any(seen / "table.csv"), CLASSES.names, seen / "crops"))
     mixture = Mixture(train, PoseStatistics(STATISTICS, CLASSES.names), drawn=100, exact=train)
     settings = FitSettings(epochs=epochs, batch=64, threads=1, averaging=0.5)
     return fit(CLASSES, mixture, validation, settings, run)
 
 
 def test_batches_hold_crops_only_for_samples_that_have_one(seen: Path) -> None:
-    train, _, _ = split_table(load_table(seen / "table.csv", CLASSES.names, seen / "crops"))
+    train, _, _ = split_table(pose_table(read_any(seen / "table.csv"), CLASSES.names, seen / "crops"))
     mixture = Mixture(train, PoseStatistics(STATISTICS, CLASSES.names), drawn=64, crop_dropout=0.5)
     for batch in training_batches(mixture, FitSettings(batch=32), np.random.default_rng(0)):
         assert len(batch.crop) == batch.crop_present.sum() > 0

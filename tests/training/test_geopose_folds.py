@@ -15,11 +15,13 @@ from engine.errors import UserError
 from stages.classes import load_classes
 from training import app
 from training.classifiers import NAMES, make_classifier
+from training.data.readers import read_any
 from training.data.table import make_table, write_table
-from training.geopose.ablation import difference_interval, effect_variants, parse_variant
+from training.geopose.ablation import effect_variants, parse_variant
 from training.geopose.batches import Mixture
-from training.geopose.data import PoseTable, load_table
+from training.geopose.data import PoseTable, pose_table
 from training.geopose.folds import OWN_GROUPS, _inner, named, splits, with_groups, without_neutral
+from training.geopose.measure import person_interval
 from training.geopose.pose_statistics import PoseStatistics
 from training.geopose.report.page import write_report
 from training.geopose.settings import FitSettings
@@ -47,7 +49,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_person_is_on_both_sides_of_a_fold(table: Path) -> None:
-    samples = load_table(table, CLASSES.names)
+    samples = pose_table(read_any(table), CLASSES.names)
     tested = np.zeros(len(samples), int)
     for train, test in splits(samples, 5, seed=0):
         assert not set(samples.people[train]) & set(samples.people[test])
@@ -61,7 +63,7 @@ def test_no_person_is_on_both_sides_of_a_fold(table: Path) -> None:
 
 
 def test_small_tables_have_fewer_inner_folds(table: Path) -> None:
-    samples = load_table(table, CLASSES.names)
+    samples = pose_table(read_any(table), CLASSES.names)
     few = samples.select(np.concatenate([np.flatnonzero(samples.labels == label)[:2] for label in range(12)]))
     kept, inner = _inner(few, seed=0)
     assert len(kept) and len(inner) and not set(few.people[kept]) & set(few.people[inner])
@@ -93,7 +95,7 @@ def test_a_fold_learns_nothing_exact_of_those_it_is_tested_or_stopped_by(
     shutil.copyfile(table, source / "table.csv")
     np.save(source / "crops" / "00000.npy", np.zeros((SAMPLES, 128, 128, 3), np.uint8))
     assert app.main([*words, "--exact", str(source)]) == 0
-    everybody = set(load_table(table, CLASSES.names).people)
+    everybody = set(pose_table(read_any(table), CLASSES.names).people)
     assert len(listener.heard) == 3
     for trained, exact, inner in listener.heard:
         tested = everybody - trained - inner
@@ -102,7 +104,7 @@ def test_a_fold_learns_nothing_exact_of_those_it_is_tested_or_stopped_by(
 
 
 def test_a_table_that_names_nobody_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
-    samples = load_table(write(tmp_path / "t.csv", [""] * SAMPLES), CLASSES.names)
+    samples = pose_table(read_any(write(tmp_path / "t.csv", [""] * SAMPLES)), CLASSES.names)
     with pytest.raises(UserError, match="--no-groups"):
         with_groups(samples, allow_none=False)
     grouped, text = with_groups(samples, allow_none=True)
@@ -111,7 +113,7 @@ def test_a_table_that_names_nobody_is_refused_unless_told_otherwise(tmp_path: Pa
 
 def test_a_sample_that_names_nobody_leaves_the_others_their_people(tmp_path: Path) -> None:
     groups = [f"p{i // 5}" for i in range(SAMPLES)]
-    samples = load_table(write(tmp_path / "t.csv", ["", "", *groups[2:]]), CLASSES.names)
+    samples = pose_table(read_any(write(tmp_path / "t.csv", ["", "", *groups[2:]])), CLASSES.names)
     with pytest.raises(UserError, match="--no-groups"):
         with_groups(samples, allow_none=False)
     grouped, text = with_groups(samples, allow_none=True)
@@ -166,7 +168,7 @@ def test_trees_have_no_weights_to_begin_with(capsys: pytest.CaptureFixture[str],
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "pairs_trees"])
 def test_every_classifier_learns_and_answers_a_bare_table(name: str, table: Path, tmp_path: Path) -> None:
-    samples = load_table(table, CLASSES.names).select(np.arange(130))
+    samples = pose_table(read_any(table), CLASSES.names).select(np.arange(130))
     classifier = make_classifier(name, CLASSES)
     classifier.fit(Mixture(samples), samples, FitSettings(epochs=1, batch=130, threads=1), tmp_path)
     logits = classifier.logits(samples.select(np.arange(7)))
@@ -237,7 +239,7 @@ def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str
 def test_a_difference_of_nothing_holds_zero_and_a_clear_one_does_not() -> None:
     people = np.arange(200).astype(str)
     base = np.arange(200) % 2 == 0
-    low, high = difference_interval(base, base, people)
+    low, high = person_interval(base.astype(float) - base, people, draws=1000)
     assert low == high == 0
-    low, _ = difference_interval(np.ones(200, bool), base, people)
+    low, _ = person_interval(1.0 - base, people, draws=1000)
     assert low > 0.3

@@ -31,6 +31,11 @@ def test_settings_out_of_bounds_are_named(words: str, capsys: pytest.CaptureFixt
     assert said.count("\n") == 1 and name in said and "makes no sense: Expected" in said
 
 
+def test_who_trains_before_looking_is_sent_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["fit", "--seen", str(tmp_path / "seen"), "--run", str(tmp_path / "run")]) == 2
+    assert "seen does not exist; make it with `arnis-train see`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["--folds 1", "--folds 0", "--folds -2", "--drawn -1", "--crop-dropout 1.5"])
 def test_numbers_out_of_bounds_are_named(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -18,7 +18,8 @@ from stages.detectors.hand import WeaponHand
 from stages.graph import mirror_keypoints
 from stages.skeleton import GRIP, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, RIGHT_HIP, RIGHT_SHOULDER
 from training import app
-from training.data.table import make_table, read_table, write_table
+from training.data.readers import read_any
+from training.data.table import make_table, write_table
 from training.geopose.pose_statistics import PoseStatistics
 from training.synth.skeletons import STATISTICS
 
@@ -117,7 +118,7 @@ def test_a_table_without_hands_is_refused(
 def test_hands_that_nobody_told_teach_and_test_nothing(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = read_table(table)
+    rows = read_any(table)
     for told, code in ((np.arange(ROWS) % PEOPLE < PEOPLE // 2, 0), (np.arange(ROWS) == 0, 2)):
         write_rows(tmp_path / "t.csv", rows.keypoints, np.where(told, rows.true_hands, ""))
         assert app.main(["hand", "--table", str(tmp_path / "t.csv"), "--drawn", "0", "--output", str(tmp_path)]) == code

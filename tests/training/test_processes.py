@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,3 +34,30 @@ def test_they_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline_s, "the helper is still there"
         time.sleep(0.05)
+
+
+BEGINNING = """
+import time
+from training.processes import helpers
+
+def load(seconds):
+    print("loading", flush=True)
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    try:
+        with helpers(1, load, (60,)) as pool:
+            [pool.submit(print), pool.submit(print)][0].result()
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_ctrl_c_ends_them_at_once_and_only_the_command_answers(tmp_path: Path) -> None:
+    (tmp_path / "begin.py").write_text(BEGINNING)
+    with subprocess.Popen([sys.executable, tmp_path / "begin.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, start_new_session=True) as command:  # fmt: skip
+        assert command.stdout is not None
+        assert command.stdout.readline() == "loading\n"
+        os.killpg(command.pid, signal.SIGINT)  # as a terminal does
+        assert command.communicate(timeout=30) == ("interrupted\n", "")

@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from torch.utils.tensorboard import SummaryWriter
+
 from stages.classes import load_classes
 from training import app
 from training.geopose import measure
@@ -81,6 +83,7 @@ def full_report() -> dict[str, Any]:
     folds = [{"top1": 0.6 + i / 100, "macro_f1": 0.5, "note": "x"} for i in range(5)]
     return measured() | {
         "model": "geopose", "temperature": 1.2, "threshold": 0.6, "precisions": [row], "folds": folds,
+        "over_folds": {"top1": {"mean": 0.62, "std": 0.0158}, "macro_f1": {"mean": 0.5, "std": 0.0}},
         "groups": "people or recordings", "parity_200": {"random_onnxruntime": 4e-6}, "data": "Renders <of> people",
         "real_keypoints_without_crop": {"samples": 1852, "top1": 0.661, "poses_top2": 0.812},
         "validity": {"stick not too long": 0.987}, "stick": {"tip_error_median": 0.034, "sticks": 640},
@@ -212,30 +215,20 @@ def test_a_cut_off_explanation_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "explain.json is damaged" in capsys.readouterr().err
 
 
-def test_curves_come_from_the_logger_s_table(tmp_path: Path) -> None:
-    (tmp_path / "board").mkdir()
-    rows = ["epoch,inner_loss,loss,step", "0,,2.5,10", "0,2.0,,10", "1,,1.5,20", "1,1.25,,20"]
-    (tmp_path / "board" / "metrics.csv").write_text("\n".join(rows))
-    assert read_history(tmp_path) == {"loss": [2.5, 1.5], "inner_loss": [2.0, 1.25]}
-    assert "inner loss" in page_of(tmp_path, measured()).text
-
-
 def test_curves_come_from_tensorboard_and_a_resumed_run_has_one(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    from torch.utils.tensorboard import SummaryWriter
-
     for number, steps in enumerate((((10, 2.5), (20, 9.0)), ((20, 1.5), (30, 1.0)))):  # step 20 was done again
         with SummaryWriter(str(tmp_path / "board"), filename_suffix=str(number)) as writer:
             for step, value in steps:
                 writer.add_scalar("loss", value, step)
                 writer.add_scalar("epoch", 0, step)
     assert read_history(tmp_path) == {"loss": [2.5, 1.5, 1.0]}
+    assert "loss" in page_of(tmp_path, measured()).text
 
 
 def test_the_networks_of_folds_have_no_curve_in_common(tmp_path: Path) -> None:
     for fold, loss in (("fold0", 2.5), ("fold1", 1.5)):
-        (tmp_path / fold / "board").mkdir(parents=True)
-        (tmp_path / fold / "board" / "metrics.csv").write_text(f"epoch,loss,step\n0,{loss},10\n")
+        with SummaryWriter(str(tmp_path / fold / "board")) as writer:
+            writer.add_scalar("loss", loss, 10)
     assert read_history(tmp_path) == {}
 
 

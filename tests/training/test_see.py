@@ -19,8 +19,9 @@ from stages.classes import load_classes, models_folder
 from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, TIP
 from training import app, see, seen_folder
 from training.data.cells import whole_lines
-from training.data.table import KEYPOINT_COLUMNS, make_table, read_table, write_table
-from training.geopose.data import load_table
+from training.data.readers import read_any
+from training.data.table import KEYPOINT_COLUMNS, make_table, write_table
+from training.geopose.data import pose_table
 from training.see import Detectors, is_of_a_hold
 
 
@@ -54,8 +55,8 @@ def test_the_truth_holds_the_hand_that_really_has_the_stick(tmp_path: Path) -> N
     (out / "table.csv").touch()
     (out / "detectors.json").write_bytes(msgspec.json.encode(Detectors(truth=True, closer="auto")))
     assert app.main(["see", str(data), "--truth", "--out", str(out)]) == 0
-    assert read_table(out / "table.csv").hands.tolist() == ["left", "left"]
-    assert len(load_table(out / "table.csv", load_classes().names, out / "crops")) == 2
+    assert read_any(out / "table.csv").hands.tolist() == ["left", "left"]
+    assert len(pose_table(read_any(out / "table.csv"), load_classes().names, out / "crops")) == 2
 
 
 def test_a_folder_whose_hands_were_told_otherwise_is_not_gone_on_with(
@@ -88,7 +89,7 @@ def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_files_of_crops
 
 def rewritten(data: Path, **parts: np.ndarray) -> None:
     names = load_classes().names
-    write_table(replace(read_table(data, names), **parts), data, names)
+    write_table(replace(read_any(data, names), **parts), data, names)
 
 
 def test_a_folder_that_is_done_says_so_and_nothing_is_looked_at(
@@ -96,7 +97,7 @@ def test_a_folder_that_is_done_says_so_and_nothing_is_looked_at(
 ) -> None:
     command = ["see", str(write_people(tmp_path, 3)), "--truth", "--out", str(tmp_path / "exact")]
     assert app.main([*command, "--limit", "2"]) == app.main(command) == 0
-    assert len(read_table(tmp_path / "exact/table.csv")) == 3
+    assert len(read_any(tmp_path / "exact/table.csv")) == 3
     monkeypatch.delattr(see, "look_at")
     with caplog.at_level("INFO"):
         assert app.main(command) == 0
@@ -107,7 +108,7 @@ def test_a_folder_made_from_another_table_is_refused_and_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out = write_people(tmp_path, 3), tmp_path / "exact"
-    table = read_table(data)
+    table = read_any(data)
     command = ["see", str(data), "--truth", "--out", str(out)]
     assert app.main(command) == 0
     made = (out / "table.csv").read_bytes()
@@ -129,11 +130,25 @@ def test_a_folder_made_from_another_table_is_refused_and_left_alone(
     assert app.main(command) == 0
 
 
+def test_a_picture_that_was_deleted_is_named_and_the_rest_goes_on_without_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_people(tmp_path, 3), tmp_path / "exact"
+    command = ["see", str(data), "--truth", "--out", str(out)]
+    (tmp_path / "1.png").unlink()
+    assert app.main(command) == 2
+    assert "1.png is not there; bring it back or delete the row" in capsys.readouterr().err
+    table = read_any(data)
+    write_table(table.select(table.pictures != "1.png"), data, load_classes().names)
+    assert app.main(command) == 0
+    assert len(read_any(out / "table.csv")) == 2
+
+
 def test_what_detectors_saw_does_not_hang_on_keypoints_that_were_corrected(tmp_path: Path) -> None:
     data = write_people(tmp_path, 1)
     command = ["see", str(data), "--out", str(tmp_path / "seen")]
     assert app.main(command) == 0
-    rewritten(data, keypoints=read_table(data).keypoints + np.float32([1, 1, 0]))
+    rewritten(data, keypoints=read_any(data).keypoints + np.float32([1, 1, 0]))
     assert app.main(command) == 0
 
 
@@ -159,7 +174,7 @@ def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
         for name in ("moving", "in_a_hold", "nobody"):
             writer.writerow([f"{name}.png", 12, "neutral", "p0", "front", 1, 1, "right", "train", *[""] * 57])
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "seen")]) == 0
-    table = load_table(tmp_path / "seen/table.csv", load_classes().names, tmp_path / "seen/crops")
+    table = pose_table(read_any(tmp_path / "seen/table.csv"), load_classes().names, tmp_path / "seen/crops")
     assert (table.keypoints[0, :17, 2] > 0).mean() > 0.8
     assert not table.keypoints[2, :, 2].any()
     assert table.crop_present.tolist() == [1, 1, 0]
@@ -176,9 +191,9 @@ def test_the_detectors_find_the_person_of_the_demo_clip_and_the_hand_is_cut_out(
     assert app.main([*ablate, "geopose_graph+correct=forearm"]) == 2
     assert "corrected already (evidence)" in capsys.readouterr().err
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "as_detected"), *other]) == 0
-    raw = load_table(tmp_path / "as_detected/table.csv", load_classes().names)
+    raw = pose_table(read_any(tmp_path / "as_detected/table.csv"), load_classes().names)
     assert raw.keypoints[0, :17] == pytest.approx(table.keypoints[0, :17])
     bent = ["--correct", "forearm", "--limit", "1"]
     assert app.main(["see", str(tmp_path), "--out", str(tmp_path / "bent"), *bent]) == 0
-    by_rule = load_table(tmp_path / "bent/table.csv", load_classes().names)
+    by_rule = pose_table(read_any(tmp_path / "bent/table.csv"), load_classes().names)
     assert np.abs(raw.keypoints[0, TIP, :2] - by_rule.keypoints[0, TIP, :2]).max() > 0

@@ -153,7 +153,7 @@ def test_only_labelled_renders_are_listed(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / "images" / f"{name}.jpg").write_bytes(b"")
         empty = np.zeros((NODE_COUNT, 3), np.float32)
         rows.append(evaluate.Row(tmp_path / "images" / f"{name}.jpg", empty, split, "front"))
-    monkeypatch.setattr(fused_data, "read_table", lambda path: rows)
+    monkeypatch.setattr(fused_data, "read_rows", lambda path: rows)
     with pytest.raises(UserError, match="no pose labels"):
         fused_data.write_lists(tmp_path / "table.csv", tmp_path / "out")
     (tmp_path / "labels" / "b.txt").write_text("")

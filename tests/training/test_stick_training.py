@@ -23,7 +23,7 @@ from training.stick import command, evaluate, fit
 from training.stick.augment import Warp, noisy_body, random_warp
 from training.stick.cache import load_samples, save_samples
 from training.stick.composite import add_distractors, add_stick
-from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, Samples, make_sample, read_table, target_of
+from training.stick.data import CACHE_MARGIN, CACHE_PX, Loader, Samples, make_sample, read_rows, target_of
 from training.stick.network import MAP_SIZE, Maps, StickNet
 from training.stick.yolo import label_line
 
@@ -357,7 +357,7 @@ def test_a_cache_of_an_earlier_version_is_to_be_deleted(cache: Path) -> None:
 
 def test_a_missing_table_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="arnis-train synth"):
-        read_table(tmp_path / "table.csv")
+        read_rows(tmp_path / "table.csv")
 
 
 def test_a_yolo_label_holds_box_and_both_ends() -> None:

@@ -26,7 +26,7 @@ from training.synth import command, compare, picture, pose, scene, skeletons, so
 from training.synth.body import BRACE_FROM_BUTT, Wish, pose_body
 from training.synth.camera import orbit
 from training.synth.rig import Rest, finger_rotations, forward, load_rig, make_rest
-from training.synth.skeletons import VIEWS, load_skeletons
+from training.synth.skeletons import VIEWS, class_skeletons, statistics
 from training.synth.write import drawable_classes, labels_of_person
 
 PEOPLE, PICTURES = 2, 3
@@ -173,7 +173,7 @@ def test_a_second_run_draws_only_what_is_missing_and_draws_it_alike(data: Path) 
 
 
 def test_the_stick_starts_in_the_fist_and_keeps_its_length(rest: Rest) -> None:
-    for name in load_skeletons():
+    for name in class_skeletons():
         posed = pose_body(rest, pose.scaled_skeleton(name, rest), Wish())
         grip, tip, wrist = (posed.keypoints[k] for k in (sk.GRIP, sk.TIP, sk.RIGHT_WRIST))
         assert np.linalg.norm(tip - grip) == pytest.approx(0.61, abs=1e-6)
@@ -181,7 +181,7 @@ def test_the_stick_starts_in_the_fist_and_keeps_its_length(rest: Rest) -> None:
 
 
 def test_the_lowest_point_of_every_pose_stands_on_the_floor(rest: Rest) -> None:
-    for name in load_skeletons():
+    for name in class_skeletons():
         posed = pose_body(rest, pose.scaled_skeleton(name, rest), Wish())
         assert posed.vertices[:, 2].min() == pytest.approx(0.0, abs=1e-6)
         assert posed.keypoints[[sk.LEFT_ANKLE, sk.RIGHT_ANKLE], 2].max() < 0.2
@@ -197,7 +197,7 @@ def test_drawn_poses_lie_near_the_statistics(view: str, rest: Rest) -> None:
             points = pose.fit_sample(rng, name, view, rest, camera)
             posed = pose_body(rest, points, Wish())
             draws.append(solve.to_torso_units(camera.project(posed.keypoints))[: sk.BODY_COUNT])
-        wanted = np.array(pose.statistics()[name][view]["body_mean"])
+        wanted = np.array(statistics()[name][view]["body_mean"])
         assert np.linalg.norm(np.mean(draws, axis=0) - wanted, axis=1).mean() < 0.12
 
 

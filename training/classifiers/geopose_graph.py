@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from training.classifiers.neural import OF_CROPS, NetworkModel
 from training.geopose.network import GraphStream
-from training.geopose.settings import FitSettings
 
 _WIDTH = 128
 
@@ -30,8 +29,4 @@ class GraphNet(nn.Module):
         return self.head(graph)
 
 
-def _build(class_count: int, settings: FitSettings) -> GraphNet:
-    return GraphNet(class_count)
-
-
-MODEL = NetworkModel("geopose_graph", _build, ignored=OF_CROPS)
+MODEL = NetworkModel("geopose_graph", lambda class_count, settings: GraphNet(class_count), ignored=OF_CROPS)

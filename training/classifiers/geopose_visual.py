@@ -30,8 +30,4 @@ class VisualNet(nn.Module):
         return self.head(torch.cat([seen, crop_present.unsqueeze(-1)], 1))
 
 
-def _build(class_count: int, settings: FitSettings) -> VisualNet:
-    return VisualNet(class_count, settings)
-
-
-MODEL = NetworkModel("geopose_visual", _build, ignored=OF_EDGES | OF_KEYPOINTS, needs_crops=True)
+MODEL = NetworkModel("geopose_visual", VisualNet, ignored=OF_EDGES | OF_KEYPOINTS, needs_crops=True)

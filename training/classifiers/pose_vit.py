@@ -10,7 +10,6 @@ from stages.graph import CROP_SIZE_PX, NODE_FEATURES
 from stages.skeleton import NODE_COUNT
 from training.classifiers.crops import NodeScale
 from training.classifiers.neural import OF_BACKBONE, OF_EDGES, NetworkModel
-from training.geopose.settings import FitSettings
 
 WIDTH, HEADS, LAYERS, PATCH_PX = 96, 4, 3, 16
 PATCHES = (CROP_SIZE_PX // PATCH_PX) ** 2
@@ -90,8 +89,4 @@ class PoseVit(nn.Module):
         return self.head(tokens[:, 0])
 
 
-def _build(class_count: int, settings: FitSettings) -> PoseVit:
-    return PoseVit(class_count)
-
-
-MODEL = NetworkModel("pose_vit", _build, ignored=OF_BACKBONE | OF_EDGES)
+MODEL = NetworkModel("pose_vit", lambda class_count, settings: PoseVit(class_count), ignored=OF_BACKBONE | OF_EDGES)

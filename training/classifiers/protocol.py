@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.geopose.batches import Mixture
 from training.geopose.data import PoseTable
@@ -31,15 +31,10 @@ class PoseNetwork(Protocol):
     skeleton: Any
     """Called with nodes (B, 19, F), edges (B, E, G) and mask (B, 19); gives (B, ...)."""
     hand: Any
-    """Module from uint8 RGB crops (P, 128, 128, 3) to (P, ...), or None when the network looks at no picture."""
+    """Module from uint8 RGB crops (P, 128, 128, 3) to (P, *shape), with that `shape`; None when the network looks at no
+    picture."""
     crop_geometry: Any
     """Module from the hand's features to grip to tip in torsos (P, 2); None only where `hand` is."""
 
     def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
         """Logits (B, classes); `seen` (B, ...) is zero where there is no crop."""
-
-
-def seen_shape(hand: nn.Module) -> tuple[int, ...]:
-    """Shape of what a crop stream says of one crop: `shape`, or (`width`,) where it gives a vector."""
-    shape: tuple[int, ...] = getattr(hand, "shape", None) or (hand.width,)
-    return shape

@@ -105,8 +105,4 @@ class FusionNet(nn.Module):
         return self.head(torch.cat([hidden.sum(1) / count, most, looked.sum(1) / count], 1))
 
 
-def _build(class_count: int, settings: FitSettings) -> FusionNet:
-    return FusionNet(class_count, settings)
-
-
-MODEL = NetworkModel("stgcn_fusion", _build, ignored=OF_EDGES)
+MODEL = NetworkModel("stgcn_fusion", FusionNet, ignored=OF_EDGES)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import UserError
-from stages.classes import load_classes
 from stages.skeleton import BLAZE35, COCO19, NODE_COUNT, Layout
 
 TEXT_COLUMNS = (
@@ -52,6 +51,11 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         head = [name.strip() for name in head]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"table {path} is not a CSV file in UTF-8 ({error}); save it as one") from None
+    if len(head) == 1 and ";" in head[0]:
+        raise UserError(
+            f"table {path} has semicolons between its columns, as spreadsheets write it where a number has a comma; "
+            "save it with commas between columns and points in numbers"
+        )
     missing = [name for name in (*_REQUIRED, *keypoint_columns(layout_of(head).count)) if name not in head]
     if missing:
         raise UserError(
@@ -107,16 +111,14 @@ def picture_sizes(columns: dict[str, list[str]], where: list[str]) -> np.ndarray
     return sizes
 
 
-def class_labels(columns: dict[str, list[str]], names: Sequence[str] | None, where: list[str]) -> list[str]:
+def class_labels(columns: dict[str, list[str]], names: Sequence[str], where: list[str]) -> list[str]:
     """Names of the classes, empty where none is given; raises UserError for a number that the class file lacks, or that
     stands for two names."""
     written = columns.get("label_name", [""] * len(where))
     labels = [name or label for name, label in zip(written, columns["label"], strict=True)]
     _refuse_contradictions(columns["label"], written, where)
-    if any(label.isdecimal() for label in labels):
-        names = names or load_classes().names
     for i, label in enumerate(labels):
-        if label.isdecimal() and names:
+        if label.isdecimal():
             if int(label) >= len(names):
                 raise UserError(f"{where[i]}: label is {label}, and the class file has 0 to {len(names) - 1}")
             labels[i] = names[int(label)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -173,35 +172,26 @@ def _copies(table: Table, pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 def _keypoints(table: Table, classes: ClassFile) -> Iterator[Finding]:
     armed = (table.labels != classes.neutral) & ~anatomy.little_body(table)
-    rule = partial(_of_rows, total=len(table))
-    yield from rule(
-        "body", "hardly any body is seen; label it, or delete the row", anatomy.little_body(table), tolerated=0.2
-    )
-    yield from rule(
-        "stick", "grip or tip is missing in a pose; label it where it can be seen", anatomy.no_stick(table) & armed,
-        tolerated=0.5,
-    )  # fmt: skip
-    yield from rule(
-        "sides", "left and right of some points are exchanged; exchange them back", anatomy.exchanged_sides(table),
-        tolerated=0.05,
-    )  # fmt: skip
-    yield from rule(
-        "flipped", "flipped pictures whose points kept their names, unless these people are seen from behind: then all "
-        "is well; else exchange left and right, and true_hand", anatomy.flipped(table), tolerated=0.1,
-    )  # fmt: skip
-    yield from rule(
-        "hand", "the grip is in the other hand than true_hand says, where `label` writes what most pictures of a "
-        "person show; correct the grip, or the hand", anatomy.wrong_hand(table), tolerated=0.05,
-    )  # fmt: skip
-    yield from rule(
-        "ends", "the grip is in no hand or farther from it than the tip; exchange grip and tip, or place them anew",
-        anatomy.stick_ends(table), tolerated=0.05,
-    )  # fmt: skip
     lengths = [f"{length:.3f} torsos" for length in anatomy.stick_lengths(table).tolist()]
-    yield from rule("long", f"a stick longer than {anatomy.LONGEST_STICK} torsos; place grip and tip anew",
-                    anatomy.long_stick(table), tolerated=0.05, details=lengths)  # fmt: skip
-    yield from rule("outside", "points far outside the picture; correct width and height or the coordinates",
-                    anatomy.outside(table), tolerated=0.05)  # fmt: skip
+    rules: tuple[tuple[str, str, np.ndarray, float, Sequence[str] | None], ...] = (
+        ("body", "hardly any body is seen; label it, or delete the row", anatomy.little_body(table), 0.2, None),
+        ("stick", "grip or tip is missing in a pose; label it where it can be seen",
+         anatomy.no_stick(table) & armed, 0.5, None),
+        ("sides", "left and right of some points are exchanged; exchange them back",
+         anatomy.exchanged_sides(table), 0.05, None),
+        ("flipped", "flipped pictures whose points kept their names, unless these people are seen from behind: then "
+         "all is well; else exchange left and right, and true_hand", anatomy.flipped(table), 0.1, None),
+        ("hand", "the grip is in the other hand than true_hand says, where `label` writes what most pictures of a "
+         "person show; correct the grip, or the hand", anatomy.wrong_hand(table), 0.05, None),
+        ("ends", "the grip is in no hand or farther from it than the tip; exchange grip and tip, or place them anew",
+         anatomy.stick_ends(table), 0.05, None),
+        ("long", f"a stick longer than {anatomy.LONGEST_STICK} torsos; place grip and tip anew",
+         anatomy.long_stick(table), 0.05, lengths),
+        ("outside", "points far outside the picture; correct width and height or the coordinates",
+         anatomy.outside(table), 0.05, None),
+    )  # fmt: skip
+    for rule, means, broken, tolerated, details in rules:
+        yield from _of_rows(rule, means, broken, tolerated, len(table), details)
     median, (low, high) = _median(anatomy.stick_lengths(table)), anatomy.USUAL_STICK
     if median is not None and not low <= median <= high:
         yield _whole(

@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 
 from engine.errors import UserError
-from stages.classes import load_classes
 from stages.packets import HANDS
 from stages.skeleton import BODY_EDGES, KEYPOINT_NAMES, NODE_COUNT, STICK_EDGE
 from training.data.pictures import as_class_name, class_and_group
@@ -94,17 +93,12 @@ def write_coco(table: Table, path: Path) -> None:
         part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:
+def read_coco(path: Path, names: Sequence[str]) -> Table:
     """Read COCO keypoints; of several people in a picture the largest counts, pictures without one are left out.
 
-    Args:
-        names: names of the classes (default: the class file).
-
-    Raises:
-        UserError: the file is no such JSON; the sentence says where.
+    `names` are those of the classes. Raises UserError when the file is no such JSON; the sentence says where.
     """
     content = _load(path)
-    classes = list(names or load_classes().names)
     categories = {category.id: category for category in content.categories}
     largest: dict[object, _Person] = {}
     for person in content.people:
@@ -118,7 +112,7 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Table:
     files = [str(image.file_name) for image in images]
     where = [f"{path.name} picture {name}" for name in files]
     keypoints = [_keypoints(*parts) for parts in zip(people, kinds, where, strict=True)]
-    texts = [_texts(*parts, classes) for parts in zip(people, kinds, files, strict=True)]
+    texts = [_texts(*parts, names) for parts in zip(people, kinds, files, strict=True)]
     # What is no number of pixels is unknown.
     sizes = np.nan_to_num([[image.width, image.height] for image in images], posinf=0, neginf=0)
     labels, groups, views, hands, true_hands, splits = zip(*texts, strict=True)
@@ -221,7 +215,7 @@ def _attributes(person: _Person) -> dict[str, str]:
     return {name: str(value).strip() for name, value in person.attributes.items()}
 
 
-def _texts(person: _Person, category: _Category, file: str, classes: list[str]) -> tuple[str, str, str, str, str, str]:
+def _texts(person: _Person, category: _Category, file: str, classes: Sequence[str]) -> tuple[str, ...]:
     """Class, group, view, hand, true hand and split: from the attributes, else from the category and the path."""
     attributes = _attributes(person)
     named, group = class_and_group(file, classes)

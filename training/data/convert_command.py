@@ -40,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
     first, last = (args.tables[place].suffix.lower() for place in (0, -1))
     if first == ".json" and last != ".json":
         _say_what_is_corrected(args.tables, tables)
+    elif last == ".json" and first != ".json":
+        log.warning("%s overrules %s; name corrections first, then the table that they correct", args.tables[0],
+                    args.tables[-1])  # fmt: skip
     table = merged(tables)
     if args.pictures:
         if not args.pictures.is_dir():
@@ -77,6 +80,7 @@ def _is_corrected(export: Table, row: int, table: Table, old: int) -> bool:
     known = (export.keypoints[..., 2] > 0).any(0)
     if not untouched(export.keypoints[row], table.keypoints[old])[known].all():
         return True
-    texts = ("labels", "groups", "hands", "true_hands", "splits")
+    # Who is only guessed from an export's name overrules nobody.
+    texts = ("labels", "hands", "true_hands", "splits", *([] if export.guessed[row] else ["groups"]))
     said = np.array([[getattr(export, name)[row], getattr(table, name)[old]] for name in texts])
     return bool(((said[:, 0] != said[:, 1]) & (said[:, 0] != "")).any())

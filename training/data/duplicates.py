@@ -62,7 +62,8 @@ def find_duplicates(table: Table, hashes: np.ndarray | None = None) -> list[Pair
 
 
 def picture_hashes(table: Table) -> np.ndarray:
-    """float32 (N, 2, 256): hash around each body and of its mirror image, +1 and -1; 0 without a picture.
+    """float32 (N, 2, 256): hash around each body and of its mirror image, +1 and -1; 0 without a picture, or where the
+    body lies beside it.
 
     Where no body is known it is the hash of the whole picture.
     """
@@ -70,19 +71,22 @@ def picture_hashes(table: Table) -> np.ndarray:
     for i in tqdm(range(len(table)), "look at pictures", disable=None):
         # Half the resolution is plenty, and JPEG decodes faster to it.
         picture = table.read_picture(i, cv2.IMREAD_REDUCED_GRAYSCALE_2)
-        if picture is not None:
-            around = _around_body(picture, table.keypoints[i] * (0.5, 0.5, 1.0))
+        around = None if picture is None else _around_body(picture, table.keypoints[i] * (0.5, 0.5, 1.0))
+        if around is not None:
             hashes[i] = difference_hash(around), difference_hash(around[:, ::-1])
     return hashes
 
 
-def _around_body(picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-    """uint8 (128, 128), two and a half torsos wide around the trunk; the whole picture where that is not known."""
+def _around_body(picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray | None:
+    """uint8 (128, 128), two and a half torsos wide around the trunk; the whole picture where that is not known. None
+    where its middle is not in the picture: what is black in all such rows makes no two of them alike."""
     trunk = keypoints[[LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP]]
     side = _TORSOS_AROUND * float(torso_length(keypoints))
     if (trunk[:, 2] < PRESENT_CONFIDENCE).any() or side < _SIDE:
         return picture
     x, y = trunk[:, :2].mean(0)
+    if not (0 <= x < picture.shape[1] and 0 <= y < picture.shape[0]):
+        return None
     # A little blur, so that a body found a few pixels aside has the same hash.
     return cv2.GaussianBlur(extract_crop(picture, (float(x), float(y), side), 128), (0, 0), 3)
 

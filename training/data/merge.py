@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -72,7 +74,8 @@ def picture_keys(tables: Sequence[Table]) -> list[list[str]]:
 
 
 def _without_suffix(name: str) -> PurePosixPath | None:
-    path = PurePosixPath(name)
+    # Label Studio writes spaces as underscores, leaves out brackets, and quotes what lies in its own folders.
+    path = PurePosixPath(re.sub(r"[^-\w./]", "", unquote(name).replace(" ", "_")))
     return path.parent / path.stem if path.name else None
 
 

@@ -24,6 +24,8 @@ _NOBODY = frozenset({
     "", "img", "image", "images", "pic", "picture", "photo", "foto", "dsc", "dscn", "pxl", "mvimg", "vid", "video",
     "frame", "screenshot", "whatsapp", "signal", "train", "val", "valid", "test",
 })  # fmt: skip
+_DATE = re.compile(r"\d{8}")
+"""Other phones put this there."""
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 _EXIF_ORIENTATION = 274
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -106,4 +108,5 @@ def class_and_group(name: str, classes: Sequence[str]) -> tuple[str, str]:
 def group_of_file(name: str) -> str:
     """The person before the first underscore of a file's name; empty when there is none."""
     person, underscore, _ = PurePosixPath(name).stem.partition("_")
-    return person.strip() if underscore and person.lower() not in _NOBODY else ""
+    nobody = not underscore or person.lower() in _NOBODY or _DATE.fullmatch(person)
+    return "" if nobody else person.strip()

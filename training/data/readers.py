@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import UserError
+from stages.classes import load_classes
 from training.data.coco import read_coco, write_coco
 from training.data.merge import merged
 from training.data.table import Table, read_table, write_table
@@ -18,7 +19,7 @@ def read_any(path: Path, names: Sequence[str] | None = None) -> Table:
 
     `names`: names of the classes (default: the class file). Raises UserError when it is none of these.
     """
-    file = _main_file(path) if path.is_dir() else path
+    file, names = _main_file(path) if path.is_dir() else path, names or load_classes().names
     match file.suffix.lower():
         case ".json":
             return read_coco(file, names)
@@ -68,6 +69,6 @@ def refuse_overwriting(path: Path, read: Sequence[Path]) -> None:
         raise UserError(f"{path} exists and may hold corrections; choose another --out, or delete it first")
 
 
-def read_all(paths: Sequence[Path], names: Sequence[str] | None = None) -> Table:
+def read_all(paths: Sequence[Path], names: Sequence[str]) -> Table:
     """Read several tables of the same pictures, or of different ones, into one (`training.data.merge`)."""
     return merged([read_any(path, names) for path in paths])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -54,6 +55,8 @@ OTHER_SIDE = {"left": "right", "right": "left"}
 """What a hand, and the side from which somebody is seen, is called in the mirror."""
 _COLUMN_OF = {"groups": "group", "views": "view", "hands": "grip_hand", "true_hands": "true_hand", "splits": "split"}
 _LARGEST_RELATIVE = 1.5
+_RENDER = re.compile(r"images/(s\d+p\d{4,})_\d{2,}\.jpg$")
+"""How `training.synth.write` names its pictures; the group is the person."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,12 @@ class Table:
         """str (N,): from which side the people of `canonical` are seen; a left-hander's left is there the right."""
         return mirrored_views(self.views, self.left_handed())
 
+    def is_rendered(self) -> bool:
+        """Whether `arnis-train synth` drew every picture."""
+        found = (_RENDER.search(name) for name in self.pictures.tolist())
+        pairs = zip(found, self.groups.tolist(), strict=True)
+        return len(self) > 0 and all(match and match[1] == group for match, group in pairs)
+
     def label_indices(self, names: Sequence[str]) -> np.ndarray:
         """int64 (N,): places of the classes in `names`; raises UserError for a class that is not there."""
         unknown = np.flatnonzero(~np.isin(self.labels, names))
@@ -214,8 +223,8 @@ def make_table(
     return table
 
 
-def read_table(path: Path, names: Sequence[str] | None = None) -> Table:
-    """Read a CSV file in the module's layout; numbers in `label` are places in `names` (default: the class file).
+def read_table(path: Path, names: Sequence[str]) -> Table:
+    """Read a CSV file in the module's layout; numbers in `label` are places in `names`.
 
     Raises UserError, naming file and row, when the file or a column is missing, or a cell makes no sense.
     """

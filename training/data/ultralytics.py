@@ -15,7 +15,6 @@ import numpy as np
 import yaml
 
 from engine.errors import UserError
-from stages.classes import load_classes
 from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT
 from training.data.pictures import as_class_name, class_and_group, list_pictures, picture_size
 from training.data.table import SPLIT_NAMES, Table, make_table
@@ -50,25 +49,20 @@ def confidence_of(flags: np.ndarray) -> np.ndarray:
     return confidence
 
 
-def read_ultralytics(path: Path, names: Sequence[str] | None = None) -> Table:
+def read_ultralytics(path: Path, names: Sequence[str]) -> Table:
     """Read a `data.yaml` or its folder; pictures without a label have no keypoints, of several people the largest
     counts.
 
-    Args:
-        names: names of the classes (default: the class file).
-
-    Raises:
-        UserError: file or line make no sense; the sentence says which.
+    `names` are those of the classes. Raises UserError when file or line make no sense; the sentence says which.
     """
     data = _read_yaml(path)
-    classes = list(names or load_classes().names)
     pictures: dict[Path, str] = {}
     for split, entries in data.splits.items():
         for entry in entries:
             pictures.update(dict.fromkeys(_pictures_of(data, entry), split))
     if not pictures:
         raise UserError(f"{data.file}: there is no picture in train, val or test; correct the folders that it names")
-    parts = [_read_picture(data, picture, classes) for picture in pictures]
+    parts = [_read_picture(data, picture, names) for picture in pictures]
     labels, groups, sizes, keypoints = zip(*parts, strict=True)
     relative = [Path(os.path.relpath(p, data.root)).as_posix() for p in pictures]
     return make_table(
@@ -117,12 +111,12 @@ def _pictures_of(data: _DataSet, entry: str) -> list[Path]:
     return [(place.parent if line.startswith("./") else data.root) / line for line in lines if line]
 
 
-def _read_picture(data: _DataSet, picture: Path, classes: list[str]) -> tuple[str, str, tuple[int, int], np.ndarray]:
+def _read_picture(data: _DataSet, picture: Path, names: Sequence[str]) -> tuple[str, str, tuple[int, int], np.ndarray]:
     """Class, group, size and keypoints (19, 3) of one picture."""
     size = picture_size(picture)
     if not size[0]:
         raise UserError(f"picture {picture} cannot be read; replace it or take it out of {data.file}")
-    label, group = class_and_group(os.path.relpath(picture, data.root), classes)
+    label, group = class_and_group(os.path.relpath(picture, data.root), names)
     keypoints = np.zeros((NODE_COUNT, 3), np.float32)
     number, points = _largest(label_file(picture), data)
     if points is not None:
@@ -130,7 +124,7 @@ def _read_picture(data: _DataSet, picture: Path, classes: list[str]) -> tuple[st
         keypoints[:, :2] *= size
         own = as_class_name(data.names[number])
         # A data set of persons or sticks has one class, which is no pose.
-        label = own if own in classes else label or ("" if len(data.names) == 1 else own)
+        label = own if own in names else label or ("" if len(data.names) == 1 else own)
     return label, group, size, keypoints
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.classes import ClassFile
-from training.classifiers import NAMES, network_model
+from training.classifiers import NAMES, TREES, network_model
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint, weights_hash
@@ -23,7 +23,6 @@ from training.geopose.corrected import METHODS
 from training.geopose.data import PoseTable
 from training.geopose.fit import data_hash
 from training.geopose.folds import cross_validate, fold_report
-from training.geopose.measure import person_interval
 from training.geopose.settings import FitSettings
 from training.notes import read_note
 from training.weights import weights_file
@@ -31,7 +30,6 @@ from training.weights import weights_file
 log = logging.getLogger(__name__)
 
 _ANEW = "delete it, and the variant is measured anew"
-TREES = ("pairs_trees", "angles_rf", "angles_xgb")
 
 
 @dataclass(frozen=True)
@@ -134,9 +132,3 @@ def run_variants(
         outcomes.append(Outcome(variant.text, figures, right))
         log.info("%s: top-1 %.3f", variant.text, figures["top1"])
     return outcomes
-
-
-def difference_interval(right: np.ndarray, base: np.ndarray, people: np.ndarray) -> tuple[float, float] | None:
-    """95 % interval of the difference of two accuracies on the same samples (N,), by drawing whole people; None of too
-    few."""
-    return person_interval(right.astype(float) - base.astype(float), people, draws=1000)

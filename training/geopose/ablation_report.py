@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from training.geopose.ablation import Outcome, difference_interval
-from training.geopose.measure import interval_text
+from training.geopose.ablation import Outcome
+from training.geopose.measure import interval_text, person_interval
 
 _HEAD = ("variant", "top-1 (95 %)", "against the first", "top-2", "macro-F1", "kappa", "ECE", "accepted",
          "of those right", "training, s a fold", "ms a sample")  # fmt: skip
@@ -37,7 +37,7 @@ def _row(outcome: Outcome, base: Outcome, people: np.ndarray) -> dict[str, Any]:
              "train_seconds_per_fold", "infer_ms_per_sample", "over_folds", "poses")  # fmt: skip
     figures = {name: outcome.figures[name] for name in names if name in outcome.figures}
     gain = float(outcome.right.mean() - base.right.mean())
-    interval = difference_interval(outcome.right, base.right, people)
+    interval = person_interval(outcome.right.astype(float) - base.right, people, draws=1000)
     return {"variant": outcome.variant, **figures, "difference": gain, "difference_interval": interval}
 
 

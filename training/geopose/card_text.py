@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from training.geopose.folds import GROUPED, UNGROUPED
 from training.see import Detectors, read_detectors
 from training.seen_folder import DETECTORS_FILE
 
-_RENDER = re.compile(r"images/(s\d+p\d{4,})_\d{2,}\.jpg$")
-"""How `training.synth.write` names its pictures; the group is the person."""
 _CONFIDENCE = "Confidence is softmax(logits / temperature); temperature and threshold come from validation people: "
 _CERTAIN = "nine of ten accepted answers are right with 95 % certainty, as if pictures of one person were independent."
 _UNCERTAIN = (
@@ -29,18 +26,11 @@ _TRANSFER = (
 )
 
 
-def is_rendered(table: Table) -> bool:
-    """Whether `arnis-train synth` drew every picture of the table."""
-    found = (_RENDER.search(name) for name in table.pictures.tolist())
-    groups = table.groups.tolist()
-    return len(table) > 0 and all(match and match[1] == group for match, group in zip(found, groups, strict=True))
-
-
 def data_text(table: Table, mixture: Mapping[str, Any]) -> str:
     """For the card's `data`; `mixture` is what the checkpoint says of it, empty in older ones."""
     what = "pictures" if (table.pictures != "").all() else "samples of keypoints"
     people = len(np.unique(table.groups[table.groups != ""]))
-    of = "synthetic people, rendered" if is_rendered(table) else "people or recordings"
+    of = "synthetic people, rendered" if table.is_rendered() else "people or recordings"
     parts = [f"{len(table)} {what} of {people or 'unnamed'} {of}, a part kept to validate and to test"]
     if mixture.get("exact"):
         parts.append(f"{mixture['exact']} samples of their true keypoints")
@@ -53,7 +43,7 @@ def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain:
     """For the card's `notes`; `source` is what was given as --seen or --table, `groups` what the test is by, `transfer`
     whether real keypoints were measured too, `certain` whether the threshold keeps its promise."""
     seen = _eyes(source)
-    if is_rendered(table):
+    if table.is_rendered():
         people = f"Test people are rendered and {seen};"
     elif (table.groups == "").all():
         people = f"The table names no people: test samples, {seen}, may be of people who were trained on, and flatter;"

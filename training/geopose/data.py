@@ -90,24 +90,14 @@ def keypoint_table(keypoints: np.ndarray, labels: np.ndarray) -> PoseTable:
     return PoseTable(keypoints, labels, nobody, nobody, NO_CROPS, absent, nobody, absent > 0, places)
 
 
-def load_table(
-    table: Path, class_names: tuple[str, ...], crops: Path | None = None, hand: str | None = None
-) -> PoseTable:
-    """Read a table of keypoints in any form and, with `crops`, the files 00000.npy, ... that hold its hand crops in the
-    same order.
-
-    Left-handers are mirrored, `hand` being the one that really holds the stick in every row. Raises UserError when a
-    file is missing or does not fit.
-    """
-    return pose_table(with_hand(read_any(table, class_names), hand), class_names, crops)
-
-
 def read_source(source: Path, class_names: tuple[str, ...]) -> tuple[Table, Path | None]:
     """The table of a folder that `see` wrote, and its crops; or that of a file in any form, and None: labels, unless
     `see` wrote that file too.
 
     Raises UserError for any other folder: true keypoints are not to be taken for what the detectors saw.
     """
+    if not source.exists() and not source.suffix:
+        raise UserError(f"folder {source} does not exist; make it with `arnis-train see`")
     if not source.is_dir():
         rows = read_any(source, class_names)
         return (rows if (source.parent / DETECTORS_FILE).is_file() else rows.as_held()), None
@@ -122,7 +112,8 @@ def with_hand(rows: Table, hand: str | None) -> Table:
 
 
 def pose_table(rows: Table, class_names: tuple[str, ...], crops: Path | None = None) -> PoseTable:
-    """As `load_table`, from a table that has been read."""
+    """The samples of a table, left-handers mirrored, and, with `crops`, the files 00000.npy, ... that hold its hand
+    crops in the same order. Raises UserError when these are missing or do not fit."""
     pictures = _load_crops(crops, len(rows)) if crops else NO_CROPS
     present = pictures.any((1, 2, 3)) if crops else np.zeros(len(rows), bool)
     mistaken = (rows.true_hands != "") & (rows.left_handed() != (rows.true_hands == "left"))

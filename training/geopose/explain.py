@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -109,18 +110,11 @@ def explain_picture(
     attention = attend(model, sample.keypoints) if has_attention(model) else None
     entry = _explained("picture", np.ones(1, bool), hiding, attention, sample.people)
     keypoints = sample.keypoints[0]
-    nodes, edges, effect = _drawn_weights(entry)
-    panels = []
-    for weights, lines, text, legend in ((nodes, edges, f"{title}: attention", ATTENTION_LEGEND),
-                                         (effect, None, "lost when hidden", EFFECT_LEGEND)):  # fmt: skip
-        if weights is None:
-            continue
-        order = MIRROR if left_handed else np.arange(len(keypoints))
-        shown = mirror_keypoints(keypoints) if left_handed else keypoints
-        # Edges of the canonical skeleton keep their numbers: only the places of their ends change.
-        points, present = (shown[order, :2], shown[order, 2] > 0)
-        panels.append(picture_panel(image, points, present, weights, lines, text, legend))
-    return entry, side_by_side(panels)
+    order = MIRROR if left_handed else np.arange(len(keypoints))
+    shown = mirror_keypoints(keypoints) if left_handed else keypoints
+    # Edges of the canonical skeleton keep their numbers: only the places of their ends change.
+    points, present = shown[order, :2], shown[order, 2] > 0
+    return entry, side_by_side([picture_panel(image, points, present, *drawn) for drawn in _drawn(entry, title)])
 
 
 def tip_warning(entry: Explained) -> str | None:
@@ -152,27 +146,24 @@ def _explained(
     return Explained(name, int(chosen.sum()), nodes, edges, parts, judge_tip(hiding, people, chosen))
 
 
-def _drawn_weights(entry: Explained) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
-    """What is drawn, 1 is brightest: attention to nodes (19,), along the undirected edges, effect of hiding (19,)."""
+def _drawn(entry: Explained, title: str) -> Iterator[tuple[np.ndarray, np.ndarray | None, str, str]]:
+    """Of each panel what is drawn, 1 is brightest, its title and its legend: attention to nodes (19,) and along the
+    undirected edges, where there is any, and the effect of hiding (19,)."""
+    if entry.nodes:
+        means = {(e.source, e.target): e.attention for e in entry.edges}
+        names = [(KEYPOINT_NAMES[a], KEYPOINT_NAMES[b]) for a, b in EDGES]
+        edges = np.array([(means[a, b] + means[b, a]) / 2 for a, b in names]) / EVEN_ATTENTION_SCALE
+        nodes = np.array(list(entry.nodes.values())) / EVEN_ATTENTION_SCALE
+        yield nodes, edges, f"{title}: attention", ATTENTION_LEGEND
     effect = np.array([part.effect for part in entry.hiding[: len(KEYPOINT_NAMES)]]) / EFFECT_SCALE
-    if not entry.nodes:
-        return None, None, effect
-    means = {(e.source, e.target): e.attention for e in entry.edges}
-    names = [(KEYPOINT_NAMES[a], KEYPOINT_NAMES[b]) for a, b in EDGES]
-    edges = np.array([(means[a, b] + means[b, a]) / 2 for a, b in names])
-    return np.array(list(entry.nodes.values())) / EVEN_ATTENTION_SCALE, edges / EVEN_ATTENTION_SCALE, effect
+    yield effect, None, "lost when hidden", EFFECT_LEGEND
 
 
 def _class_picture(entry: Explained, table: PoseTable) -> np.ndarray:
     """Both panels, on the skeleton of a typical sample."""
     keypoints = table.keypoints[typical(table.keypoints, torso_length(table.keypoints))]
     points, present = keypoints[:, :2], keypoints[:, 2] > 0
-    nodes, edges, effect = _drawn_weights(entry)
-    title = entry.name.replace("_", " ")
-    panels = []
-    if nodes is not None:
-        panels.append(figure_panel(points, present, f"{title}: attention", ATTENTION_LEGEND, nodes, edges))
-    panels.append(figure_panel(points, present, "lost when hidden", EFFECT_LEGEND, effect, None))
+    panels = [figure_panel(points, present, *drawn) for drawn in _drawn(entry, entry.name.replace("_", " "))]
     return side_by_side(panels)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,8 +19,8 @@ from engine.numbers import at_least
 from stages.cards import load_card, load_model_classes, model_folder
 from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
-from stages.graph import CROP_SIZE_PX, hand_crop, mirror_keypoints
-from training.geopose.data import PoseTable
+from stages.graph import hand_crop, mirror_keypoints
+from training.geopose.data import PoseTable, keypoint_table
 from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_picture, explain_table, tip_warning
 from training.geopose.fit import load_trained, predict
 from training.geopose.parts import add_hand_argument, load_parts
@@ -111,9 +112,5 @@ def one_sample(image: np.ndarray, keypoints: np.ndarray, left_handed: bool) -> P
     """The table of one picture, uint8 BGR, with `keypoints` (19, 3) as they were seen."""
     crop = hand_crop(image, keypoints, "left" if left_handed else "right")
     canonical = mirror_keypoints(keypoints) if left_handed else keypoints
-    empty = np.array([""])
-    return PoseTable(
-        np.nan_to_num(canonical[None]), np.zeros(1, np.int64), empty, empty,
-        np.zeros((1, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8) if crop is None else crop[None],
-        np.array([crop is not None], np.float32), empty, np.zeros(1, bool), np.full(1, -1),
-    )  # fmt: skip
+    sample = keypoint_table(np.nan_to_num(canonical[None]), np.zeros(1, np.int64))
+    return sample if crop is None else replace(sample, crops=crop[None], crop_present=np.ones(1, np.float32))

@@ -25,14 +25,14 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def figure_panel(
-    points: np.ndarray, present: np.ndarray, title: str, legend: str, nodes: np.ndarray, edges: np.ndarray | None
+    points: np.ndarray, present: np.ndarray, nodes: np.ndarray, edges: np.ndarray | None, title: str, legend: str
 ) -> np.ndarray:
     """A panel with one skeleton on dark ground.
 
     Args:
         points: float (19, 2) in any unit, y down; `present` bool (19,).
-        legend: what the brightest colour stands for.
         nodes, edges: float (19,) and (len(EDGES),), 1 is drawn brightest; without edges the bones are plain.
+        legend: what the brightest colour stands for.
 
     Returns:
         uint8 BGR (520, 420, 3).

@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from torch import nn
 from engine.errors import UserError
 from engine.numbers import at_least
 from stages.classes import load_classes
+from training.data.readers import read_any
 from training.files import whole_model
 from training.geopose import export, measure
 from training.geopose.card_text import data_text, notes_text
 from training.geopose.checkpoint import report_facts
-from training.geopose.data import PoseTable, load_table, read_source
+from training.geopose.data import PoseTable, pose_table, with_hand
 from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_table
 from training.geopose.fit import load_trained
 from training.geopose.judge import calibrate, figures_of, judge
@@ -82,19 +83,19 @@ def run(args: argparse.Namespace) -> int:
     refuse_met(trained, best, parts.test.people, parts.validation.people)
     temperature, (threshold, certain) = calibrate(model, parts.validation)
     figures = judge(model, parts.test, classes, temperature, threshold)
-    keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
+    keypoints = keypoint_figures_of(parts.rows, classes, parts.test, args.truth)
     log.info("test people: %s", measure.summary_line(figures))
     if args.transfer:
-        table = load_table(args.transfer, classes.names, hand=args.transfer_hand)
+        rows = with_hand(read_any(args.transfer, classes.names), args.transfer_hand)
+        table = pose_table(rows, classes.names)
         real = figures_of(model, table.mirrored(table.wrong_hand), classes, temperature, threshold)
         figures["real_keypoints_without_crop"] = measure.summary(real)
         log.info("real keypoints: %s", measure.summary_line(real))
-    rows = read_source(args.seen, classes.names)[0]
-    data = args.data_text or data_text(rows, trained.get("mixture", {}))
+    data = args.data_text or data_text(parts.rows, trained.get("mixture", {}))
     groups = groups_with_warning(parts.groups, str(best), parts.test.people)
     if groups == parts.groups:
         groups = trained.get("groups", groups)  # `fit` knows of the weights that it began with
-    notes = args.notes or notes_text(rows, args.seen, groups, bool(args.transfer), certain)
+    notes = args.notes or notes_text(parts.rows, args.seen, groups, bool(args.transfer), certain)
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
                    data=data, has_pictures=model.hand is not None)  # fmt: skip
     file = (args.output or args.run / "model") / "model.onnx"
@@ -107,20 +108,14 @@ def run(args: argparse.Namespace) -> int:
     log.info("wrote %s", file.parent)
     refusal = ""
     if args.int8:
-        folder = args.run / "int8"
-        with whole_model(folder) as part:
-            precisions = _int8(file, part, parts, temperature, threshold)
-            card(part, metrics=_rounded(by_precision(precisions)), notes=f"{INT8_NOTES} {notes}")
+        precisions = _write_int8(file, args.run / "int8", parts, partial(card, notes=f"{INT8_NOTES} {notes}"),
+                                 temperature, threshold)  # fmt: skip
         figures["precisions"] = msgspec.to_builtins(precisions)
-        refusal = refused(folder, precisions)
+        refusal = refused(args.run / "int8", precisions)
     if args.ir:
-        with whole_model(args.ir) as part:
-            _ir(model, file, part, parts.test)
-            card(part, metrics=metrics, notes=notes, file="model.xml")
-        log.info("wrote %s", args.ir)
-    explain_table(
-        model, evenly_sampled(parts.test, EXPLAINED_SAMPLES), classes.names, args.run / "explain", temperature
-    )
+        _write_ir(model, file, args.ir, parts.test, partial(card, metrics=metrics, notes=notes))
+    explained = evenly_sampled(parts.test, EXPLAINED_SAMPLES)
+    explain_table(model, explained, classes.names, args.run / "explain", temperature)
     facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold,
              "threshold_certain": certain, "groups": groups, "data": data,
              "notes": f"{notes} {refusal}".strip()}  # fmt: skip
@@ -138,12 +133,15 @@ def parity(model: nn.Module, file: Path, test: PoseTable) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _int8(file: Path, folder: Path, parts: Parts, temperature: float, threshold: float) -> list[PrecisionRow]:
+def _write_int8(
+    file: Path, folder: Path, parts: Parts, card: Callable[..., None], temperature: float, threshold: float
+) -> list[PrecisionRow]:
     """Quantise on people who were trained on, compare on test people with the hand known, and print the table."""
-    inputs = export.table_inputs(parts.train, CALIBRATION_SAMPLES)
-    quantise(file, inputs, folder / "model.onnx")
-    files = {"FP32": file, "INT8": folder / "model.onnx"}
-    rows = compare_precisions(files, parts.test.mirrored(parts.test.wrong_hand), temperature, threshold)
+    with whole_model(folder) as part:
+        quantise(file, export.table_inputs(parts.train, CALIBRATION_SAMPLES), part / "model.onnx")
+        files = {"FP32": file, "INT8": part / "model.onnx"}
+        rows = compare_precisions(files, parts.test.mirrored(parts.test.wrong_hand), temperature, threshold)
+        card(part, metrics=_rounded(by_precision(rows)))
     log.info("precisions, %d samples of test people:\n%s", len(parts.test), table_text(rows))
     return rows
 
@@ -159,12 +157,15 @@ def refused(folder: Path, precisions: Sequence[PrecisionRow]) -> str:
     return refusal
 
 
-def _ir(model: nn.Module, file: Path, folder: Path, test: PoseTable) -> None:
+def _write_ir(model: nn.Module, file: Path, folder: Path, test: PoseTable, card: Callable[..., None]) -> None:
     """Write the IR and prove it equal to torch."""
-    xml = export.export_ir(file, folder)
     inputs = export.random_inputs(200, np.random.default_rng(1)), export.table_inputs(test, 200)
-    gaps = [export.parity_of_ir(model, xml, part) for part in inputs]
+    with whole_model(folder) as part:
+        xml = export.export_ir(file, part)
+        gaps = [export.parity_of_ir(model, xml, given) for given in inputs]
+        card(part, file=xml.name)
     log.info("largest difference of a logit from torch's, IR: random inputs %.1e, seen %.1e", *gaps)
+    log.info("wrote %s", folder)
 
 
 def _report(run: Path, figures: dict[str, Any], trained: dict[str, Any]) -> None:

@@ -20,9 +20,8 @@ from torch.nn import functional
 from engine.errors import UserError
 from engine.revision import git_revision
 from stages.classes import ClassFile
-from training.classifiers import is_network, network_model
+from training.classifiers import NETWORKS, network_model
 from training.classifiers.crops import EfficientNet
-from training.classifiers.protocol import seen_shape
 from training.geopose.batches import Batch, Mixture, graphs_with_crops, training_batches
 from training.geopose.checkpoint import is_finished, plain, read_checkpoint, weights_hash
 from training.geopose.data import PoseTable
@@ -101,7 +100,7 @@ def load_trained(file: Path, classes: ClassFile) -> tuple[nn.Module, dict[str, A
 
 def settings_used(model: str, settings: FitSettings) -> FitSettings:
     """What a training of this classifier really has of the settings that it is given."""
-    return network_model(model).with_overrides(with_start(settings)) if is_network(model) else settings
+    return network_model(model).with_overrides(with_start(settings)) if model in NETWORKS else settings
 
 
 def with_start(settings: FitSettings) -> FitSettings:
@@ -172,7 +171,7 @@ def streams(network: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
     graph, geometry = network.skeleton(nodes, edges, mask), None
     if network.hand is None:
         return network.combine(graph, nodes, present), graph, None
-    seen = torch.zeros(len(nodes), *seen_shape(network.hand))
+    seen = torch.zeros(len(nodes), *network.hand.shape)
     if len(batch.crop):
         inner = network.hand(torch.from_numpy(batch.crop))
         seen = seen.index_copy(0, present.nonzero().squeeze(1), inner)

@@ -17,7 +17,7 @@ from engine.errors import UserError
 from engine.numbers import at_least, share
 from engine.revision import git_revision
 from stages.classes import ClassFile, load_classes
-from training.classifiers import NAMES, is_network, network_model, unread_settings
+from training.classifiers import NAMES, NETWORKS, network_model, unread_settings
 from training.geopose import measure
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint, report_facts, write_checkpoint
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 def refuse_start(model: str, settings: FitSettings) -> None:
     """Raises UserError where a classifier without weights is to begin with some, or there are none."""
-    if settings.start and not is_network(model):
+    if settings.start and model not in NETWORKS:
         raise UserError(f"--start gives a network its weights, and {model} is none; leave it out")
     if settings.start:
         read_checkpoint(weights_file(settings.start))
@@ -130,7 +130,7 @@ def refuse_unread(changes: Sequence[str], models: Sequence[str]) -> None:
 
 def refuse_blind(model: str, has_crops: bool) -> None:
     """Raises UserError where a network that looks at the hand's picture alone gets none."""
-    if not has_crops and is_network(model) and network_model(model).needs_crops:
+    if not has_crops and model in NETWORKS and network_model(model).needs_crops:
         raise UserError(f"{model} looks at pictures of the hand alone, and here are none; give it a folder that `see` "
                         "wrote with --seen, or choose another model")  # fmt: skip
 
@@ -152,7 +152,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
     groups = groups_with_warning(parts.groups, settings.start, parts.test.people) if settings.start else parts.groups
     # Before the training: a truth that cannot be read would cost it.
-    keypoints = keypoint_figures_of(args.seen, classes, parts.test, args.truth)
+    keypoints = keypoint_figures_of(parts.rows, classes, parts.test, args.truth)
     train, validation, test = parts.train, parts.validation.mirrored(parts.validation.wrong_hand), parts.test
     if args.graph_only:
         train, validation, test = (part.without_crops() for part in (train, validation, test))
@@ -175,7 +175,8 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
     """Figures of a cross-validation; every fold keeps its network in the run's folder."""
     settings = settings_of(args)
     refuse_start(args.model, settings)
-    table, groups = with_groups(load_source(args.seen, classes, args.hand), args.no_groups)
+    rows, table = load_source(args.seen, classes, args.hand)
+    table, groups = with_groups(table, args.no_groups)
     groups = groups_with_warning(groups, settings.start, table.people) if settings.start else groups
     every = classes
     if args.graph_only:
@@ -187,7 +188,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
         if mixture.exact is not None:
             mixture = replace(mixture, exact=without_neutral(mixture.exact, classes)[0])
         table, classes = without_neutral(table, classes)
-    keypoints = keypoint_figures_of(args.seen, every, table, args.truth)
+    keypoints = keypoint_figures_of(rows, every, table, args.truth)
     result = cross_validate(args.model, table, classes, settings, args.folds, args.run, mixture)
     facts = {
         "settings": asdict(settings_used(args.model, settings)), "mixture": replace(mixture, table=table).facts(),

@@ -8,7 +8,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -190,7 +189,8 @@ def train(task: Task, settings: FitSettings, run: Path, facts: dict[str, Any]) -
     checkpoint = ModelCheckpoint(dirpath=run, filename="last", save_on_train_epoch_end=True,
                                  enable_version_counter=False)  # fmt: skip
     trainer = Trainer(
-        accelerator="cpu", devices=1, max_epochs=settings.epochs, logger=_logger(run), gradient_clip_val=5.0,
+        accelerator="cpu", devices=1, max_epochs=settings.epochs, gradient_clip_val=5.0,
+        logger=TensorBoardLogger(run, name="", version="board"),
         callbacks=[Best(run / "best.pt", settings.patience, facts), checkpoint], num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, deterministic="warn", log_every_n_steps=50,
     )  # fmt: skip
@@ -230,12 +230,6 @@ def dropped_edges(network: nn.Module, rate: float, samples: int) -> Iterator[Non
     finally:
         for layer, used in zip(layers, before, strict=True):
             layer.used = used
-
-
-def _logger(run: Path) -> Logger:
-    if find_spec("tensorboard"):
-        return TensorBoardLogger(run, name="", version="board")
-    return CSVLogger(run, name="", version="board")
 
 
 def _backbones(network: nn.Module, settings: FitSettings) -> list[nn.Module]:

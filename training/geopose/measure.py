@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from stages.classes import NEUTRAL_KIND, ClassFile
 from stages.classify import class_probabilities
@@ -103,7 +104,7 @@ def report(
     predicted = probabilities.argmax(1)
     right = predicted == labels
     accepted = probabilities.max(1) >= threshold
-    confusion = confusion_matrix(predicted, labels, len(names))
+    confusion = confusion_matrix(labels, predicted, labels=np.arange(len(names)))  # rows are the truth
     per_class = class_figures(confusion, names)
     return {
         "classes": list(names),
@@ -128,13 +129,6 @@ def report(
         "reliability": reliability(probabilities, labels),
         **_neutral_figures(probabilities, labels, accepted, classes),
     }
-
-
-def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """int (count, count): rows are the truth, columns the answers."""
-    confusion = np.zeros((count, count), int)
-    np.add.at(confusion, (labels, predicted), 1)
-    return confusion
 
 
 def class_figures(confusion: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:

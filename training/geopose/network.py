@@ -148,7 +148,7 @@ class CropStream(nn.Module):
         self.narrow = nn.Conv2d(channels, 48, 1)
         self.leave = nn.Linear(48 * 16, width)
         self.dropout = nn.Dropout(0.3)
-        self.width = width
+        self.width, self.shape = width, (width,)
 
     def forward(self, crop: Tensor) -> Tensor:
         """uint8 RGB (B, 128, 128, 3) -> (B, width)."""

@@ -12,6 +12,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.classes import ClassFile
 from training.data.readers import read_any
+from training.data.table import Table
 from training.geopose.data import PoseTable, pose_table, read_source, split_table, with_anything_seen, with_hand
 from training.geopose.folds import with_groups
 from training.geopose.validity import keypoint_figures
@@ -31,6 +32,8 @@ class Parts:
     test: PoseTable
     groups: str
     """What they are split by."""
+    rows: Table
+    """That was read."""
 
 
 def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: str | None = None) -> Parts:
@@ -39,7 +42,8 @@ def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
     `no_groups` allows a table that names nobody, `hand` is the one that all use. Raises UserError where there is too
     little to split.
     """
-    table, groups = with_groups(load_source(source, classes, hand), no_groups)
+    rows, table = load_source(source, classes, hand)
+    table, groups = with_groups(table, no_groups)
     unsaid = table.splits == ""
     if unsaid.any() and not unsaid.all():
         log.warning("the column `split` is empty in %d rows: it is passed over, people are drawn", unsaid.sum())
@@ -50,28 +54,27 @@ def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
     log.info("%d samples to train on, %d to validate, %d to test", len(train), len(validation), len(test))
     if (people := len(np.unique(table.people))) < FEW_PEOPLE:
         log.warning("%d people or recordings: figures of so few say little; believe `fit --folds %d`", people, people)
-    return Parts(train, validation, test, groups)
+    return Parts(train, validation, test, groups, rows)
 
 
 def load_exact(source: Path, classes: ClassFile, no_groups: bool = False, hand: str | None = None) -> PoseTable:
     """Further samples with true keypoints: all that a source holds but those that its own split keeps to validate and
     to test. Who is held out in the table that they are added to must still be taken out (`without_people`)."""
-    table = with_groups(load_source(source, classes, hand), no_groups)[0]
+    table = with_groups(load_source(source, classes, hand)[1], no_groups)[0]
     return with_anything_seen(table.select(np.isin(table.splits, ("train", ""))))
 
 
-def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> PoseTable:
-    """The samples of `read_source`."""
+def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> tuple[Table, PoseTable]:
+    """The table of `read_source`, and its samples."""
     rows, crops = read_source(source, classes.names)
-    return pose_table(with_hand(rows, hand), classes.names, crops)
+    return rows, pose_table(with_hand(rows, hand), classes.names, crops)
 
 
 def keypoint_figures_of(
-    source: Path, classes: ClassFile, samples: PoseTable, truth: Path | None
+    rows: Table, classes: ClassFile, samples: PoseTable, truth: Path | None
 ) -> dict[str, dict[str, float]]:
-    """`keypoint_figures` of those rows of a source that the samples are of."""
-    rows = read_source(source, classes.names)[0].select(samples.rows)
-    return keypoint_figures(rows, read_any(truth, classes.names) if truth else None)
+    """`keypoint_figures` of those rows of a table that the samples are of."""
+    return keypoint_figures(rows.select(samples.rows), read_any(truth, classes.names) if truth else None)
 
 
 def add_truth_argument(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ from training.stick.data import (
     cache_sample,
     is_somebody_else,
     read_picture,
-    read_table,
+    read_rows,
 )
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def extend_cache(table: Path | None, cache: Path, split: str, find: Find) -> int
     The network is told of the body that `find` finds, or of the true one where that finds another or none. Raises
     UserError when the cache holds pictures that are not, or not so, in the table's split: they would be learnt from.
     """
-    rows = [row for row in read_table(table) if row.split == split and row.path.is_file()] if table else []
+    rows = [row for row in read_rows(table) if row.split == split and row.path.is_file()] if table else []
     given = {_source(row): row for row in rows}
     done = made_from(cache, split)
     why = f"not, or no longer so, in split {split} of {table}" if table else "of a table, and --table is not given"

@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 
 from training.data.readers import read_any
-from training.geopose.card_text import is_rendered
 from training.notes import read_note
 from training.stick.clips import HELD_OUT
 from training.weights import WEIGHTS_FILE
@@ -45,7 +44,7 @@ def data_text(table: Path | None, clips: Sequence[Path]) -> str:
         rows = read_any(table)
         rows = rows.select(rows.splits == "train")
         people = len(np.unique(rows.groups[rows.groups != ""])) or "unnamed"
-        if is_rendered(rows):
+        if rows.is_rendered():
             parts.append(f"Renders of {people} synthetic people with a stick (training/synth; no real person)")
         else:
             parts.append(f"Pictures of {people} people or recordings")

@@ -24,7 +24,7 @@ from training.stick import agree, evaluate
 from training.stick.cache import extend_cache
 from training.stick.card_text import Begun, data_text, keep_begun, name_of, read_begun
 from training.stick.clips import HELD_OUT, cache_clips, keypoints_finder, served_detector
-from training.stick.data import read_table
+from training.stick.data import read_rows
 from training.stick.export import KINDS, load_weights, write_card
 from training.stick.fit import FitSettings, fit, minutes_before, refuse_unfinished
 from training.stick.fused import FusedSettings, fit_fused
@@ -216,7 +216,7 @@ def run_int8(args: argparse.Namespace, model: str) -> int:
 
 def refuse_untrainable(table: Path) -> None:
     """Raises UserError when a table has no picture to learn from: the clips alone would be learnt from, unnoticed."""
-    if not any(row.split == "train" and row.path.is_file() for row in read_table(table)):
+    if not any(row.split == "train" and row.path.is_file() for row in read_rows(table)):
         raise UserError(
             f"{table} names no picture of split train that is there; correct its column `split` or `image_path`, or "
             "leave out --table"

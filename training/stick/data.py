@@ -80,7 +80,7 @@ class Batch:
     targets: np.ndarray
 
 
-def read_table(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
     """Rows of a table in any form that `training.data.readers` reads. Raises UserError when it is none."""
     table = read_any(path)
     keypoints = table.keypoints.copy()

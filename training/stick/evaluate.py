@@ -32,7 +32,7 @@ from training.stick.clips import (
     step_for,
 )
 from training.stick.composite import add_stick
-from training.stick.data import MIN_VISIBLE_TORSO, Row, is_somebody_else, read_picture, read_table, visible_length
+from training.stick.data import MIN_VISIBLE_TORSO, Row, is_somebody_else, read_picture, read_rows, visible_length
 from training.stick_errors import SWAPPED_FROM_DEG, stick_errors
 from training.timing import times_ms
 
@@ -99,7 +99,7 @@ class Seen:
 def seen_rows(table: Path, split: str = "", limit: int = 0) -> list[Seen]:
     """Rows of one split, or of all, in which the person is found and the stick is clearly there or absent; of `limit`
     rows spread over them, if it is given."""
-    rows = [r for r in read_table(table) if split in ("", r.split) and r.path.is_file()]
+    rows = [r for r in read_rows(table) if split in ("", r.split) and r.path.is_file()]
     if limit and len(rows) > limit:
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, limit).astype(int)]
     find = keypoints_finder(served_detector())

@@ -18,7 +18,7 @@ from stages.skeleton import BODY_COUNT, GRIP, MIRROR, NODE_COUNT, TIP
 from training.data.ultralytics import label_file
 from training.stick.clips import HELD_OUT, body_detector, frames_with_person, step_for
 from training.stick.composite import add_distractors, add_stick
-from training.stick.data import read_table
+from training.stick.data import read_rows
 from training.synth.write import KEYPOINT_SIGMAS, pose_label
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def write_lists(table: Path, folder: Path, pictures: int = 0, seed: int = 0) -> 
     """Write `train.txt` and `val.txt` of the labelled renders of a table, of the training ones at most `pictures` (0:
     all); returns the number of training pictures. Raises UserError when none has a label."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [r for r in read_table(table) if r.path.is_file() and label_file(r.path).is_file()]
+    rows = [r for r in read_rows(table) if r.path.is_file() and label_file(r.path).is_file()]
     found = {split: [str(r.path.resolve()) for r in rows if r.split == split] for split in ("train", "val")}
     if not found["train"]:
         raise UserError(

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth.rig import Fist, Rest, Rig, finger_rotations, forward, load_rig
-from training.synth.rotations import about, between, cross, frame, power, twist_deg, unit
-
-Array = NDArray[np.float64]
+from training.synth.rotations import Array, about, between, cross, frame, power, twist_deg, unit
 
 SIDES = (
     ("L", sk.LEFT_SHOULDER, sk.LEFT_ELBOW, sk.LEFT_WRIST, sk.LEFT_HIP, sk.LEFT_KNEE, sk.LEFT_ANKLE),
@@ -45,9 +42,8 @@ class Wish:
     free_curl: float = 0.4
     free_roll_deg: float = 0.0
     toe_out_deg: float = 12.0
-    braced: bool = (
-        False  # the free hand lies on the stick: a fist when it is curled by more than half, else a flat palm
-    )
+    braced: bool = False
+    """The free hand lies on the stick: a fist when it is curled by more than half, else a flat palm."""
 
 
 def _limb(joints: tuple[Array, Array, Array], start: Array, goal: Array, pole: Array) -> tuple[Array, Array, Array]:

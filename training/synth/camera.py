@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from training.synth.rotations import Array
 
 NEAR_M = 0.1
 FAR_M = 40.0

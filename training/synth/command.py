@@ -1,4 +1,4 @@
-"""The command line: draw a data set, compare it with the statistics, draw films or the demo clip, fit the skeletons again."""
+"""The command line: draw a data set, compare it with the statistics, draw films, fit the skeletons again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.numbers import at_least
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `synth`: a data set by default, or one of the sub-commands."""
     actions = ("pictures", "compare", "films", "demo", "skeletons")
-    text = "pictures (default), their comparison with the statistics, films of sessions, demo clip, fit of the class skeletons"
+    text = "pictures (default), their comparison with the statistics, films of sessions, demo clip, class skeletons"
     parser.add_argument("action", nargs="?", default=actions[0], choices=actions, help=text)
     parser.add_argument(
         "--out", type=Path, help="folder of the data set or the films, or the file of the demo clip or the skeletons"

@@ -6,18 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.data.readers import read_any
 from training.synth import picture
 from training.synth.body import pose_body
-from training.synth.pose import statistics
-from training.synth.skeletons import VIEWS
+from training.synth.rotations import Array
+from training.synth.skeletons import VIEWS, statistics
 from training.synth.solve import to_torso_units
 from training.synth.write import drawable_classes, labels_of_person
 
-Array = NDArray[np.float64]
 END_ON_TORSO = 0.35
 
 

@@ -15,9 +15,8 @@ from training.synth.dress import Outfit, fit_garment
 from training.synth.film import HEIGHT, LOOSE_PALM, WIDTH, Key, act, write_film
 from training.synth.render import Light, Renderer, Stick
 from training.synth.rig import Rest, make_rest
-from training.synth.rotations import unit
-
-Array = NDArray[np.float64]
+from training.synth.rotations import Array, unit
+from training.synth.skeletons import class_skeletons
 
 DRAW_SPREAD = 0.8
 HOLD_FRAMES = 48
@@ -84,7 +83,7 @@ def key_poses(rest: Rest) -> list[Key]:
     for name in (pose.NEUTRAL, *order, pose.NEUTRAL):
         view, seed = SHOWN[name]
         points = idle if name == pose.NEUTRAL else draw_pose(rest, name, view, seed)
-        turn = 0.0 if name == pose.NEUTRAL else -pose.skeletons()[name][1][view]
+        turn = 0.0 if name == pose.NEUTRAL else -class_skeletons()[name][1][view]
         way = WAY_FRAMES + int(WAY_FRAMES_PER_DEG * abs(turn - keys[-1].turn_deg)) if keys else 0
         palm = unit(np.array(pose.PALMS.get(name, LOOSE_PALM)))
         keys.append(Key(name, view, points, turn, palm, way, HOLD_FRAMES))

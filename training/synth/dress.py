@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth.rig import Rest, Rig, load_rig
+from training.synth.rotations import Array
 
-Array = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
 

@@ -21,11 +21,9 @@ from training.synth.body import Posed, Wish, pose_body
 from training.synth.camera import Camera
 from training.synth.picture import visibility
 from training.synth.rig import Rest
-from training.synth.rotations import unit
+from training.synth.rotations import Array, unit
 
 log = logging.getLogger(__name__)
-Array = NDArray[np.float64]
-
 WIDTH, HEIGHT, FPS = 1280, 720, 30
 LOOSE_PALM = (0.6, 0.0, -0.3)
 """Of poses whose palm nothing tells."""

@@ -16,37 +16,18 @@ from training.synth.camera import Camera, orbit
 from training.synth.dress import Garment, Outfit, fit_garment, random_outfit
 from training.synth.render import Renderer
 from training.synth.rig import Rest, make_rest
+from training.synth.rotations import Array
 from training.synth.skeletons import VIEWS
 
-Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 
 SIZES = ((640, 640), (640, 480))
 VISIBLE, SELF_OCCLUDED, ABSENT = 1.0, 0.5, 0.0
 # How deep a joint lies under the skin that shows it, metres.
-SKIN_DEPTH_M = np.array(
-    [
-        0.035,
-        0.035,
-        0.035,
-        0.05,
-        0.05,
-        0.10,
-        0.10,
-        0.075,
-        0.075,
-        0.06,
-        0.06,
-        0.15,
-        0.15,
-        0.09,
-        0.09,
-        0.08,
-        0.08,
-        0.05,
-        0.03,
-    ]
-)
+SKIN_DEPTH_M = np.array([
+    0.035, 0.035, 0.035, 0.05, 0.05, 0.10, 0.10, 0.075, 0.075, 0.06, 0.06, 0.15, 0.15, 0.09, 0.09, 0.08, 0.08, 0.05,
+    0.03,
+])  # fmt: skip
 # The photographs behind the statistics keep the free hand on the chest or the weapon arm, over 1.2 torso away from
 # the place on the stick, so braced blocks are an addition; more than this share would pull the means away.
 BRACED_SHARE = 0.15

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth import solve
 from training.synth.body import brace_place, palm_error_deg
 from training.synth.camera import Camera, orbit
 from training.synth.rig import Rest
-from training.synth.rotations import about, unit
-from training.synth.skeletons import LENGTH_QUANTILES, load_skeletons, load_statistics
-
-Array = NDArray[np.float64]
+from training.synth.rotations import Array, about, unit
+from training.synth.skeletons import LENGTH_QUANTILES, class_skeletons, statistics
 
 NEUTRAL = "neutral"
 """What the statistics and skeletons call people in no pose, however the class file names them."""
@@ -36,30 +32,9 @@ THUMBWARD, LEAST_THUMBWARD = 0.55, -0.1
 LOOSE_ANGLE = 0.7
 ELBOW_THUMBWARD_M = 0.07  # how far the elbow gives way to a palm, where the pictures do not hold it
 NEUTRAL_KINDS = {
-    "statistics": 0.22,
-    "ready": 0.14,
-    "salute": 0.1,
-    "idle": 0.13,
-    "walk": 0.08,
-    "between": 0.13,
-    "wrong": 0.08,
-    "guard": 0.04,
-    "stretch": 0.03,
-    "point": 0.03,
-    "behind": 0.02,
-}
-
-
-@cache
-def statistics() -> dict[str, dict[str, dict[str, Any]]]:
-    """The statistics file, read once."""
-    return load_statistics()
-
-
-@cache
-def skeletons() -> dict[str, tuple[Array, dict[str, float]]]:
-    """The class skeletons, read once."""
-    return load_skeletons()
+    "statistics": 0.22, "ready": 0.14, "salute": 0.1, "idle": 0.13, "walk": 0.08, "between": 0.13, "wrong": 0.08,
+    "guard": 0.04, "stretch": 0.03, "point": 0.03, "behind": 0.02,
+}  # fmt: skip
 
 
 def sample_2d(
@@ -101,7 +76,7 @@ def sample_2d(
 @lru_cache(maxsize=64)
 def scaled_skeleton(name: str, rest: Rest) -> Array:
     """The class skeleton with the bone lengths of one body, read-only."""
-    base = skeletons()[name][0]
+    base = class_skeletons()[name][0]
     start = base * (rest.lengths.hip_m / 0.83)
     points = solve.solve(solve.Problem(rest.lengths, start, np.full(sk.NODE_COUNT, 0.06)), start)
     points.setflags(write=False)
@@ -253,7 +228,7 @@ def turned(points: Array, yaw_deg: float) -> Array:
 def view_camera(name: str, view: str, distance_m: float, height_m: float, fov_deg: float, yaw_offset_deg: float,
                 size: tuple[int, int]) -> Camera:  # fmt: skip
     """The camera of one class and view at the yaw that the class skeleton was fitted with."""
-    return orbit(skeletons()[name][1][view] + yaw_offset_deg, distance_m, height_m, fov_deg=fov_deg, size=size)
+    return orbit(class_skeletons()[name][1][view] + yaw_offset_deg, distance_m, height_m, fov_deg=fov_deg, size=size)
 
 
 def blend(a: Array, b: Array, t: float, rest: Rest) -> Array:

@@ -15,9 +15,9 @@ from training.synth.body import Posed
 from training.synth.camera import Camera
 from training.synth.dress import Garment, Outfit, normals
 from training.synth.rig import Rest, load_rig
+from training.synth.rotations import Array
 from training.synth.shaders import BODY_FRAGMENT, BODY_VERTEX, DEPTH_FRAGMENT, DEPTH_VERTEX, ROOM_FRAGMENT, ROOM_VERTEX
 
-Array = NDArray[np.float64]
 SHADOW_PX = 1024
 SAMPLES = 4  # of a pixel
 STICK_SIDES = 12

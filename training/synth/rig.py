@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth import solve
-from training.synth.rotations import about, unit
+from training.synth.rotations import Array, about, unit
 
-Array = NDArray[np.float64]
 Person = dict[str, float]
 
 FIST_DEG = (60.0, 84.0, 52.0)  # finger joints from the knuckle outwards

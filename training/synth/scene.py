@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from training.synth.camera import Camera
 from training.synth.render import Light, Stick
-from training.synth.rotations import unit
+from training.synth.rotations import Array, unit
 
-Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LONGEST_PHOTO_PX = 1100
@@ -197,17 +196,8 @@ def _thing(
         lean = unit(up + right * rng.normal(0, 0.5))
         return [quad(at, right * rng.uniform(0.02, 0.05), lean * rng.uniform(0.5, 1.8), 1.0, c1, c2, 0)]
     if kind == 3:
-        return [
-            quad(
-                at + up * rng.uniform(0.3, 2.2) - right * 3,
-                right * rng.uniform(0.6, 6),
-                up * rng.uniform(0.02, 0.12),
-                1.0,
-                c1,
-                c1,
-                0,
-            )
-        ]
+        corner = at + up * rng.uniform(0.3, 2.2) - right * 3
+        return [quad(corner, right * rng.uniform(0.6, 6), up * rng.uniform(0.02, 0.12), 1.0, c1, c1, 0)]
     w, d, h = rng.uniform(0.3, 1.4), rng.uniform(0.1, 0.5), rng.uniform(0.3, 2.1)
     low = at - ahead * d
     return [

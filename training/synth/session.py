@@ -4,8 +4,6 @@ them; the whole program is judged by them (`arnis-bench films`)."""
 from __future__ import annotations
 
 import logging
-import multiprocessing as mp
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,20 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.processes import end_with_parent
+from training.processes import end_with_parent, helpers
 from training.synth import picture, pose, scene
 from training.synth.body import Posed
 from training.synth.camera import orbit
 from training.synth.film import FPS, HEIGHT, LOOSE_PALM, WIDTH, Key, act, write_film
 from training.synth.render import Renderer
 from training.synth.rig import Rest
-from training.synth.rotations import unit
-from training.synth.skeletons import VIEWS
+from training.synth.rotations import Array, unit
+from training.synth.skeletons import VIEWS, class_skeletons
 from training.synth.write import drawable_classes, group_of
 
 log = logging.getLogger(__name__)
-Array = NDArray[np.float64]
-
 PHOTOS = 6
 POSES_IN_A_ROW = 3
 """Then one is neutral again."""
@@ -44,12 +40,14 @@ def write_sessions(out: Path, people: int, seed: int, processes: int, background
     missing = [person for person, film in enumerate(films) if not film.with_suffix(".json").exists()]
     log.info("%d films to draw, %d are there", len(missing), people - len(missing))
     work = partial(_write_session, out, seed, backgrounds, spread)
-    with ProcessPoolExecutor(processes, mp.get_context("spawn"), end_with_parent) as pool:
+    with helpers(processes, end_with_parent) as pool:
         for film in pool.map(work, missing):
             log.info("%s is written", film)
 
 
-def plan_session(rng: np.random.Generator, rest: Rest, camera_at: tuple[float, float, float], spread: float) -> list[Key]:
+def plan_session(
+    rng: np.random.Generator, rest: Rest, camera_at: tuple[float, float, float], spread: float
+) -> list[Key]:
     """All poses in random order and views, with a neutral one in front of every third and at the end.
 
     `camera_at`: distance and height in metres, vertical field of view in degrees.
@@ -68,7 +66,7 @@ def plan_session(rng: np.random.Generator, rest: Rest, camera_at: tuple[float, f
             distance_m, height_m, fov_deg = camera_at
             camera = pose.view_camera(name, view, distance_m, height_m, fov_deg, 0.0, (WIDTH, HEIGHT))
             points = pose.fit_for_palm(rng, name, view, rest, camera, spread)
-            turn = float(rng.normal(-pose.skeletons()[name][1][view], TURN_SPREAD_DEG))
+            turn = float(rng.normal(-class_skeletons()[name][1][view], TURN_SPREAD_DEG))
         turned_deg = abs(turn - keys[-1].turn_deg) if keys else 0.0
         way_s = float(rng.uniform(*WAY_S)) + WAY_S_PER_DEG * turned_deg
         hold_s = float(rng.uniform(*HOLD_S)) if keys else FIRST_HOLD_S

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from engine.errors import UserError
@@ -16,10 +16,10 @@ from stages import skeleton as sk
 from stages.angles import VIEWS
 from training.synth import solve
 from training.synth.camera import orbit
+from training.synth.rotations import Array
 
 log = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
 NOMINAL_YAW_DEG = {"front": 0.0, "left": 90.0, "right": -90.0}
 # How the photographs behind the statistics were taken on average: found by the fit, see `fit_all`.
 NOMINAL_DISTANCE_M = 2.8
@@ -46,8 +46,9 @@ LENGTH_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Which `stick_length_quantiles` the statistics hold."""
 
 
-def load_statistics() -> dict[str, dict[str, dict[str, Any]]]:
-    """Class -> view -> mean, spread and modes of the keypoints in torso units (see the file's `units`)."""
+@cache
+def statistics() -> dict[str, dict[str, dict[str, Any]]]:
+    """Class -> view -> mean, spread and modes of the keypoints in torso units (see the file's `units`); read once."""
     data: dict[str, dict[str, dict[str, Any]]] = json.loads(STATISTICS.read_text())["classes"]
     return data
 
@@ -67,18 +68,18 @@ def average_lengths() -> solve.Lengths:
     return solve.Lengths(pairs, solve.ANKLE_HEIGHT_M, 0.83)
 
 
-def wanted_mean(statistics: dict[str, Any]) -> tuple[Array, Array]:
+def wanted_mean(known: dict[str, Any]) -> tuple[Array, Array]:
     """Mean points (19, 2) of one class and view, and how far to trust each (19,), 1 / torso units."""
     points = np.zeros((sk.NODE_COUNT, 2))
     weight = np.zeros(sk.NODE_COUNT)
-    points[: sk.BODY_COUNT] = statistics["body_mean"]
+    points[: sk.BODY_COUNT] = known["body_mean"]
     weight[: sk.BODY_COUNT] = 1 / 0.03
-    if "grip_mean" in statistics:
-        points[sk.GRIP] = statistics["grip_mean"]
+    if "grip_mean" in known:
+        points[sk.GRIP] = known["grip_mean"]
         weight[sk.GRIP] = 1 / 0.05
-        a = np.radians(statistics["stick_angle_deg"])
-        points[sk.TIP] = points[sk.GRIP] + statistics["stick_length_quantiles"][2] * np.array([np.cos(a), -np.sin(a)])
-        trust = statistics["stick_angle_concentration"]
+        a = np.radians(known["stick_angle_deg"])
+        points[sk.TIP] = points[sk.GRIP] + known["stick_length_quantiles"][2] * np.array([np.cos(a), -np.sin(a)])
+        trust = known["stick_angle_concentration"]
         weight[sk.TIP] = trust**2 / 0.08 if trust > 0.6 else 0.0
     return points, weight
 
@@ -123,14 +124,15 @@ def fit_class(views: dict[str, dict[str, Any]]) -> tuple[Array, dict[str, float]
 def fit_all() -> dict[str, dict[str, Any]]:
     """All classes with the nominal cameras; takes about a minute."""
     out: dict[str, dict[str, Any]] = {}
-    for name, views in load_statistics().items():
+    for name, views in statistics().items():
         points, yaws, cost = fit_class(views)
         out[name] = {"points_m": np.round(points, 4).tolist(), "yaw_deg": yaws, "cost": round(cost, 2)}
     return out
 
 
-def load_skeletons() -> dict[str, tuple[Array, dict[str, float]]]:
-    """Class -> skeleton (19, 3) in metres and the camera yaw of each view in degrees."""
+@cache
+def class_skeletons() -> dict[str, tuple[Array, dict[str, float]]]:
+    """Class -> skeleton (19, 3) in metres and the camera yaw of each view in degrees; read once."""
     data = json.loads((HERE / "class_skeletons.json").read_text())
     return {name: (np.array(entry["points_m"]), entry["yaw_deg"]) for name, entry in data.items()}
 

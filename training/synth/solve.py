@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages import skeleton as sk
 from training.synth.camera import Camera
-
-Array = NDArray[np.float64]
+from training.synth.rotations import Array
 
 HEAD = (sk.NOSE, sk.LEFT_EYE, sk.RIGHT_EYE, sk.LEFT_EAR, sk.RIGHT_EAR)
 # Pairs of points whose distance the body fixes, with the standard deviation in metres that the fit may leave.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import multiprocessing as mp
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +26,10 @@ from training.data.cells import KEYPOINT_COLUMNS, whole_lines
 from training.data.table import SPLIT_NAMES
 from training.files import whole_file
 from training.notes import read_note
-from training.processes import end_with_parent
-from training.synth import picture, pose, scene
+from training.processes import end_with_parent, helpers
+from training.synth import picture, scene
 from training.synth.render import Renderer
+from training.synth.skeletons import statistics
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def drawable_classes() -> ClassFile:
     """The classes of the class file; raises UserError for a pose whose statistics nobody has taken."""
     classes = load_classes()
     for name in classes.poses:
-        if name not in pose.statistics():
+        if name not in statistics():
             raise UserError(f"synthetic people know only the shipped poses, and {name} is none of them; label pictures "
                             "of real people with `arnis-train label`")  # fmt: skip
     return classes
@@ -102,12 +102,8 @@ def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
     crown = 0.06 * np.ptp(points[:, 1])
     low = np.clip(points.min(0) - [margin, margin + crown], 0, [width, height])
     high = np.clip(points.max(0) + margin, 0, [width, height])
-    box = [
-        (low[0] + high[0]) / 2 / width,
-        (low[1] + high[1]) / 2 / height,
-        (high[0] - low[0]) / width,
-        (high[1] - low[1]) / height,
-    ]
+    centre, size = (low + high) / 2, high - low
+    box = [centre[0] / width, centre[1] / height, size[0] / width, size[1] / height]
     parts = ["0", *(f"{v:.6f}" for v in box)]
     for x, y, v in keypoints:
         present = bool(np.isfinite(x)) and v > 0
@@ -118,17 +114,7 @@ def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
 def table_row(name: str, shot: picture.Shot, group: str, person: int, label: int) -> list[str]:
     """One row of table.csv; empty cells where a keypoint is absent."""
     h, w = shot.picture.shape[:2]
-    row = [
-        name,
-        str(label),
-        shot.label_name,
-        group,
-        shot.view,
-        str(w),
-        str(h),
-        shot.grip_hand,
-        split_of(person),
-    ]
+    row = [name, str(label), shot.label_name, group, shot.view, str(w), str(h), shot.grip_hand, split_of(person)]
     for x, y, v in shot.keypoints:
         row += [f"{x:.2f}", f"{y:.2f}", f"{v:.2f}"] if np.isfinite(x) else ["", "", ""]
     return row
@@ -207,12 +193,9 @@ def _drawn(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str
 
 def _in_parallel(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
     """People as they are finished. Raises BrokenProcessPool when a process dies, where `Pool` would wait for ever."""
-    pool = ProcessPoolExecutor(order.processes, mp.get_context("spawn"), end_with_parent)
-    try:
+    with helpers(order.processes, end_with_parent) as pool:
         for drawn in as_completed([pool.submit(_work, order, person) for person in people]):
             yield drawn.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def write_dataset(order: Order) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from reading import error_of, picture, read_all, read_one
+from reading import error_of, make_video, picture, read_all, read_one
 
 from engine.clock import NS_PER_MS, now_ns
 from engine.stage import Captured, SourceInfo, SourceLost
@@ -161,6 +161,13 @@ def test_a_file_behind_a_url_is_read_to_its_end(video: Path, serve: Callable[[],
     info, frames = read_all(f"{serve().url}/{video.name}")
     assert not info.live
     assert len(frames) == 10
+
+
+def test_a_file_that_its_server_does_not_give_in_parts_is_to_be_downloaded(
+    tmp_path: Path, serve: Callable[[], _Server]
+) -> None:
+    make_video(tmp_path / "long.mov", [0, 40, 80], sound_s=120)  # its table stands at its end, 2 MB behind
+    assert "long.mov holds no frame that can be decoded; download it" in error_of(f"{serve().url}/long.mov")
 
 
 class Feed:

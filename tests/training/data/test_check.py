@@ -175,6 +175,16 @@ def test_points_outside_the_picture_are_found(table: Table) -> None:
     assert "outside" in rules(check_table(replace(table, keypoints=keypoints), CLASSES))
 
 
+def test_coordinates_of_larger_pictures_than_those_there_are_found_and_are_no_copies(table: Table) -> None:
+    few = table.select(np.arange(4))
+    names = [f"small_{i}.png" for i in range(len(few))]
+    for seed, name in enumerate(names):
+        cv2.imwrite(str(table.folder / name), cv2.resize(textured(seed), (250, 250)))
+    small = replace(few, pictures=np.array(names), sizes=np.full((len(few), 2), 250))
+    findings = check_table(small, CLASSES, hashes=picture_hashes(small))
+    assert "outside" in rules(findings, 0) and not {"leak", "copy"} & {finding.rule for finding in findings}
+
+
 def turned(points: np.ndarray, degrees: float, scale: float) -> np.ndarray:
     """Keypoints (19, 3) turned, scaled and moved, as augmentation does it."""
     angle = np.radians(degrees)

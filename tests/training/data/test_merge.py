@@ -132,3 +132,25 @@ def test_label_studios_prefix_is_nobodys_name(table: Path) -> None:
     corrected = export(table, lambda name: f"images/1a2b3c4d-{Path(name).name}", attributes=False)
     assert read_any(corrected).groups.tolist() == ["ben", "abel"]
     assert merged(table, corrected).groups.tolist() == ["abel", "ben"]
+
+
+def test_label_studios_names_without_spaces_and_brackets_find_their_rows(
+    table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = read_any(table).select(slice(0, 2))
+    names = np.array(["photos/crown_thrust/jörg/19.30 (2)_a.jpg", "photos/crown_thrust/ben/20260912_193012.jpg"])
+    write_table(replace(few, pictures=names, groups=np.array(["jörg", "ben"])), table, NAMES)
+    uploaded = {"19.30 (2)_a.jpg": "images/1a2b3c4d-19.30_2_a.jpg"}
+    with caplog.at_level("INFO"):
+        new = merged(table, export(table, lambda name: uploaded.get(Path(name).name, name), attributes=False))
+    assert new.pictures.tolist() == names.tolist()
+    # The first name seems to name somebody, who is not a correction of who it is.
+    assert "1 rows corrected, 1 as they were, 0 pictures that the table does not know" in caplog.text
+
+
+def test_who_names_the_corrections_last_is_told_that_they_are_lost(
+    table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corrected = export(table)
+    assert app.main(["convert", str(table), str(corrected), "--out", str(table)]) == 0
+    assert f"{table} overrules {corrected}; name corrections first" in caplog.text

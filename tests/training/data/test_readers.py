@@ -174,6 +174,7 @@ def test_other_pictures_of_the_same_name_stay_apart(tmp_path: Path) -> None:
         ("crown_thrust/anna/1.jpg", ("crown_thrust", "anna")),
         ("Crown Thrust/anna_1.jpg", ("crown_thrust", "anna")),
         ("crown_thrust/IMG_2031.jpg", ("crown_thrust", "")),
+        ("crown_thrust/20260912_193012.jpg", ("crown_thrust", "")),
         ("crown_thrust/1.jpg", ("crown_thrust", "")),
         ("train/left-eye-thrust/ben_take1/x_1.jpg", ("left_eye_thrust", "ben_take1")),
         ("images/left_eye_thrust_12_jpg.rf.0a1b.jpg", ("left_eye_thrust", "")),

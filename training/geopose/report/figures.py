@@ -67,6 +67,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     reliability: list[ReliabilityBin] = []
     look_alikes: list[LookAlikes] = []
     folds: list[dict[str, Any]] = []
+    over_folds: dict[str, dict[str, float]] = {}
+    """Their `mean` and `std`, by figure."""
     precisions: list[PrecisionRow] = []
     parity_200: dict[str, float] = {}
     real_keypoints_without_crop: dict[str, float] = {}
@@ -151,12 +153,6 @@ def mixed_pairs(report: RunReport) -> list[MixedPair]:
 def look_alike_pairs(report: RunReport) -> set[frozenset[str]]:
     """The pairs that are known to look alike."""
     return {frozenset(pair.classes) for pair in report.look_alikes}
-
-
-def spread(report: RunReport, name: str) -> tuple[float, float] | None:
-    """Mean and standard deviation of a figure over the folds; None where it isn't known for two of them."""
-    values = [fold[name] for fold in report.folds if isinstance(fold.get(name), (int, float))]
-    return (float(np.mean(values)), float(np.std(values, ddof=1))) if len(values) > 1 else None
 
 
 def names_text(names: Sequence[str]) -> str:

@@ -26,7 +26,8 @@ def write_report(source: Path) -> Path:
         history = read_history(run)
         if (run / "explain" / "explain.json").is_file():
             explained = read_note(run / "explain" / "explain.json", Explanation, "make it anew with `explain`")
-            pictures = {picture.stem: data_uri(picture) for picture in sorted((run / "explain").glob("*.png"))}
+            files = sorted((run / "explain").glob("*.png"))
+            pictures = {f.stem: "data:image/png;base64," + base64.b64encode(f.read_bytes()).decode() for f in files}
     page = file.with_suffix(".html")
     name = run.resolve().name if file.name == "report.json" else file.stem
     page.write_text(page_text(report, name, explained, pictures, history), encoding="utf-8")
@@ -61,8 +62,3 @@ def page_text(
         f'<header><h1>{escape(report.model)}</h1><div class="soft">figures of the run <code>{escape(run)}</code></div>'
         f"{sections.overview(report)}<nav>{links}</nav></header>{body}</main></body></html>\n"
     )
-
-
-def data_uri(file: Path) -> str:
-    """A PNG as text that a page can hold."""
-    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()

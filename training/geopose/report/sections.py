@@ -12,15 +12,7 @@ from training.geopose.explain import Explained, Explanation
 from training.geopose.folds import GROUPED
 from training.geopose.measure import interval_text
 from training.geopose.report import charts
-from training.geopose.report.figures import (
-    ClassRow,
-    RunReport,
-    class_rows,
-    look_alike_pairs,
-    mixed_pairs,
-    names_text,
-    spread,
-)
+from training.geopose.report.figures import ClassRow, RunReport, class_rows, look_alike_pairs, mixed_pairs, names_text
 from training.geopose.report.history import History
 from training.geopose.report.html import Number, card, facts, figure, folded, key, table, words
 
@@ -252,13 +244,14 @@ def _hand(report: RunReport) -> str:
 
 
 def _folds(report: RunReport) -> str:
-    means = {n: s for n in ("top1", "macro_f1", "top2", "kappa", "ece", "coverage") if (s := spread(report, n))}
-    if not means:
+    names = [n for n in ("top1", "macro_f1", "top2", "kappa", "ece", "coverage") if n in report.over_folds]
+    if not names:
         return ""
-    rows = [[f"fold {i}", *(Number(f"{fold[n]:.3f}") for n in means)] for i, fold in enumerate(report.folds, 1)]
-    rows.append(["mean ± spread", *(Number(f"{mean:.3f} ± {std:.3f}", "mean") for mean, std in means.values())])
+    rows = [[f"fold {i}", *(Number(f"{fold[n]:.3f}") for n in names)] for i, fold in enumerate(report.folds, 1)]
+    means = ("{mean:.3f} ± {std:.3f}".format(**report.over_folds[n]) for n in names)
+    rows.append(["mean ± spread", *(Number(text, "mean") for text in means)])
     text = "" if report.threshold_certain else f"<p>{_UNCERTAIN}</p>"
-    return f"<h3>{len(report.folds)} folds</h3>" + table(["", *map(words, means)], rows) + text
+    return f"<h3>{len(report.folds)} folds</h3>" + table(["", *map(words, names)], rows) + text
 
 
 def _pose_row(row: ClassRow) -> list[str | Number]:
