@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import devices, hop, latency, networks, overload, program, stage_times, tune
+from benchmarks import devices, films, hop, latency, networks, overload, program, stage_times, tune
 from benchmarks.aims import compare_with_aims
 from benchmarks.demo import load_truth
 from benchmarks.figures import Part, Session
@@ -36,12 +36,12 @@ PARTS: dict[str, tuple[str, Callable[[Session], Part]]] = {
 """The standard set, in this order."""
 
 LATENCY = "latency"
-APART = ("list", "devices", "tune", "peers")
+APART = ("list", "devices", "tune", "peers", "films")
 """What is run by itself."""
-_REPORTED = (*PARTS, LATENCY, "peers")
+_REPORTED = (*PARTS, LATENCY, "peers", "films")
 ONLY_FOR = {
-    "quick": (*_REPORTED, "tune"), "out_dir": _REPORTED, "long": ("overload",), "loss": ("tune",), "out": ("tune",),
-    "frames": ("peers",), "task": ("peers",), "camera": (LATENCY,),
+    "quick": (*PARTS, LATENCY, "peers", "tune"), "out_dir": _REPORTED, "long": ("overload",), "loss": ("tune",),
+    "out": ("tune",), "frames": ("peers",), "task": ("peers",), "camera": (LATENCY,),
 }  # fmt: skip
 """Options, and the parts that read each."""
 DESCRIPTION = "glass to glass, with a camera pointed at the screen; not in the standard set"
@@ -92,6 +92,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=frames,
     )
     add("--task", type=Path, metavar="FILE", help="with --peers, MediaPipe's model; newer packages ship none")
+    add("--films", type=Path, metavar="DIR", help="what is named in films of sessions (of `arnis-train synth films`)")
     add("--out", type=Path, default=Path("arnis-tuned.toml"), metavar="FILE", help="with --tune (arnis-tuned.toml)")
     add("--out-dir", type=Path, default=RESULTS, metavar="DIR", help=f"where the report goes ({RESULTS})")
     add("--camera", type=at_least(0), default=0, metavar="N", help=f"the camera of {LATENCY} (0)")
@@ -168,6 +169,7 @@ def choose(options: argparse.Namespace) -> dict[str, Callable[[Session], Part]]:
         "devices": devices.measure,
         "tune": lambda session: tune.tune(session, options.out, options.loss),
         "peers": lambda session: compare.measure(session, options.frames, options.task),
+        "films": lambda session: films.measure(session, options.films),
     }
     for name, measure in apart.items():
         if getattr(options, name):

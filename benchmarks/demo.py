@@ -1,12 +1,14 @@
-"""What the person in the demo clip does, and how much of it a run named."""
+"""What the person in the demo clip, or in a film like it, does, and how much of it a run named."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from benchmarks.running import free_url
+from engine.errors import UserError
 from stages.classes import load_classes, models_folder
 
 QUIET = ("--view", "none", "--publish", "off")
@@ -15,24 +17,28 @@ GATE_OFF = ("--set", "gate.motion=false")
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """One pose of the demo clip; frames count from 0, both ends belong to the hold."""
+    """One held pose; frames count from 0, both ends belong to the hold."""
 
     label: str
     first_frame: int
     last_frame: int
 
 
-class DemoTruth(msgspec.Struct, frozen=True):
-    """What the person in the demo clip does, as the clip's renderer wrote it down."""
+class Truth(msgspec.Struct, frozen=True):
+    """What a rendered person does, as the renderer wrote it down."""
 
     frames: int
     fps: float
     holds: list[Hold]
 
 
-def load_truth() -> DemoTruth:
-    """The file beside the clip."""
-    return msgspec.json.decode((models_folder() / "demo.json").read_bytes(), type=DemoTruth)
+def load_truth(file: Path | None = None) -> Truth:
+    """The file beside a film, else beside the clip. Raises UserError for another kind of file."""
+    try:
+        return msgspec.json.decode((file or models_folder() / "demo.json").read_bytes(), type=Truth)
+    except (OSError, msgspec.MsgspecError) as error:
+        mend = "make it with `arnis-train synth films`"
+        raise UserError(f"{file} does not tell what a film shows ({error}); {mend}") from None
 
 
 def load_holds() -> list[Hold]:
@@ -48,9 +54,13 @@ def published() -> list[str]:
 
 def named_share(results: list[dict[str, Any]], hold: Hold) -> float:
     """Share of a hold's frames whose result is the right pose, accepted (`ok` or `held`)."""
+    return named_in(results, hold).count(hold.label) / (hold.last_frame - hold.first_frame + 1)
+
+
+def named_in(results: list[dict[str, Any]], hold: Hold) -> list[str]:
+    """The pose that is accepted in each frame of a hold (`ok` or `held`); empty where none is."""
     frames = [r for r in results if hold.first_frame <= r["sequence"] <= hold.last_frame and r["status"] != "end"]
-    right = [r for r in frames if r["status"] in ("ok", "held") and r["pose"]["label"] == hold.label]
-    return len(right) / (hold.last_frame - hold.first_frame + 1)
+    return [r["pose"]["label"] if r["status"] in ("ok", "held") else "" for r in frames]
 
 
 def named_holds(results: list[dict[str, Any]]) -> int:

@@ -1,4 +1,4 @@
-"""The command line: draw a data set, compare it with the statistics, draw the demo clip, fit the skeletons again."""
+"""The command line: draw a data set, compare it with the statistics, draw films, fit the skeletons again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.numbers import at_least
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `synth`: a data set by default, or one of the sub-commands."""
-    actions = ("pictures", "compare", "demo", "skeletons")
-    text = "pictures (default), their comparison with the statistics, demo clip, fit of the class skeletons"
+    actions = ("pictures", "compare", "films", "demo", "skeletons")
+    text = "pictures (default), their comparison with the statistics, films of sessions, demo clip, class skeletons"
     parser.add_argument("action", nargs="?", default=actions[0], choices=actions, help=text)
     parser.add_argument(
-        "--out", type=Path, help="folder of the data set, or the file of the demo clip or the skeletons"
+        "--out", type=Path, help="folder of the data set or the films, or the file of the demo clip or the skeletons"
     )
     parser.add_argument("--data", type=Path, help="compare: data set; without it, poses are planned and not drawn")
     parser.add_argument("--people", type=at_least(1), default=100, help="synthetic people (default 100)")
@@ -80,10 +80,15 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.spread <= 2:
         raise UserError("--spread must be between 0 and 2")
     from training.synth.scene import photo_files
-    from training.synth.write import Order, write_dataset
 
     if args.backgrounds is not None and not photo_files(args.backgrounds):
         raise UserError(f"--backgrounds {args.backgrounds} holds no photograph; leave it out for drawn rooms")
+    if args.action == "films":
+        from training.synth.session import write_sessions
+
+        write_sessions(args.out, args.people, args.seed, args.processes, args.backgrounds, args.spread)
+        return 0
+    from training.synth.write import Order, write_dataset
 
     write_dataset(
         Order(

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import logging
-from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages import skeleton as sk
 from stages.classes import load_classes
-from training.data.cells import KEYPOINT_COLUMNS
 from training.synth import pose, scene
-from training.synth.body import Wish, pose_body
+from training.synth.body import Posed
 from training.synth.camera import Camera, orbit
 from training.synth.dress import Outfit, fit_garment
-from training.synth.picture import visibility
+from training.synth.film import HEIGHT, LOOSE_PALM, WIDTH, Key, act, write_film
 from training.synth.render import Light, Renderer, Stick
 from training.synth.rig import Rest, make_rest
 from training.synth.rotations import Array, unit
 from training.synth.skeletons import class_skeletons
 
-log = logging.getLogger(__name__)
-
-WIDTH, HEIGHT, FPS = 1280, 720, 30
 DRAW_SPREAD = 0.8
 HOLD_FRAMES = 48
-MOVE_FRAMES, MOVE_FRAMES_PER_DEG = 22, 0.1
+WAY_FRAMES, WAY_FRAMES_PER_DEG = 22, 0.1
 # How the performer turns for each pose, and the draw of its statistics that is shown: clear examples of their class.
 SHOWN = {
     "neutral": ("front", 0), "crown_thrust": ("right", 22), "left_temple_block": ("right", 46),
@@ -51,27 +42,6 @@ LIGHT = Light(
     unit(np.array([0.5, -0.7, 1.0])), np.array([0.62, 0.6, 0.56]), unit(np.array([-0.8, -0.4, 0.4])), np.full(3, 0.14),
     np.array([0.6, 0.62, 0.66]), np.array([0.42, 0.40, 0.37]),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Hold:
-    """A held pose: label and the first and last frame on which it stands still."""
-
-    label: str
-    first_frame: int
-    last_frame: int
-    view: str
-
-
-@dataclass(frozen=True)
-class Key:
-    """A pose in the performer's own frame, the turn of the performer in degrees, and the palm."""
-
-    label: str
-    view: str
-    points: Array
-    turn_deg: float
-    palm: Array
 
 
 def gym() -> Array:
@@ -109,53 +79,15 @@ def key_poses(rest: Rest) -> list[Key]:
     order = [c for c in load_classes().names if c != pose.NEUTRAL]
     rng = np.random.default_rng(7)
     idle = pose.neutral_pose(rng, "ready", rest, tuple(order))
-    keys = []
+    keys: list[Key] = []
     for name in (pose.NEUTRAL, *order, pose.NEUTRAL):
         view, seed = SHOWN[name]
         points = idle if name == pose.NEUTRAL else draw_pose(rest, name, view, seed)
         turn = 0.0 if name == pose.NEUTRAL else -class_skeletons()[name][1][view]
-        palm = unit(np.array(pose.PALMS.get(name, (0.6, 0.0, -0.3))))
-        keys.append(Key(name, view, points, turn, palm))
+        way = WAY_FRAMES + int(WAY_FRAMES_PER_DEG * abs(turn - keys[-1].turn_deg)) if keys else 0
+        palm = unit(np.array(pose.PALMS.get(name, LOOSE_PALM)))
+        keys.append(Key(name, view, points, turn, palm, way, HOLD_FRAMES))
     return keys
-
-
-def _ease(t: float) -> float:
-    return t * t * t * (t * (6 * t - 15) + 10)
-
-
-def _sway(points: Array, frame: int, rest: Rest) -> Array:
-    """Breathing and the small unrest of a body that stands still."""
-    t = frame / FPS
-    swing = np.array([0.006 * np.sin(2.1 * t), 0.005 * np.sin(1.7 * t + 1), 0.003 * np.sin(2.9 * t)])
-    out = points.copy()
-    height = np.clip(points[:, 2] / (1.6 * rest.lengths.hip_m), 0, 1)[:, None]
-    out += swing * height
-    out[sk.TIP] += [0.010 * np.sin(2.6 * t), 0, 0.012 * np.sin(2.2 * t + 0.5)]
-    return out
-
-
-def frames(rest: Rest, keys: list[Key]) -> tuple[list[tuple[Array, Array]], list[Hold]]:
-    """Points and palm of every frame, turned to the camera, and the holds."""
-    out: list[tuple[Array, Array]] = []
-    holds = []
-    for k, key in enumerate(keys):
-        if k:
-            before = keys[k - 1]
-            moves = MOVE_FRAMES + int(MOVE_FRAMES_PER_DEG * abs(key.turn_deg - before.turn_deg))
-            for i in range(1, moves):
-                t = _ease(i / moves)
-                points = pose.blend(before.points, key.points, t, rest)
-                turn = (1 - t) * before.turn_deg + t * key.turn_deg
-                palm = unit((1 - t) * before.palm + t * key.palm + np.array([1e-3, 0, 0]))
-                out.append(_placed(points, palm, turn, len(out), rest))
-        first = len(out)
-        out += [_placed(key.points, key.palm, key.turn_deg, first + i, rest) for i in range(HOLD_FRAMES)]
-        holds.append(Hold(key.label, first, len(out) - 1, key.view))
-    return out, holds
-
-
-def _placed(points: Array, palm: Array, turn_deg: float, frame: int, rest: Rest) -> tuple[Array, Array]:
-    return pose.turned(_sway(points, frame, rest), turn_deg), pose.turned(palm[None], turn_deg)[0]
 
 
 def demo_camera() -> Camera:
@@ -165,40 +97,17 @@ def demo_camera() -> Camera:
 
 def write_demo(out: Path, truth: Path | None = None) -> None:
     """Draw the clip (H.264), its list of holds beside it (.json), and on request the true keypoints of every frame."""
-    import av
-
     renderer = Renderer()
     rest = make_rest(BODY, STICK_M, BUTT_M)
     renderer.dress(rest, fit_garment(rest, OUTFIT, np.random.default_rng(3)), OUTFIT)
-    plan, holds = frames(rest, key_poses(rest))
     camera, room = demo_camera(), gym()
     rng = np.random.default_rng(0)
-    rows = []
+
+    def draw(posed: Posed) -> tuple[NDArray[np.float32], Array]:
+        rgba, depth = renderer.draw(posed, RATTAN, camera, LIGHT, room)
+        noise = rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32) * 1.2
+        return rgba[:, :, :3].astype(np.float32) + noise, depth
+
     for file in filter(None, (out, truth)):
         file.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(out), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "24", "preset": "medium"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for number, (points, palm) in enumerate(plan):
-            posed = pose_body(rest, points, Wish(palm=palm, free_curl=0.5, toe_out_deg=12.0))
-            rgba, depth = renderer.draw(posed, RATTAN, camera, LIGHT, room)
-            picture = (
-                rgba[:, :, :3].astype(np.float32) + rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32) * 1.2
-            )
-            frame = av.VideoFrame.from_ndarray(np.clip(picture, 0, 255).astype(np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-            rows.append(np.column_stack([camera.project(posed.keypoints), visibility(camera, posed.keypoints, depth)]))
-            if number % 100 == 0:
-                log.info("frame %d of %d", number, len(plan))
-        container.mux(stream.encode())
-    text = {
-        "video": out.name, "width": WIDTH, "height": HEIGHT, "fps": FPS, "frames": len(plan), "grip_hand": "right",
-        "holds": [asdict(hold) for hold in holds],
-    }  # fmt: skip
-    out.with_suffix(".json").write_text(json.dumps(text, indent=1) + "\n")
-    if truth is not None:
-        with truth.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["frame", *KEYPOINT_COLUMNS])
-            for number, row in enumerate(rows):
-                writer.writerow([number, *(f"{v:.2f}" for v in row.ravel())])
+    write_film(out, rest, *act(rest, key_poses(rest)), camera, draw, truth=truth)

@@ -208,7 +208,7 @@ def take_picture(
     """Draw a plan; the performer must be the renderer's dressed one. Bystanders (RGBA) are not labelled."""
     posed = pose_body(performer.rest, plan.points, plan.wish)
     armed = bool(np.isfinite(plan.points[sk.TIP]).all())
-    rgb, depth = _draw(rng, renderer, posed, plan, photos, armed, bystanders)
+    rgb, depth = draw_scene(rng, renderer, posed, plan.camera, photos, armed, bystanders)
     keypoints = np.full((sk.NODE_COUNT, 3), np.nan)
     count = sk.NODE_COUNT if armed else sk.BODY_COUNT
     keypoints[:count, :2] = plan.camera.project(posed.keypoints[:count])
@@ -226,16 +226,17 @@ def take_picture(
     return Shot(rgb, keypoints, plan.label_name, view, hand)
 
 
-def _draw(
+def draw_scene(
     rng: np.random.Generator,
     renderer: Renderer,
     posed: Posed,
-    plan: Plan,
+    camera: Camera,
     photos: list[Picture],
     armed: bool,
     bystanders: list[Picture],
 ) -> tuple[Picture, Array]:
-    camera, light = plan.camera, scene.random_light(rng)
+    """RGB (h, w, 3) and depth of body and stick in a random place and light; the same `rng` gives the same place."""
+    light = scene.random_light(rng)
     stick = scene.random_stick(rng)
     mode = rng.random() if photos else 1.0
     photo = photos[rng.integers(len(photos))] if photos else None
