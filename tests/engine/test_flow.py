@@ -171,6 +171,14 @@ def test_a_missing_packet_is_given_up_at_the_deadline_and_then_comes_too_late() 
     assert not buffer.push(packet(4), 200)
 
 
+def test_a_missing_packet_is_given_up_for_the_first_that_waits_too_long_and_the_first_of_two_equal_ones_counts() -> None:
+    buffer, found = ReorderBuffer(0), packet(1)
+    assert buffer.push(packet(2), 200) and buffer.push(found, 100)
+    assert not buffer.push(packet(1), 300)
+    given_up, first, _ = buffer.pop(100)
+    assert given_up == 0 and first is found
+
+
 def test_what_a_live_stream_gave_up_waiting_for_is_reported_as_late() -> None:
     state = RunState(None, ["0"])
     finisher = Finisher(["0"], Packet, state, Meter(None, stages=0), EngineSettings(reorder_ms=0.0))
@@ -191,9 +199,9 @@ def test_of_a_file_nothing_is_given_up_for_being_slow() -> None:
 
 
 def test_the_first_restart_comes_at_once_the_next_ones_ever_later_and_then_none() -> None:
-    budget = RestartBudget(restarts=4, within_s=60)
-    delays = [budget.spend(0) for _ in range(5)]
-    assert delays == [0, NS_PER_S // 2, NS_PER_S, 2 * NS_PER_S, None]
+    budget = RestartBudget(restarts=7, within_s=60)
+    delays = [budget.spend(0) for _ in range(8)]
+    assert delays == [0, NS_PER_S // 2, *(n * NS_PER_S for n in (1, 2, 4, 8, 8)), None]
 
 
 def test_failures_of_long_ago_are_forgiven() -> None:

@@ -118,6 +118,39 @@ def test_only_so_many_frames_are_read_also_over_a_restart() -> None:
     assert found == lost | {n: ("ok", None) for n in range(read, 5)} | {5: ("end", None)}
 
 
+def test_no_more_frames_are_handed_over_than_may_be_under_way() -> None:
+    state = stream_state()
+    intake, _ = opened(Film(9), state, in_flight=2)
+    for _ in range(2):
+        wait_until(intake.ready)
+        intake.take()
+    wait_until(lambda: state.frames_read == 4)
+    assert not intake.ready() and intake.take() == ([], None)
+    state.finished = 1
+    intake.tick()
+    assert intake.ready()
+    intake.stop()
+    intake.close()
+
+
+def test_the_end_is_told_again_after_a_restart_and_nothing_is_read_anew() -> None:
+    state = stream_state()
+    state.next_sequence, state.finished, state.end_sequence, state.frames_read = 4, 3, 3, 3
+    intake, _ = opened(Film(9), state, write_off_ms=0)
+    assert not intake.ended
+    assert told(all_of(intake, state)) == [(3, "end", None)] and intake.ended
+    assert state.frames_read == 3
+
+
+def test_the_time_of_a_live_source_goes_on_after_a_restart_and_that_of_a_file_is_its_own() -> None:
+    for live in (True, False):
+        state, until_s = stream_state(), 10 * NS_PER_S
+        state.frames_read, state.last_pts, state.last_captured_at_ns = 1, 5.0, now_ns() - until_s
+        intake, _ = opened(Film(2, live=live), state)
+        times = [found.pts for found in all_of(intake, state) if found.status == "ok"]
+        assert times == (pytest.approx([15.0, 15.0 + 1 / 30], abs=1.0) if live else [0.0, 1 / 30])
+
+
 def test_a_source_that_is_lost_is_reported_in_its_place() -> None:
     film, state = Film(1), stream_state()
     film.events += [SourceLost("camera 0: pulled out"), 1]

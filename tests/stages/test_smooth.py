@@ -117,7 +117,8 @@ def test_one_euro_forgets_the_speed_of_a_point_that_was_missing() -> None:
     told = make("one_euro")
     filtered(told, path[:3])
     told.forget(np.array([0]))
-    assert [told.step(path[n : n + 1], SURE, n / FPS, 1.0)[0] for n in (4, 5)] == pytest.approx(list(anew))
+    again = [told.step(path[n : n + 1], SURE, n / FPS, 1.0)[0] for n in (4, 5)]
+    assert np.array(again) == pytest.approx(anew)
 
 
 def test_a_forgotten_point_starts_anew() -> None:
@@ -298,8 +299,10 @@ def test_swapped_ends_or_another_hand_are_taken_at_once() -> None:
     rig.step(person(0.0), stick((200.0, 100.0)))
     swapped = rig.step(person(0.0), stick((100.0, 200.0))).stick
     assert swapped is not None and swapped.tip[:2] == (100.0, 200.0)
-    other_hand = rig.step(person(0.0), stick((110.0, 200.0), hand="left")).stick
-    assert other_hand is not None and other_hand.tip[:2] == (110.0, 200.0)
+    left = stick((110.0, 200.0), hand="left")
+    left.grip = (190.0, 150.0, 0.9)
+    other_hand = rig.step(person(0.0), left).stick
+    assert other_hand is not None and (other_hand.grip[:2], other_hand.tip[:2]) == ((190.0, 150.0), (110.0, 200.0))
 
 
 @pytest.mark.parametrize(("max_tip_jump", "tip_x"), [(0.8, 225.0), (0.3, 250.0)])
