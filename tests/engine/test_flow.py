@@ -171,7 +171,7 @@ def test_a_missing_packet_is_given_up_at_the_deadline_and_then_comes_too_late() 
     assert not buffer.push(packet(4), 200)
 
 
-def test_a_missing_packet_is_given_up_for_the_first_that_waits_too_long_and_the_first_of_two_equal_ones_counts() -> None:
+def test_a_missing_packet_is_given_up_for_any_that_waits_too_long_and_the_first_of_equal_ones_counts() -> None:
     buffer, found = ReorderBuffer(0), packet(1)
     assert buffer.push(packet(2), 200) and buffer.push(found, 100)
     assert not buffer.push(packet(1), 300)

@@ -152,6 +152,9 @@ def test_leaning_towards_the_camera_does_not_shrink_the_unit() -> None:
     keypoints = person()
     keypoints[[LEFT_HIP, RIGHT_HIP], 1] = keypoints[[LEFT_SHOULDER, RIGHT_SHOULDER], 1].mean() + 10
     assert torso_length(keypoints) > 60
+    keypoints[[LEFT_SHOULDER, RIGHT_SHOULDER], 0] = keypoints[LEFT_HIP, 0]
+    thighs = [np.hypot(*(keypoints[hip] - keypoints[knee])[:2]) for hip, knee in ((11, 13), (12, 14))]
+    assert torso_length(keypoints) == pytest.approx(max(thighs)), "somebody from the side"
 
 
 def test_nobody_there_gives_an_empty_graph_without_a_warning() -> None:
@@ -167,6 +170,16 @@ def test_the_crop_shows_the_hand_in_rgb() -> None:
     crop = hand_crop(image, keypoints, "right")
     assert crop is not None and crop.shape == (128, 128, 3)
     assert crop[64, 64].tolist() == [0, 0, 255]
+    px = 128 / (0.9 * float(torso_length(keypoints)))
+    assert (crop[64, :, 2] > 128).sum() == pytest.approx(16 * px, abs=2)
+
+
+def test_a_hand_outside_the_picture_or_of_somebody_tiny_gives_no_crop() -> None:
+    image, keypoints = np.zeros((480, 640, 3), np.uint8), person()
+    for x, y, seen in ((600, 240, True), (641, 240, False), (320, 481, False), (-1, 240, False)):
+        keypoints[GRIP, :2] = x, y
+        assert (hand_crop(image, keypoints, "right") is not None) == seen
+    assert hand_crop(image, person() * (0.01, 0.01, 1.0), "right") is None
 
 
 def test_the_crop_of_a_left_hander_is_mirrored() -> None:

@@ -139,13 +139,15 @@ def test_refused_guesses_and_other_streams_are_kept_apart(tmp_path: Path) -> Non
 
 
 def test_pictures_stand_alone(tmp_path: Path) -> None:
-    parts = [frames("crown_thrust", 5 * i, 5 * i, "Raise.", picture=f"{name}.jpg") for i, name in enumerate(("a", "<b>"))]
+    names = enumerate(("a.jpg", "<b>.jpg"))
+    parts = [frames("crown_thrust", 5 * i, 5 * i, "Raise.", picture=name) for i, name in names]
     end = frames(None, 5, 5, status="end")
     file, page = written(tmp_path / "a.jsonl", *parts, end), tmp_path / "a.html"
     write_report(file, page, ["photos"], SHIPPED)
     text = page.read_text()
     assert "2 holds of 1 pose in 2 pictures" in text and "<td>a.jpg</td>" in text and "<td>&lt;b&gt;.jpg</td>" in text
-    assert "Raise. (in 2 of 2 pictures)" in text and "<th>pictures</th>" in text and "named for" not in text, "nothing lasts in a picture"
+    assert "Raise. (in 2 of 2 pictures)" in text
+    assert "<th>pictures</th>" in text and "named for" not in text, "nothing lasts in a picture"
     film = list(frames("crown_thrust", 0, 2, picture="a.jpg"))
     assert holds(written(file, iter(film))) == [("crown_thrust", 0, 2)], "played as a film"
     write_report(file, page, ["photos"], SHIPPED)
@@ -157,7 +159,7 @@ def test_the_figure_of_the_card_is_told_where_its_threshold_holds(tmp_path: Path
     for threshold, told in ((0.0, True), (0.3, False)):
         write_report(file, page, ["0"], {"classify": {"threshold": threshold}})
         right = load_card("geopose")[0].metrics["accepted_accuracy"]
-        sentence = f"{100 * right:.0f} % of the named poses were right (single pictures of drawn people, the weapon hand known); on you"
+        sentence = f"{100 * right:.0f} % of the named poses were right (single pictures of drawn people, the weapon"
         assert (sentence in page.read_text()) == told
 
 
