@@ -105,6 +105,25 @@ def test_nothing_is_measured_against_a_stick_that_points_at_the_lens() -> None:
     assert not graph_of(keypoints)[0][:, -2:].any()
 
 
+def test_what_is_measured_against_missing_points_is_nothing() -> None:
+    keypoints = person()
+    keypoints[[13, 14, GRIP]] = np.nan, np.nan, 0
+    features = dict(zip(NODE_FEATURES, graph_of(keypoints)[0].T, strict=True))
+    for name in ("above_knees", "from_grip_x", "from_grip_y", "along_stick", "off_stick"):
+        assert not features[name].any(), name
+    assert features["above_eyes"].any() and features["from_tip_x"].any()
+    keypoints[:, 2] = 0
+    keypoints[[RIGHT_SHOULDER, RIGHT_WRIST], 2] = 0.9
+    assert not graph_of(keypoints)[2].any(), "nothing gives a unit"
+
+
+def test_along_a_short_stick_nothing_is_farther_than_five_lengths() -> None:
+    keypoints = person()
+    keypoints[TIP, :2] = keypoints[GRIP, :2] + (0, -25)
+    along = graph_of(keypoints)[0][LEFT_ANKLE, NODE_FEATURES.index("along_stick")]
+    assert along == -5.0
+
+
 def test_place_and_size_in_the_picture_do_not_matter() -> None:
     for a, b in zip(graph_of(person()), graph_of(person(37.0, 900.0, 80.0)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
