@@ -1,7 +1,8 @@
 """Frames in shared memory: written once, read in place by whoever needs pixels.
 
 A ring is one segment: a table of slot headers and, behind it, the slots' pixels. Slots are protected by a generation
-number, not by counting readers: it is odd while the slot is written, and a reader compares it before and after use.
+number, not by counting readers: it grows when the slot is begun and when it is complete, and a reader compares it
+before and after use.
 So a dead reader can leak nothing, the writer never waits, and an overrun is noticed and counted.
 
 The supervisor creates the segment (and unlinks it), so that the death of a capture process neither loses nor leaks it.
@@ -104,8 +105,7 @@ class FrameRing:
         free = (slot for slot in order if int(self._headers["sequence"][slot]) not in busy)
         slot = next(free, order[0])
         header = self._headers[slot]
-        generation = int(header["generation"])
-        header["generation"] = generation + 1 if generation % 2 == 0 else generation + 2  # odd: left by a dead writer
+        header["generation"] += 1
         self._fence()
         header["sequence"], header["width"], header["height"] = -1, width, height
         self._begun = slot

@@ -102,9 +102,9 @@ def confidence_reason(
     """Why a person is not worth classifying (`body_unsure`, `not_upright`, `no_stick`, `grip_unsure`, `tip_unsure`), or
     None.
 
-    `keypoints` is (17, 3) with the confidence last; a missing keypoint counts as confidence 0.
+    `keypoints` is (17, 3) with the confidence last, 0 of a missing keypoint.
     """
-    if float(np.nan_to_num(keypoints[:, 2]).mean()) < min_body:
+    if float(keypoints[:, 2].mean()) < min_body:
         return "body_unsure"
     if torso_lean_deg(keypoints) > max_lean_deg:
         return "not_upright"

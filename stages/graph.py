@@ -249,7 +249,7 @@ def _normalise(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> tuple
     unit = _unit(points, present, torso, at)
     below = torso.shoulders + unit[..., None] * np.array([0, 1], np.float32)
     origin = np.where(torso.any_hip[..., None], torso.hips, below)
-    usable = (unit > 0) & (torso.any_hip | torso.any_shoulder)
+    usable = unit > 0
     scale = np.where(usable, unit, 1)[..., None, None]
     present = present & usable[..., None]
     centred = np.clip((points - origin[..., None, :]) / scale, -_FARTHEST, _FARTHEST)

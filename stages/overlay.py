@@ -238,7 +238,7 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
     left, top = round(0.5 * em), round(2.4 * em)
     width, height = _draw_text(canvas, pose_text(packet), (left, top), 1.25 * em, colour)
     if pose is not None and not is_refused:
-        upper, right = top + height + 2, left + max(1, round(width * min(1.0, pose.confidence)))
+        upper, right = top + height + 2, left + max(1, round(width * pose.confidence))
         lower = upper + round(0.5 * em)
         cv2.rectangle(canvas, (left, upper), (right, lower), colour, cv2.FILLED)
         if is_remembered(packet):  # Shown hollow: it is remembered, not seen.
@@ -257,7 +257,7 @@ def _draw_cues(canvas: np.ndarray, cues: list[Cue], em: float) -> None:
 def _mark(canvas: np.ndarray, packet: ArnisPacket, cue: Cue) -> None:
     """A ring around the joint, or the stick's end, that the cue speaks of, if it speaks of one."""
     point = _point_of(packet, cue.quantity)
-    if point is not None and point[2] > 0 and np.isfinite(point[:2]).all():
+    if point is not None and np.isfinite(point[:2]).all():
         thick = _line_px(canvas)
         cv2.circle(canvas, _pixel(point), 5 * thick, OUTLINE, thick + 2, cv2.LINE_AA)
         cv2.circle(canvas, _pixel(point), 5 * thick, RED, thick, cv2.LINE_AA)

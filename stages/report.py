@@ -83,7 +83,7 @@ class Line(msgspec.Struct):
     @property
     def named(self) -> str | None:
         """The pose that counts, if any."""
-        return self.pose.label if self.pose and self.pose.accepted and self.status in ("ok", "held") else None
+        return self.pose.label if self.pose and self.pose.accepted else None
 
     @property
     def cause(self) -> str | None:
@@ -173,8 +173,8 @@ def _joined(runs: Iterable[Hold]) -> list[Hold]:
     holds: list[Hold] = []
     for run in runs:
         broken_off = len(holds) - 1
-        while broken_off >= 0 and abs(run.start_s - holds[broken_off].end_s) <= LONGEST_BREAK_S:
-            if holds[broken_off].label == run.label and run.picture is None:
+        while broken_off >= 0 and run.start_s - holds[broken_off].end_s <= LONGEST_BREAK_S:
+            if holds[broken_off].label == run.label:
                 break
             broken_off -= 1
         else:

@@ -238,7 +238,7 @@ def _pose(pose: Pose) -> Pose:
 
 def _keypoint(point: Sequence[float] | np.ndarray) -> Keypoint | None:
     x, y, confidence = (float(v) for v in point)
-    if not (confidence > 0 and math.isfinite(x) and math.isfinite(y)):
+    if not (math.isfinite(x) and math.isfinite(y)):
         return None
     return round(x, 1), round(y, 1), _share(confidence)
 

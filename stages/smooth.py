@@ -92,7 +92,7 @@ class WindowFilter:
     def step(self, points: np.ndarray, weight: np.ndarray, at_s: float, scale: float) -> np.ndarray:
         self.forget(np.isnan(points).any(axis=1))
         self._frames.append(points.copy())
-        self._weights.append(np.maximum(weight, 1e-3))
+        self._weights.append(weight)
         ages = np.arange(len(self._frames) - 1, -1, -1, dtype=np.float64)
         weights = np.stack(self._weights) * self._decay ** ages[:, None]
         frames = np.stack(self._frames)

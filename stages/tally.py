@@ -22,7 +22,7 @@ class PoseTally:
         """Call with every packet of a stream, in order; the time of a frame that was dropped goes to the next one."""
         if packet.ended:
             return
-        pose = packet.pose if packet.status in ("ok", "held") else None
+        pose = packet.pose
         self.add(packet.stream, packet.pts, pose.label if pose and pose.accepted else None, packet.picture)
 
     def add(self, stream: str, pts: float, label: str | None, picture: str | None = None) -> float:

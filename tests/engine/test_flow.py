@@ -43,6 +43,12 @@ def test_a_hiccup_costs_no_frame_but_a_longer_one_does() -> None:
     assert take_all(mailbox) == [101, 102]
 
 
+def test_of_a_source_that_gives_a_frame_every_two_seconds_no_more_than_two_wait() -> None:
+    mailbox = LatestMailbox()
+    replaced = [mailbox.put(packet(n, at_ns=2 * n * NS_PER_S)) for n in range(4)]
+    assert [found and found.sequence for found in replaced] == [None, None, 0, 1]
+
+
 def test_behind_a_slow_pipeline_only_the_newest_packet_waits() -> None:
     mailbox = LatestMailbox()
     ages = []
@@ -68,6 +74,15 @@ def test_a_mailbox_for_every_packet_makes_the_source_wait() -> None:
     assert taken == list(range(20))
 
 
+def test_a_closed_mailbox_gives_back_what_comes_and_keeps_what_waits() -> None:
+    for mailbox in (LatestMailbox(), EveryMailbox()):
+        mailbox.put(packet(0))
+        mailbox.close()
+        late = packet(1)
+        assert mailbox.put(late) is late
+        assert [found.sequence for found in iter(mailbox.take, None)] == [0]
+
+
 def test_closing_a_mailbox_frees_the_source_that_waits() -> None:
     mailbox = EveryMailbox()
     mailbox.put(packet(0))
@@ -88,20 +103,22 @@ def test_only_so_many_frames_are_under_way() -> None:
     assert not in_flight.has_room
     in_flight.finished(1)
     assert in_flight.has_room
-    assert in_flight.frames() == {1}
+    assert in_flight.frames() == {1} and not in_flight.empty
 
 
 def test_after_a_workers_death_its_frames_are_written_off_and_said_to_be_lost() -> None:
     in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
-    sent = packet(0)
+    sent = packet(3, at_ns=700)
     sent.picture = "IMG_1.jpg"
     in_flight.send(sent, 0)
     assert in_flight.take_notices(5 * NS_PER_S) == []
     in_flight.worker_lost(5 * NS_PER_S)
     assert in_flight.take_notices(5 * NS_PER_S + 999 * NS_PER_MS) == []
     (lost,) = in_flight.take_notices(6 * NS_PER_S)
-    assert (lost.sequence, lost.status, lost.reason, lost.picture) == (0, "dropped", "worker_lost", "IMG_1.jpg")
+    assert (lost.status, lost.reason, lost.picture) == ("dropped", "worker_lost", "IMG_1.jpg")
+    assert (lost.sequence, lost.pts, lost.captured_at_ns) == (3, 0.1, 700)
     assert in_flight.has_room
+    assert in_flight.take_notices(6 * NS_PER_S + NS_PER_MS) == [], "said once"
 
 
 def test_a_second_death_does_not_prolong_the_wait_after_the_first() -> None:
@@ -115,17 +132,18 @@ def test_a_second_death_does_not_prolong_the_wait_after_the_first() -> None:
 def test_a_slow_pipeline_in_which_nobody_died_keeps_its_frames() -> None:
     in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
     in_flight.send(packet(0), 0)
-    assert not in_flight.due(9 * NS_PER_S)
+    assert not in_flight.due(10 * NS_PER_S + 999 * NS_PER_MS)
     assert in_flight.due(11 * NS_PER_S)
 
 
 def test_a_notice_is_sent_again_until_it_is_acknowledged() -> None:
     in_flight = InFlight(2, write_off_ms=1000, silent_ms=10_000)
-    in_flight.notify(packet(0), 0)
-    assert len(in_flight.take_notices(0)) == 1
+    for sequence in (1, 0):
+        in_flight.notify(packet(sequence), 0)
+    assert [notice.sequence for notice in in_flight.take_notices(0)] == [0, 1]
     assert in_flight.take_notices(NS_PER_MS) == []
-    assert len(in_flight.take_notices(2 * NS_PER_S)) == 1
-    in_flight.finished(1)
+    assert len(in_flight.take_notices(2 * NS_PER_S)) == 2 and not in_flight.empty
+    in_flight.finished(2)
     assert in_flight.empty
     assert in_flight.take_notices(9 * NS_PER_S) == []
 
@@ -153,6 +171,14 @@ def test_a_missing_packet_is_given_up_at_the_deadline_and_then_comes_too_late() 
     assert not buffer.push(packet(4), 200)
 
 
+def test_a_missing_packet_is_given_up_for_any_that_waits_too_long_and_the_first_of_equal_ones_counts() -> None:
+    buffer, found = ReorderBuffer(0), packet(1)
+    assert buffer.push(packet(2), 200) and buffer.push(found, 100)
+    assert not buffer.push(packet(1), 300)
+    given_up, first, _ = buffer.pop(100)
+    assert given_up == 0 and first is found
+
+
 def test_what_a_live_stream_gave_up_waiting_for_is_reported_as_late() -> None:
     state = RunState(None, ["0"])
     finisher = Finisher(["0"], Packet, state, Meter(None, stages=0), EngineSettings(reorder_ms=0.0))
@@ -173,9 +199,9 @@ def test_of_a_file_nothing_is_given_up_for_being_slow() -> None:
 
 
 def test_the_first_restart_comes_at_once_the_next_ones_ever_later_and_then_none() -> None:
-    budget = RestartBudget(restarts=4, within_s=60)
-    delays = [budget.spend(0) for _ in range(5)]
-    assert delays == [0, NS_PER_S // 2, NS_PER_S, 2 * NS_PER_S, None]
+    budget = RestartBudget(restarts=7, within_s=60)
+    delays = [budget.spend(0) for _ in range(8)]
+    assert delays == [0, NS_PER_S // 2, *(n * NS_PER_S for n in (1, 2, 4, 8, 8)), None]
 
 
 def test_failures_of_long_ago_are_forgiven() -> None:

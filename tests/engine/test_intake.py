@@ -118,10 +118,83 @@ def test_only_so_many_frames_are_read_also_over_a_restart() -> None:
     assert found == lost | {n: ("ok", None) for n in range(read, 5)} | {5: ("end", None)}
 
 
+def test_no_more_frames_are_handed_over_than_may_be_under_way() -> None:
+    state = stream_state()
+    intake, store = opened(Film(9), state, in_flight=2)
+    kept, begin = list[set[int]](), store.begin
+    store.begin = lambda height, width, busy: kept.append(busy) or begin(height, width, busy)  # type: ignore[method-assign]
+    for _ in range(2):
+        wait_until(intake.ready)
+        intake.take()
+    wait_until(lambda: state.frames_read == 4)
+    assert not intake.ready() and intake.take() == ([], None)
+    state.finished = 1
+    intake.tick()
+    intake.take()
+    wait_until(lambda: state.frames_read == 5)
+    assert kept[-1] == {1, 2, 3}, "what is under way or waits is not written over"
+    intake.stop()
+    intake.close()
+
+
+def test_the_end_comes_after_a_frame_that_nobody_has_asked_for_yet() -> None:
+    state = stream_state()
+    intake, _ = opened(Film(1), state)
+    wait_until(lambda: not intake._thread.is_alive())
+    intake.tick()
+    assert state.end_sequence is None
+    assert told(all_of(intake, state)) == [(0, "ok", None), (1, "end", None)]
+
+
+@pytest.mark.parametrize("size", [(2, 16_385), (16_385, 2), (0, 2)])
+def test_a_source_that_asks_for_an_impossible_picture_fails_and_has_no_regular_end(size: tuple[int, int]) -> None:
+    film, state = Film(1), stream_state()
+    film.read = lambda allocate: allocate(*size)  # type: ignore[assignment, method-assign, return-value]
+    intake, _ = opened(film, state)
+    wait_until(lambda: not intake._thread.is_alive())
+    intake.tick()
+    assert "is not possible" in str(intake.error) and state.end_sequence is None
+    intake.close()
+
+
+def test_a_read_that_comes_back_after_the_end_was_declared_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, released, state = [now_ns()], threading.Event(), stream_state()
+    monkeypatch.setattr("engine.intake.now_ns", lambda: clock[0])
+    film = Film(0)
+    film.read = lambda allocate: released.wait(10) and SourceLost("too late")  # type: ignore[assignment, method-assign, return-value]
+    intake, _ = opened(film, state)
+    intake.stop()
+    clock[0] += 2 * NS_PER_S
+    intake.tick()
+    assert told(intake.take()[0]) == [(0, "end", None)]
+    released.set()
+    wait_until(lambda: not intake._thread.is_alive())
+    assert intake.take() == ([], None) and state.next_sequence == 1
+    intake.close()
+
+
+def test_the_end_is_told_again_after_a_restart_and_nothing_is_read_anew() -> None:
+    state = stream_state()
+    film, state.next_sequence, state.finished, state.end_sequence = Film(9), 4, 3, 3
+    intake, _ = opened(film, state, write_off_ms=0)
+    assert not intake.ended
+    assert told(all_of(intake, state)) == [(3, "end", None)] and intake.ended
+    assert len(film.events) == 9
+
+
+def test_the_time_of_a_live_source_goes_on_after_a_restart_and_that_of_a_file_is_its_own() -> None:
+    for live in (True, False):
+        state, until_s = stream_state(), 10 * NS_PER_S
+        state.frames_read, state.last_pts, state.last_captured_at_ns = 1, 5.0, now_ns() - until_s
+        intake, _ = opened(Film(2, live=live), state)
+        times = [found.pts for found in all_of(intake, state) if found.status == "ok"]
+        assert times == (pytest.approx([15.0, 15.0 + 1 / 30], abs=1.0) if live else [0.0, 1 / 30])
+
+
 def test_a_source_that_is_lost_is_reported_in_its_place() -> None:
     film, state = Film(1), stream_state()
     film.events += [SourceLost("camera 0: pulled out"), 1]
-    intake, _ = opened(film, state)
+    intake, _ = opened(film, state, max_frames=2)
     found = sorted(told(all_of(intake, state)))
     assert found == [(0, "ok", None), (1, "source_lost", "camera 0: pulled out"), (2, "ok", None), (3, "end", None)]
 
@@ -153,6 +226,20 @@ def test_a_live_source_that_does_not_answer_is_noticed() -> None:
         until = time.monotonic() + 5
         while time.monotonic() < until:
             intake.tick()
+    intake.close()
+
+
+def test_a_live_source_that_has_said_that_it_is_lost_may_be_silent_for_any_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, film, state = [now_ns()], Film(0, live=True, hangs=True), stream_state()
+    monkeypatch.setattr("engine.intake.now_ns", lambda: clock[0])
+    film.events = [SourceLost("pulled out")]
+    intake, _ = opened(film, state, silent_s=2.0)
+    wait_until(lambda: state.next_sequence == 1 and not film.events and intake.ready())
+    for _ in range(9):
+        clock[0] += NS_PER_S // 2
+        intake.tick()
     intake.close()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from engine.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -86,6 +89,12 @@ def test_health_speaks_of_the_recent_past_and_counts_losses_of_the_whole_run() -
     assert record["latency_ms"]["max"] < 1000
     assert record["results_out"] == 2
     assert record["restarts"] == {"detect": 2}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="told by /proc")
+def test_memory_is_what_is_resident() -> None:
+    told = Health(Meter(None, stages=1), one_stream()).record({}, {"here": os.getpid()})["memory_mb"]["here"]
+    assert told == pytest.approx(psutil.Process().memory_info().rss / 1e6, rel=0.1)
 
 
 def test_rates_are_those_of_the_last_records_without_the_time_to_load(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.errors import UserError
-from engine.leftovers import own_names
+from engine.leftovers import own_names, process_exists
 from engine.packet import FrameRef
-from engine.ring import FrameRing, RingReader
+from engine.ring import FrameRing, RingReader, remove_rings_of, sweep_stale_rings
 from engine.stage import FrameOverrun
 
 SLOTS, HEIGHT, WIDTH = 5, 48, 64
@@ -66,6 +68,38 @@ def test_frames_that_are_under_way_are_not_overwritten(ring: FrameRing) -> None:
     for number in busy:
         with ring.read(refs[number]) as frame:
             assert (frame == number).all()
+
+
+def test_of_frames_that_are_all_under_way_the_oldest_is_overwritten(ring: FrameRing) -> None:
+    refs = [write(ring, number) for number in range(SLOTS)]
+    write(ring, SLOTS, busy=frozenset(range(SLOTS)))
+    for ref in refs[1:]:
+        with ring.read(ref):
+            pass
+    with pytest.raises(FrameOverrun), ring.read(refs[0]):
+        pytest.fail("an overwritten frame was handed out")
+
+
+def test_a_frame_that_fills_its_pages_to_the_last_byte_fits() -> None:
+    ring = FrameRing.create("0", SLOTS, 64 * 64 * 3)
+    assert ring.fits(64, 64) and not ring.fits(64, 65)
+    ring.close(unlink=True)
+
+
+def test_what_a_dead_program_left_is_removed_and_what_a_living_one_uses_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.ring._SHM_FOLDER", tmp_path)
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    left, used = (tmp_path / f"{own_names('frames')}-{pid}-0-test" for pid in (dead.pid, os.getpid()))
+    for remove in (sweep_stale_rings, lambda: remove_rings_of(dead.pid)):
+        left.touch()
+        used.touch()
+        remove()
+        assert not left.exists() and used.exists()
+    monkeypatch.setattr("os.kill", lambda pid, signal: (_ for _ in ()).throw(PermissionError))
+    assert process_exists(1), "another user's"
 
 
 def test_a_slot_that_a_dead_writer_left_half_written_is_never_read(ring: FrameRing) -> None:
@@ -153,6 +187,7 @@ def test_too_little_shared_memory_is_said_before_it_is_used() -> None:
 
 def test_references_from_elsewhere_are_refused(ring: FrameRing) -> None:
     reader = RingReader(SLOTS)
+    write(ring, 0)
     for ref in (
         FrameRef("../../etc/passwd", 0, 2, 4, 4),
         FrameRef(f"{own_names('frames')}-1-0-gone", 0, 2, 4, 4),

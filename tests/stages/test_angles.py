@@ -12,6 +12,7 @@ from stages.angles import (
     joint_angle_deg,
     measure,
     mirrored_name,
+    torso_lean_deg,
     view_of,
 )
 from stages.graph import mirror_keypoints
@@ -47,6 +48,17 @@ def test_a_right_angle_is_ninety_degrees_and_a_straight_arm_a_hundred_and_eighty
     at = np.array
     assert joint_angle_deg(at([1.0, 0.0]), at([0.0, 0.0]), at([0.0, 5.0])) == pytest.approx(90)
     assert joint_angle_deg(at([-1.0, 0.0]), at([0.0, 0.0]), at([3.0, 0.0])) == pytest.approx(180)
+    assert np.isnan(joint_angle_deg(at([0.0, 0.0]), at([0.0, 0.0]), at([3.0, 0.0]))), "both at one place"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("chain", ["shoulder elbow wrist", "elbow shoulder hip", "shoulder hip knee", "hip knee ankle"])
+def test_a_joints_angle_is_that_between_its_two_neighbours(chain: str, side: str) -> None:
+    keypoints = standing()
+    nodes = [sk.KEYPOINT_NAMES.index(f"{side}_{joint}") for joint in chain.split()]
+    keypoints[nodes, :2] = (300, 500), (300, 400), (380, 460)
+    angle_deg = measure(keypoints)[f"{side}_{chain.split()[1]}_deg"]
+    assert angle_deg == pytest.approx(np.degrees(np.arctan2(80, 60)))
 
 
 def test_every_quantity_is_measured() -> None:
@@ -86,6 +98,21 @@ def test_a_stick_that_points_at_the_lens_has_no_angle() -> None:
     assert np.isnan(measure(keypoints)["stick_deg"])
 
 
+def test_a_stick_in_line_with_the_forearm_has_no_angle_to_it() -> None:
+    keypoints = standing()
+    for down, angle_deg in ((70, 0), (-70, 180)):
+        keypoints[sk.TIP, :2] = keypoints[sk.GRIP, :2] + (0, down)
+        assert measure(keypoints)["wrist_deg"] == pytest.approx(angle_deg)
+
+
+@pytest.mark.parametrize(("shoulders", "angle_deg"), [((20, -100), 11.3), ((-100, 0), 90), ((0, 100), 180)])
+def test_a_lean_is_told_from_a_handstand(shoulders: tuple[int, int], angle_deg: float) -> None:
+    keypoints = standing()
+    keypoints[[sk.LEFT_SHOULDER, sk.RIGHT_SHOULDER], :2] = shoulders
+    assert torso_lean_deg(keypoints) == pytest.approx(angle_deg, abs=0.1)
+    assert measure(keypoints)["torso_lean_deg"] == torso_lean_deg(keypoints)
+
+
 def test_what_needs_a_missing_point_is_nan_and_the_rest_is_not() -> None:
     keypoints = standing()
     keypoints[sk.RIGHT_ELBOW] = (np.nan, np.nan, 0)
@@ -93,6 +120,8 @@ def test_what_needs_a_missing_point_is_nan_and_the_rest_is_not() -> None:
     assert np.isnan(values["right_elbow_deg"]) and np.isnan(values["right_shoulder_deg"])
     assert values["left_elbow_deg"] == pytest.approx(180)
     assert values["right_hand_height"] == pytest.approx(-1.0)
+    keypoints[[n for n in range(sk.NODE_COUNT) if n not in (sk.RIGHT_SHOULDER, sk.RIGHT_WRIST)], 2] = 0
+    assert np.isnan(measure(keypoints)["right_hand_reach"]), "nothing tells how long the torso is"
 
 
 def test_a_point_that_was_not_seen_counts_as_missing() -> None:
@@ -124,6 +153,13 @@ def test_the_view_is_told_from_where_the_nose_lies() -> None:
         "left",
         "right",
     ]
+
+
+@pytest.mark.parametrize(("nose", "ears"), [(-7, 0), (-18, -18), (-5, 8)])
+def test_a_head_that_is_turned_or_leans_a_little_is_still_seen_from_the_front(nose: int, ears: int) -> None:
+    keypoints = standing()
+    keypoints[[sk.NOSE, sk.LEFT_EAR, sk.RIGHT_EAR], 0] += (nose, ears, ears)
+    assert VIEWS[int(view_of(keypoints))] == "front"
 
 
 def test_the_view_is_unknown_without_a_face() -> None:

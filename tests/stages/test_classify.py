@@ -161,6 +161,15 @@ def test_family_and_chamber_of_a_guess_are_sums() -> None:
     spread = np.zeros(len(CLASSES.names))
     spread[[CLASSES.names.index(n) for n in ("left_knee_block", "left_eye_thrust", "crown_thrust")]] = 0.36, 0.32, 0.32
     assert (name_pose(spread, CLASSES, 0.5).chamber, name_pose(spread, CLASSES, 0.3).chamber) == ("high", "low")
+    left, right = ([c for c in CLASSES.classes if c.family == family] for family in CLASSES.families[:2])
+    row = np.array([{left[0]: 0.36, right[0]: 0.32, right[1]: 0.32}.get(c, 0.0) for c in CLASSES.classes])
+    guess = name_pose(row, CLASSES, 0.5)
+    assert (guess.label, guess.family, guess.accepted) == (left[0].name, right[0].family, False)
+    assert name_pose(row, CLASSES, 0.36).accepted, "from the threshold on"
+
+
+def test_probabilities_of_any_score_are_finite() -> None:
+    assert class_probabilities(np.array([[1500.0, -1500.0, 0.0]], np.float32), 1.0).tolist() == [[1.0, 0.0, 0.0]]
 
 
 def test_both_runtimes_agree() -> None:

@@ -131,6 +131,8 @@ def test_a_foreshortened_stick_is_not_lengthened_towards_a_norm(frames: list[np.
     found = refine_stick(picture, grip, np.array([574.0, 408.0]), TORSO_PX, **ACCEPT)
     assert found is not None
     assert np.hypot(*(found.tip - found.grip)) == pytest.approx(75.0, rel=0.1)
+    for length in (0.0, 0.25 * TORSO_PX):
+        assert refine_stick(picture, grip, grip + (length, 0), TORSO_PX, **ACCEPT) is None, "it points at the lens"
 
 
 def test_a_tip_that_was_seen_halfway_along_the_stick_is_moved_to_its_end(frames: list[np.ndarray]) -> None:

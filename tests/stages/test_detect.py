@@ -29,6 +29,7 @@ from stages.detect import (
 )
 from stages.detectors import BodyCandidate, Runtime, StickCandidate, box_around, mark_missing, overlap
 from stages.detectors.hand import GivenHand
+from stages.graph import torso_length
 from stages.packets import MISSING_END, End, GateDecision, Person, Stick
 from stages.skeleton import LEFT_ANKLE, LEFT_HIP, LEFT_SHOULDER, LEFT_WRIST, NOSE, RIGHT_SHOULDER, RIGHT_WRIST
 
@@ -361,16 +362,27 @@ def test_a_stick_that_is_seen_in_the_hand_without_is_looked_for_everywhere_again
     person = Person(track=1, box=(0, 0, 1, 1), score=1.0, keypoints=standing_person())
     sought = Sought(track=1)
 
-    def seen_at(wrist: int, tip: End | None = None) -> Stick:
-        x, y, _ = person.keypoints[wrist].tolist()
+    def seen_at(wrist: int, tip: End | None = None, share: float = 0.0) -> Stick:
+        other = person.keypoints[RIGHT_WRIST if wrist == LEFT_WRIST else LEFT_WRIST]
+        x, y, _ = (person.keypoints[wrist] + share * (other - person.keypoints[wrist])).tolist()
         return Stick(hand="right", grip=(x, y, 0.9), tip=tip or (x, y - 100, 0.9))
 
-    assert sought.where(patient=False) == (EVERY_LOOK,)
+    assert sought.where(patient=False) == (EVERY_LOOK,) == ((None, "right", "left"),)
     sought.remember(seen_at(RIGHT_WRIST, MISSING_END), person)
     assert sought.where(patient=True) == (EVERY_LOOK,), "half of it was seen"
     sought.remember(seen_at(RIGHT_WRIST), person)
     assert sought.where(patient=False) == (("right",),)
     assert sought.where(patient=True) == (("right",), (None,))
+    looks = []
+    for _ in range(3):
+        sought.remember(None, person)
+        looks += sought.where(patient=False)
+    assert looks == [(None,), ("right",), (None,)], "by turns, while it is not seen"
+    apart = float(np.hypot(*(person.keypoints[LEFT_WRIST] - person.keypoints[RIGHT_WRIST])[:2]))
+    apart /= float(torso_length(person.keypoints))
+    for nearer, hand in ((0.2, "right"), (0.3, None)):
+        sought.remember(seen_at(LEFT_WRIST, share=0.5 - nearer / 2 / apart), person)
+        assert sought.hand == hand
     sought.remember(seen_at(LEFT_WRIST), person)
     assert sought.where(patient=False) == (EVERY_LOOK,)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from engine.errors import UserError
 from stages.angles import QUANTITIES
-from stages.cards import CARD_FILE, model_folder
+from stages.cards import CARD_FILE, load_card, model_folder
 from stages.detectors import Runtime
 from stages.doubt import Error, MeasuringError
 from stages.graph import build_graph
@@ -38,6 +39,17 @@ def test_a_joint_that_was_hardly_seen_is_doubted_more() -> None:
     assert set(before) == set(QUANTITIES)
     assert after["left_elbow_deg"].spread > 1.2 * before["left_elbow_deg"].spread
     assert all(error.spread > 0 for error in before.values())
+
+
+def test_errors_go_to_one_side_and_the_cards_temperature_widens_them(tmp_path: Path) -> None:
+    model = shutil.copytree(model_folder("measuring_error"), tmp_path / "mine")
+    card = model / CARD_FILE
+    card.write_text(re.sub(r"(?m)^temperature = .*", "temperature = 2.0", card.read_text()))
+    graph, shipped = graph_of(standing()), load_card("measuring_error")[0]
+    before, after = (MeasuringError(name, CPU).errors(graph) for name in ("measuring_error", str(model)))
+    for name in QUANTITIES:
+        assert after[name].spread == pytest.approx(before[name].spread * 2.0 / shipped.temperature)
+        assert after[name].shift == before[name].shift != 0.0
 
 
 def test_a_network_of_another_kind_is_refused() -> None:

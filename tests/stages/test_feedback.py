@@ -52,6 +52,17 @@ def test_the_sentences_say_what_to_do() -> None:
     assert advise("right_elbow_deg", 90.0, STRAIGHT) == "Straighten your right elbow."
     assert advise("left_hand_height", -0.5, Band(0.3, 0.5, 50)) == "Raise your left hand to eye level."
     assert advise("stick_deg", 60.0, Band(0.0, 20.0, 50)) == "Lower the tip of the stick."
+    too_low = {
+        "left_shoulder_deg": "Move your left elbow away from your body.",
+        "right_hip_deg": "Straighten your right hip.",
+        "left_knee_deg": "Straighten your left knee.",
+        "right_hand_reach": "Reach farther with your right hand.",
+        "torso_lean_deg": "Lean in a little more.",
+        "wrist_deg": "Turn the stick farther from the line of your forearm.",
+        "stance_width": "Set your feet farther apart.",
+    }
+    assert {quantity: advise(quantity, 0.1, Band(10.0, 20.0, 50)) for quantity in too_low} == too_low
+    assert advise("torso_lean_deg", 30.0, Band(10.0, 20.0, 50)) == "Stand more upright."
     assert advise("tip_height", 0.1, Band(0.9, 1.2, 50)) == "Raise the tip of the stick above your head."
 
 
@@ -156,12 +167,13 @@ def test_bands_of_other_poses_are_passed_over_and_said(tmp_path: Path, caplog: p
     assert "bands for somersault, which this model does not name" in caplog.text
 
 
+@pytest.mark.parametrize("label", ["somersault", "neutral"])
 def test_bands_that_know_no_pose_of_the_model_give_no_cue_and_say_so_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    label: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "b.toml").write_text("[somersault.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
+    (tmp_path / "b.toml").write_text(f"[{label}.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
     stage = opened(bands=str(tmp_path / "b.toml"))
-    assert not judged(stage, performer()) and not judged(stage, performer())
+    assert not judged(stage, performer(), label=label) and not judged(stage, performer(), label=label)
     assert [record.message.count("no cues are given") for record in caplog.records] == [1]
 
 
@@ -226,6 +238,20 @@ def test_a_bent_weapon_arm_is_seen_on_the_performers_own_side(hand: str, tmp_pat
     assert found[0].wanted == (150.0, 180.0)
 
 
+def test_each_view_is_judged_by_its_own_bands_and_one_that_is_not_known_by_those_for_any(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text(
+        "[right_knee_block.right]\nright_elbow_deg = [1.0, 2.0, 50]\n"
+        "[right_knee_block.front]\nright_elbow_deg = [3.0, 4.0, 50]\n"
+        "[right_knee_block.any]\nright_elbow_deg = [5.0, 6.0, 50]\n"
+    )
+    (person, stick), stage = performer(), opened(bands=str(tmp_path / "b.toml"))
+    wanted = []
+    for nose_x, confidence in ((0, 0.9), (40, 0.9), (-40, 0.9), (0, 0.0)):
+        person.keypoints[sk.NOSE] = (nose_x, -130, confidence)
+        wanted += [cue.wanted for cue in judged(stage, (person, stick))]
+    assert wanted == [(3.0, 4.0), (1.0, 2.0), (5.0, 6.0), (5.0, 6.0)]
+
+
 def test_only_the_worst_cues_are_given() -> None:
     who = performer()
     every = judged(opened(max_cues=10), who)
@@ -281,8 +307,8 @@ def test_what_was_not_looked_at_is_not_judged_and_a_stick_out_of_sight_does_not_
 
 
 def test_who_moves_through_a_pose_is_not_corrected_and_a_single_picture_is(tmp_path: Path) -> None:
-    bands = tmp_path / "b.toml"
-    bands.write_text("[right_knee_block.any]\nright_elbow_deg = [150.0, 180.0, 50]\n")
+    bands, band = tmp_path / "b.toml", "[{}.any]\nright_elbow_deg = [150.0, 180.0, 50]\n"
+    bands.write_text(band.format("right_knee_block") + band.format("left_knee_block"))
     stage, bent, straight = opened(bands=str(bands), settle_s=0.3), performer(), performer(elbow_x=-31.0)
     assert not any(judged(stage, bent, pts=pts) for pts in (1.0, 1.1, 1.2))
     assert not judged(stage, straight, pts=1.3), "right now"
@@ -294,7 +320,8 @@ def test_who_moves_through_a_pose_is_not_corrected_and_a_single_picture_is(tmp_p
     assert not judged(stage, bent, pts=2.9), "for a moment the stick was out of sight"
     assert not judged(stage, bent, pts=29.0), "after a pause"
     assert judged(stage, bent, pts=29.3)
-    assert not judged(stage, performer("left"), pts=29.4), "the other arm, seen for the first time"
+    assert not judged(stage, bent, pts=29.4, label="left_knee_block"), "another pose, seen for the first time"
+    assert not judged(stage, performer("left"), pts=29.5), "the other arm, seen for the first time"
     assert judged(stage, bent, pts=0.0, stream="folder", picture="a.jpg")
 
 

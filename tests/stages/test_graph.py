@@ -105,6 +105,25 @@ def test_nothing_is_measured_against_a_stick_that_points_at_the_lens() -> None:
     assert not graph_of(keypoints)[0][:, -2:].any()
 
 
+def test_what_is_measured_against_missing_points_is_nothing() -> None:
+    keypoints = person()
+    keypoints[[13, 14, GRIP]] = np.nan, np.nan, 0
+    features = dict(zip(NODE_FEATURES, graph_of(keypoints)[0].T, strict=True))
+    for name in ("above_knees", "from_grip_x", "from_grip_y", "along_stick", "off_stick"):
+        assert not features[name].any(), name
+    assert features["above_eyes"].any() and features["from_tip_x"].any()
+    keypoints[:, 2] = 0
+    keypoints[[RIGHT_SHOULDER, RIGHT_WRIST], 2] = 0.9
+    assert not graph_of(keypoints)[2].any(), "nothing gives a unit"
+
+
+def test_along_a_short_stick_nothing_is_farther_than_five_lengths() -> None:
+    keypoints = person()
+    keypoints[TIP, :2] = keypoints[GRIP, :2] + (0, -25)
+    along = graph_of(keypoints)[0][LEFT_ANKLE, NODE_FEATURES.index("along_stick")]
+    assert along == -5.0
+
+
 def test_place_and_size_in_the_picture_do_not_matter() -> None:
     for a, b in zip(graph_of(person()), graph_of(person(37.0, 900.0, 80.0)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -152,6 +171,9 @@ def test_leaning_towards_the_camera_does_not_shrink_the_unit() -> None:
     keypoints = person()
     keypoints[[LEFT_HIP, RIGHT_HIP], 1] = keypoints[[LEFT_SHOULDER, RIGHT_SHOULDER], 1].mean() + 10
     assert torso_length(keypoints) > 60
+    keypoints[[LEFT_SHOULDER, RIGHT_SHOULDER], 0] = keypoints[LEFT_HIP, 0]
+    thighs = [np.hypot(*(keypoints[hip] - keypoints[knee])[:2]) for hip, knee in ((11, 13), (12, 14))]
+    assert torso_length(keypoints) == pytest.approx(max(thighs)), "somebody from the side"
 
 
 def test_nobody_there_gives_an_empty_graph_without_a_warning() -> None:
@@ -167,6 +189,16 @@ def test_the_crop_shows_the_hand_in_rgb() -> None:
     crop = hand_crop(image, keypoints, "right")
     assert crop is not None and crop.shape == (128, 128, 3)
     assert crop[64, 64].tolist() == [0, 0, 255]
+    px = 128 / (0.9 * float(torso_length(keypoints)))
+    assert (crop[64, :, 2] > 128).sum() == pytest.approx(16 * px, abs=2)
+
+
+def test_a_hand_outside_the_picture_or_of_somebody_tiny_gives_no_crop() -> None:
+    image, keypoints = np.zeros((480, 640, 3), np.uint8), person()
+    for x, y, seen in ((600, 240, True), (641, 240, False), (320, 481, False), (-1, 240, False)):
+        keypoints[GRIP, :2] = x, y
+        assert (hand_crop(image, keypoints, "right") is not None) == seen
+    assert hand_crop(image, person() * (0.01, 0.01, 1.0), "right") is None
 
 
 def test_the_crop_of_a_left_hander_is_mirrored() -> None:

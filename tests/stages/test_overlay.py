@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import sys
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,7 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.clock import now_ns
+from engine.clock import NS_PER_S, now_ns
 from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context, FrameOverrun
@@ -227,6 +228,21 @@ def test_a_bar_that_stands_in_is_hollow_and_can_be_seen(width: int, height: int)
     assert 0 < len(hollow) < len(full)
 
 
+def test_a_bar_is_as_long_as_the_answer_is_sure_and_not_hollow_between_two_looks_at_a_movement() -> None:
+    pose = packet().pose
+    assert pose is not None
+
+    def bar_px(confidence: float, **changes: Any) -> int:
+        sure = msgspec.structs.replace(pose, confidence=confidence)
+        canvas = draw_overlay(grey_picture(), packet(person=None, stick=None, feedback=[], pose=sure, **changes))
+        green = coloured(canvas, (110, 230, 110))
+        return int((green[:, 0] == green[:, 0].max() - 4).sum())
+
+    assert bar_px(0.88) == pytest.approx(2 * bar_px(0.44), rel=0.03)
+    assert bar_px(0.88, status="held", gate=GateDecision(reason="moving")) == bar_px(0.88)
+    assert bar_px(0.88, status="held", gate=GateDecision(reason="still")) < 9
+
+
 def test_all_cues_of_a_frame_have_letters_of_one_size() -> None:
     long, short = "Turn the stick farther from the line of your forearm.", "Stand more upright."
     cues = [Cue(quantity="x", measured=0, wanted=(1, 2), severity=1, sentence=text) for text in (short, long)]
@@ -234,6 +250,8 @@ def test_all_cues_of_a_frame_have_letters_of_one_size() -> None:
     edges = np.flatnonzero(np.diff((canvas[160:, 7, 0] != 120).astype(int)))
     heights = (edges[1::2] - edges[::2]).tolist()
     assert len(heights) == 2 and heights[0] == heights[1]
+    worst, other = ((canvas[160 + edges[n] + 2, :, 0] != 120).sum() for n in (0, 2))
+    assert worst < 0.6 * other, "the worst is above the others"
 
 
 def test_from_which_confidence_on_points_are_drawn_can_be_set() -> None:
@@ -305,7 +323,7 @@ def test_a_window_without_a_display_is_refused_in_a_sentence(monkeypatch: pytest
         Overlay(OverlaySettings(view="window")).open(context(grey_picture()))
 
 
-@pytest.mark.parametrize("mirror", ["on", "off"])
+@pytest.mark.parametrize("mirror", ["on", "off", "auto"])
 def test_the_window_may_be_a_mirror_and_a_recording_never_is(mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("DISPLAY", os.environ.get("DISPLAY", ":99"))
@@ -378,6 +396,14 @@ def test_the_live_line_goes_where_it_is_told(where: str, capsys: pytest.CaptureF
     assert ("left eye thrust 91 %" in said.out, "left eye thrust 91 %" in said.err) == (
         where == "stdout", where == "stderr"
     )  # fmt: skip
+
+
+def test_the_age_is_that_of_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = Overlay(OverlaySettings(view="none"))
+    stage.open(context(grey_picture()))
+    stage.process(packet(captured_at_ns=now_ns() - 20 * NS_PER_S))
+    stage.close()
+    assert re.search(r"age 2\d{4} ms", capsys.readouterr().out)
 
 
 def test_the_rate_is_that_of_the_last_two_seconds() -> None:

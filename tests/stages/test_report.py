@@ -24,6 +24,10 @@ def frames(label: str | None, start_s: float, end_s: float, *cues: str, **change
         yield line | {"pose": pose, "feedback": [{"sentence": cue} for cue in cues], "more": 1} | changes
 
 
+def pose(label: str, confidence: float, accepted: bool) -> dict[str, Any]:
+    return {"label": label, "confidence": confidence, "accepted": accepted}
+
+
 def written(file: Path, *parts: Iterator[dict[str, Any]]) -> Path:
     file.write_text("".join(json.dumps(line) + "\n" for part in parts for line in part))
     return file
@@ -68,6 +72,49 @@ def test_one_frame_of_another_name_does_not_cut_a_hold_into_pieces_too_short_for
         assert holds(file) == [(crown, 0, 1.0)], other
 
 
+def test_a_hold_with_two_breaks_is_one_and_a_longer_break_ends_it(tmp_path: Path) -> None:
+    crown, file = "crown_thrust", tmp_path / "a.jsonl"
+    parts = [
+        frames(crown, 0, 1, "Raise.", "Bend."), frames("left_eye_thrust", 1.1, 1.1),
+        frames(crown, 1.2, 1.6, "Turn."), frames(crown, 1.7, 2), frames(None, 2.1, 2.1), frames(crown, 2.2, 3),
+        frames(None, 3.1, 3.5), frames(crown, 3.6, 3.7, "Turn."), frames(None, 3.8, 3.8),
+        frames(crown, 3.9, 4.1), frames(crown, 4.2, 4.3, "Turn."), frames(crown, 4.4, 5, pose=pose(crown, 0.5, True)),
+    ]  # fmt: skip
+    assert holds(written(file, *parts)) == [(crown, 0, 3), (crown, 3.5, 5)]
+    write_report(file, tmp_path / "a.html", ["0"], SHIPPED)
+    text = (tmp_path / "a.html").read_text()
+    assert "<td>90 %</td><td>Raise.<br>Bend.<br>Turn.</td>" in text
+    assert "<td>70 %</td><td>Turn.</td>" in text, "both parts of the second hold count"
+    assert "<td>Turn. (in 2 of 2 holds)<br>Raise. (in 1 of 2 holds)</td>" in text
+
+
+def test_holds_of_several_streams_come_in_the_order_of_their_beginning(tmp_path: Path) -> None:
+    one, two, later = frames("a", 0, 1), frames("b", 2, 3, stream="1"), frames("a", 4, 5)
+    assert holds(written(tmp_path / "a.jsonl", one, later, two)) == [("a", 0, 1), ("b", 2, 3), ("a", 4, 5)]
+
+
+def test_what_there_was_most_of_comes_first(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    parts = [frames("left_eye_thrust", 0, 1), frames("crown_thrust", 2, 3), frames("crown_thrust", 5, 6)]
+    written(file, *parts, frames(None, 6.1, 6.3, reason="no_stick"), frames(None, 6.4, 8, status="no_person"))
+    write_report(file, page, ["0"], SHIPPED)
+    text = page.read_text()
+    assert text.index("<td>crown thrust</td><td>2</td>") < text.index("<td>left eye thrust</td><td>1</td>")
+    assert text.index("nobody was seen") < text.index("no stick was seen")
+
+
+def test_of_few_frames_that_were_lost_the_page_says_how_many_and_of_a_start_without_a_look_nothing(
+    tmp_path: Path,
+) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    for reason, said in (("replaced", "were not looked at"), ("worker_lost", "were lost")):
+        lost = frames(None, 4.8, 4.8, status="dropped", reason=reason)
+        written(file, frames(None, 0, 0.1, reason="nothing_seen_yet"), frames("crown_thrust", 0.2, 4.7), lost)
+        write_report(file, page, ["0"], SHIPPED)
+        assert f" 2 % of the frames {said}" in page.read_text() and page.read_text().count(" % of the frames ") == 1
+        assert "Not named" not in page.read_text()
+
+
 def test_a_pose_that_flickers_is_no_hold(tmp_path: Path) -> None:
     parts = [part for n in range(9) for part in (frames("crown_thrust", n, n), frames(None, n + 0.1, n + 0.9))]
     assert not holds(written(tmp_path / "a.jsonl", *parts))
@@ -87,28 +134,32 @@ def test_a_slow_stream_has_holds_too(tmp_path: Path) -> None:
 def test_refused_guesses_and_other_streams_are_kept_apart(tmp_path: Path) -> None:
     one, two = frames("crown_thrust", 0, 1), frames("left_eye_thrust", 0, 1, stream="1")
     mixed = (line for pair in zip(one, two, strict=True) for line in pair)
-    refused = {"pose": {"label": "crown_thrust", "confidence": 0.3, "accepted": False}}
-    file = written(tmp_path / "a.jsonl", mixed, frames(None, 1.1, 3, **refused))
+    file = written(tmp_path / "a.jsonl", mixed, frames(None, 1.1, 3, pose=pose("crown_thrust", 0.3, False)))
     assert holds(file) == [("crown_thrust", 0, 1), ("left_eye_thrust", 0, 1)]
 
 
 def test_pictures_stand_alone(tmp_path: Path) -> None:
-    parts = [frames("crown_thrust", 5 * i, 5 * i, picture=f"{name}.jpg") for i, name in enumerate("ab")]
+    names = enumerate(("a.jpg", "<b>.jpg"))
+    parts = [frames("crown_thrust", 5 * i, 5 * i, "Raise.", picture=name) for i, name in names]
     end = frames(None, 5, 5, status="end")
     file, page = written(tmp_path / "a.jsonl", *parts, end), tmp_path / "a.html"
     write_report(file, page, ["photos"], SHIPPED)
     text = page.read_text()
-    assert "2 holds of 1 pose in 2 pictures" in text and "<td>a.jpg</td>" in text and "<td>b.jpg</td>" in text
+    assert "2 holds of 1 pose in 2 pictures" in text and "<td>a.jpg</td>" in text and "<td>&lt;b&gt;.jpg</td>" in text
+    assert "Raise. (in 2 of 2 pictures)" in text
     assert "<th>pictures</th>" in text and "named for" not in text, "nothing lasts in a picture"
     film = list(frames("crown_thrust", 0, 2, picture="a.jpg"))
     assert holds(written(file, iter(film))) == [("crown_thrust", 0, 2)], "played as a film"
+    write_report(file, page, ["photos"], SHIPPED)
+    assert "<th>holds</th>" in page.read_text() and "a.jpg" not in page.read_text()
 
 
 def test_the_figure_of_the_card_is_told_where_its_threshold_holds(tmp_path: Path) -> None:
     file, page = written(tmp_path / "a.jsonl", frames("crown_thrust", 0, 1)), tmp_path / "a.html"
     for threshold, told in ((0.0, True), (0.3, False)):
         write_report(file, page, ["0"], {"classify": {"threshold": threshold}})
-        sentence = " % of the named poses were right (single pictures of drawn people, the weapon hand known); on you"
+        right = load_card("geopose")[0].metrics["accepted_accuracy"]
+        sentence = f"{100 * right:.0f} % of the named poses were right (single pictures of drawn people, the weapon"
         assert (sentence in page.read_text()) == told
 
 
@@ -124,7 +175,7 @@ def test_the_page_tells_what_to_correct_and_why_nothing_was_named(tmp_path: Path
     text = page.read_text(encoding="utf-8")
     assert "gym &lt;1&gt;.mp4: 2 holds of 1 pose in 0:09. 51 % of the frames were not looked at" in text
     assert "with the way into it and out of it" in text
-    assert "Raise your &lt;left&gt; hand. (in 1 of 2 holds)" in text
+    assert "Raise your &lt;left&gt; hand. (in 1 of 2 holds)" in text and "<left>" not in text
     assert "<td>0:02</td><td>crown thrust</td><td>0.8</td>" in text
     assert "<td>25 %</td><td>no stick was seen: " in text and "<td>25 %</td><td>nobody was seen</td>" in text
 

@@ -28,7 +28,7 @@ def full_packet(**changes: Any) -> ArnisPacket:
                     detected_tip=(262.4, 251.7)),
         pose=Pose(label="left_eye_thrust", confidence=0.914321, accepted=True, family="left_lead", chamber="high",
                   probabilities={"crown_thrust": 0.012345, "left_eye_thrust": 0.914321}),
-        feedback=[Cue(quantity="right_elbow_deg", measured=128.00001, wanted=(150.0, 175.0), severity=0.6,
+        feedback=[Cue(quantity="right_elbow_deg", measured=128.00001, wanted=(150.1234, 175.0), severity=0.6,
                       sentence="Straighten your right elbow.")],
     )  # fmt: skip
     return msgspec.structs.replace(made, **changes)
@@ -59,17 +59,20 @@ def test_the_schema_is_a_valid_one() -> None:
 
 
 def test_a_result_reads_as_documented() -> None:
-    result = as_json(full_packet())
+    result = as_json(full_packet(picture="b.jpg"))
     keys = ["schema", "stream", "sequence", "pts", "captured_at_ns", "picture", "latency_ms", "status", "reason"]
     assert list(result) == [*keys, "person", "stick", "pose", "feedback"]
     assert (result["latency_ms"], result["status"], result["reason"]) == (18.4, "ok", None)
+    assert (result["sequence"], result["pts"], result["picture"]) == (412, 13.733, "b.jpg")
     assert result["person"]["keypoints"][0] == [548.1, 131.0, 0.9723]
     assert result["stick"] == {
         "hand": "right", "grip": [470.3, 322.8, 0.94], "tip": [255.0, 240.1, 0.91], "angle_deg": 159.0,
         "length_px": 230.6, "method": "evidence", "detected_tip": [262.4, 251.7],
     }  # fmt: skip
+    assert result["pose"]["confidence"] == 0.9143
     assert result["pose"]["probabilities"] == {"crown_thrust": 0.0123, "left_eye_thrust": 0.9143}
-    assert result["feedback"][0]["sentence"] == "Straighten your right elbow."
+    (cue,) = result["feedback"]
+    assert (cue["sentence"], cue["wanted"]) == ("Straighten your right elbow.", [150.123, 175.0])
     check(result)
 
 
@@ -78,6 +81,15 @@ def test_what_was_not_found_is_null_and_never_nan() -> None:
     result = as_json(full_packet(stick=lost))
     assert result["person"]["keypoints"][4] is None
     assert [result["stick"][key] for key in ("tip", "angle_deg", "length_px", "detected_tip")] == [None] * 4
+    check(result)
+
+
+def test_a_share_that_a_network_computed_past_its_end_is_still_one() -> None:
+    packet = full_packet()
+    assert packet.person is not None
+    packet.person.score, packet.person.keypoints[0, 2] = 1.00006, 1.00006
+    result = as_json(packet)
+    assert result["person"]["score"] == result["person"]["keypoints"][0][2] == 1.0
     check(result)
 
 
@@ -99,10 +111,11 @@ def test_a_frame_that_was_not_processed_has_a_reason_and_nothing_else(status: St
 
 
 def test_a_held_result_tells_why_no_fresh_one_was_made() -> None:
-    pose = full_packet().pose
-    assert pose is not None
-    result = as_json(full_packet(status="held", reason="still", pose=msgspec.structs.replace(pose, age_frames=4)))
-    assert (result["reason"], result["pose"]["age_frames"]) == ("still", 4)
+    packet = full_packet(status="held", reason="still")
+    assert packet.pose is not None and packet.person is not None
+    packet.pose.age_frames, packet.person.age_frames = 4, 2
+    result = as_json(packet)
+    assert (result["reason"], result["pose"]["age_frames"], result["person"]["age_frames"]) == ("still", 4, 2)
     check(result)
 
 

@@ -64,8 +64,8 @@ def test_one_euro_holds_steadier_than_the_average_and_follows_a_swing_more_close
 
 def test_the_window_weighs_older_frames_exponentially_less() -> None:
     path = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    weights = np.array([0.25, 0.5, 1.0])
-    assert filtered(WindowFilter(0.5, 5), path)[-1, 0] == pytest.approx(1.0 / weights.sum())
+    weights = np.array([0.0625, 0.25, 1.0])
+    assert filtered(WindowFilter(0.75, 5), path)[-1, 0] == pytest.approx(1.0 / weights.sum())
 
 
 def test_the_window_forgets_what_left_it() -> None:
@@ -114,6 +114,11 @@ def test_one_euro_forgets_the_speed_of_a_point_that_was_missing() -> None:
     path = np.array([[0.0, 0.0], [5.0, 0.0], [10.0, 0.0], [np.nan, np.nan], [50.0, 0.0], [50.1, 0.0]])
     after, anew = filtered(make("one_euro"), path), filtered(make("one_euro"), path[4:])
     assert after[4:] == pytest.approx(anew)
+    told = make("one_euro")
+    filtered(told, path[:3])
+    told.forget(np.array([0]))
+    again = [told.step(path[n : n + 1], SURE, n / FPS, 1.0)[0] for n in (4, 5)]
+    assert np.array(again) == pytest.approx(anew)
 
 
 def test_a_forgotten_point_starts_anew() -> None:
@@ -294,8 +299,10 @@ def test_swapped_ends_or_another_hand_are_taken_at_once() -> None:
     rig.step(person(0.0), stick((200.0, 100.0)))
     swapped = rig.step(person(0.0), stick((100.0, 200.0))).stick
     assert swapped is not None and swapped.tip[:2] == (100.0, 200.0)
-    other_hand = rig.step(person(0.0), stick((110.0, 200.0), hand="left")).stick
-    assert other_hand is not None and other_hand.tip[:2] == (110.0, 200.0)
+    left = stick((110.0, 200.0), hand="left")
+    left.grip = (190.0, 150.0, 0.9)
+    other_hand = rig.step(person(0.0), left).stick
+    assert other_hand is not None and (other_hand.grip[:2], other_hand.tip[:2]) == ((190.0, 150.0), (110.0, 200.0))
 
 
 @pytest.mark.parametrize(("max_tip_jump", "tip_x"), [(0.8, 225.0), (0.3, 250.0)])

@@ -21,7 +21,9 @@ def test_time_goes_to_the_accepted_pose_and_a_pause_to_none() -> None:
     tally.count(packet(1.5, "left_knee_block", accepted=False))
     tally.count(packet(2.0, "neutral"))
     tally.count(packet(30.0, "neutral"))
-    assert tally.seconds() == {"crown_thrust": 1.0, "neutral": 0.5}
+    for pts in (31.0, 32.0):
+        tally.count(packet(pts, "left_knee_block"))
+    assert list(tally.seconds().items()) == [("left_knee_block", 2.0), ("crown_thrust", 1.0), ("neutral", 0.5)]
 
 
 def test_the_time_of_dropped_frames_is_not_lost() -> None:
@@ -36,15 +38,18 @@ def test_the_time_of_dropped_frames_is_not_lost() -> None:
 
 def test_pictures_are_counted() -> None:
     tally = PoseTally()
-    for pts, label in enumerate(("crown_thrust", "left_knee_block", "crown_thrust")):
+    for pts, label in enumerate(("left_knee_block", "crown_thrust", "crown_thrust")):
         shown = packet(5.0 * pts, label)
         shown.picture = f"{pts}.jpg"
         tally.count(shown)
-    assert tally.told() == {"crown_thrust": "2 pictures", "left_knee_block": "1 picture"}
+    assert list(tally.told().items()) == [("crown_thrust", "2 pictures"), ("left_knee_block", "1 picture")]
+    for pts in (0.0, 0.7):
+        tally.count(packet(pts, "left_knee_block", stream="camera"))
+    assert tally.told() == {"left_knee_block": "0.7 s and 1 picture", "crown_thrust": "2 pictures"}
     shown = packet(10.1, "crown_thrust")
     shown.picture = "at_once.jpg"
     tally.count(shown)
-    assert tally.told() == {"crown_thrust": "0.1 s"}, "played as a film"
+    assert tally.told() == {"left_knee_block": "0.7 s", "crown_thrust": "0.1 s"}, "played as a film"
 
 
 def test_streams_are_timed_apart() -> None:
