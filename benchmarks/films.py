@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.demo import QUIET, Hold, Truth, load_truth, named_in
-from benchmarks.figures import Part, Row, Session
+from benchmarks.figures import Chart, Part, Row, Session, ratio
 from benchmarks.running import run_program
 from engine.errors import UserError
 from stages.classes import load_classes
@@ -53,6 +53,7 @@ def measure(session: Session, folder: Path) -> Part:
         title=f"What is named in {len(films)} films of sessions",
         rows=[row for row in [*rows, row(ALL, poses)] if row["holds"]],
         notes=[f"Of {len(between)} frames between holds, {sum(between)} name a pose that is neither before nor after."],
+        chart=Chart(labels=("pose",), value="named_share"),
     )
 
 
@@ -78,6 +79,7 @@ def row(pose: str, holds: list[Seen]) -> Row:
     after_s = [hold.after_s for hold in holds if hold.after_s is not None]
     return {
         "pose": pose, "holds": len(holds), "named": sum(hold.named for hold in holds),
+        "named_share": ratio(sum(hold.named for hold in holds), len(holds)),
         "another": sum(hold.another for hold in holds),
         "named_after_p50_s": statistics.median(after_s) if after_s else None,
     }  # fmt: skip

@@ -40,7 +40,7 @@ def test_a_way_between_holds_may_name_either_and_no_third() -> None:
 
 def test_a_pose_that_is_never_named_has_no_time_until_then() -> None:
     missed = look_at(results(10, *[""] * 30), HOLD, fps=30)
-    told = {"pose": "x", "holds": 1, "named": 0, "another": 0, "named_after_p50_s": None}
+    told = {"pose": "x", "holds": 1, "named": 0, "named_share": 0, "another": 0, "named_after_p50_s": None}
     assert row("x", [missed]) == told
 
 
