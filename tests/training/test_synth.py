@@ -100,7 +100,7 @@ def test_a_left_hander_is_labelled_where_the_mirrored_picture_shows_each_point(
     """x is a distance from the left edge, so the middle of a picture is its own mirror image."""
     plan = picture.plan_picture(np.random.default_rng(0), rest, "crown_thrust", load_classes(), (640, 480))
     blank = np.zeros((480, 640, 3), np.uint8), np.full((480, 640), np.inf)
-    monkeypatch.setattr(picture, "_draw", lambda *_: blank)
+    monkeypatch.setattr(picture, "draw_scene", lambda *_: blank)
 
     def shot(left_handed: bool) -> picture.Shot:
         performer = picture.Performer(rest, None, None, left_handed)  # type: ignore[arg-type]
