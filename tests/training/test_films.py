@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from engine.errors import UserError
 from stages import skeleton as sk
 from stages.classes import load_classes
 
@@ -22,7 +23,7 @@ from training.synth.camera import orbit
 from training.synth.film import FPS, Key, act, write_film
 from training.synth.rig import Rest, make_rest
 from training.synth.rotations import Array
-from training.synth.session import HOLD_S, plan_session
+from training.synth.session import HOLD_S, plan_session, write_sessions
 
 CAMERA = orbit(0.0, 3.5, 1.35, aim=(0.0, 0.0, 0.95), size=(128, 72))
 
@@ -80,3 +81,10 @@ def test_a_film_is_written_with_its_holds_and_true_keypoints(
     side = "left" if left_handed else "right"
     wrist, grip = (float(rows[0][f"kp{k}_x"]) for k in (sk.KEYPOINT_NAMES.index(f"{side}_wrist"), sk.GRIP))
     assert len(rows) == 5 and abs(wrist - grip) < 0.06 * CAMERA.width
+
+
+def test_a_folder_of_films_is_not_gone_on_with_in_another_way(tmp_path: Path) -> None:
+    (tmp_path / "s5p0000.json").write_text("{}")  # so that none is drawn
+    write_sessions(tmp_path, 1, 5, 1, None, 1.0)
+    with pytest.raises(UserError, match=r"spread 1\.0; say the same"):
+        write_sessions(tmp_path, 1, 5, 1, None, 0.5)

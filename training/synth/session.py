@@ -1,9 +1,10 @@
 """Films of sessions: random people go through the twelve poses before a camera that stands still. Nothing learns from
-them; the whole program is judged by them (`arnis-bench films`)."""
+them; the whole program is judged by them (`arnis-bench --films`)."""
 
 from __future__ import annotations
 
 import logging
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import UserError
 from training.processes import end_with_parent, helpers
 from training.synth import picture, pose, scene
 from training.synth.body import Posed
@@ -20,7 +22,7 @@ from training.synth.render import Renderer
 from training.synth.rig import Rest
 from training.synth.rotations import Array, unit
 from training.synth.skeletons import VIEWS, class_skeletons
-from training.synth.write import drawable_classes, group_of
+from training.synth.write import drawable_classes, group_of, keep_order
 
 log = logging.getLogger(__name__)
 PHOTOS = 6
@@ -33,16 +35,23 @@ TURN_SPREAD_DEG = 6.0
 
 
 def write_sessions(out: Path, people: int, seed: int, processes: int, backgrounds: Path | None, spread: float) -> None:
-    """Write the films that are still missing, one a person (1280x720), and what is true in each beside it (.json)."""
+    """Write the films that are still missing, one a person (1280x720), and what is true in each beside it (.json).
+
+    Raises UserError when the folder holds films that were drawn otherwise, or a process dies.
+    """
     drawable_classes()  # before a folder is made
     out.mkdir(parents=True, exist_ok=True)
+    keep_order(out, {"seed": seed, "spread": spread, "backgrounds": backgrounds and str(backgrounds)})
     films = [out / f"{group_of(seed, person)}.mp4" for person in range(people)]
     missing = [person for person, film in enumerate(films) if not film.with_suffix(".json").exists()]
     log.info("%d films to draw, %d are there", len(missing), people - len(missing))
     work = partial(_write_session, out, seed, backgrounds, spread)
-    with helpers(processes, end_with_parent) as pool:
-        for film in pool.map(work, missing):
-            log.info("%s is written", film)
+    try:
+        with helpers(processes, end_with_parent) as pool:
+            for film in pool.map(work, missing):
+                log.info("%s is written", film)
+    except BrokenProcessPool:
+        raise UserError(f"a process that draws died; repeat the command, and it goes on with {out}") from None
 
 
 def plan_session(

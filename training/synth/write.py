@@ -203,7 +203,9 @@ def write_dataset(order: Order) -> int:
     drawable_classes()  # before a folder is made
     for sub in ("images", "labels"):
         (order.out / sub).mkdir(parents=True, exist_ok=True)
-    _keep_order(order)
+    facts = {"seed": order.seed, "per_person": order.per_person, "spread": order.spread, "size": order.size,
+             "backgrounds": order.backgrounds and str(order.backgrounds)}  # fmt: skip
+    keep_order(order.out, facts)
     _write_yaml(order.out)
     table = order.out / "table.csv"
     done = finished_people(table, order.per_person)
@@ -227,14 +229,12 @@ def write_dataset(order: Order) -> int:
     return pictures
 
 
-def _keep_order(order: Order) -> None:
-    """Raises UserError when the folder holds pictures that were drawn otherwise."""
-    facts = {"seed": order.seed, "per_person": order.per_person, "spread": order.spread, "size": order.size,
-             "backgrounds": order.backgrounds and str(order.backgrounds)}  # fmt: skip
-    file, told = order.out / "order.json", json.loads(json.dumps(facts))
+def keep_order(out: Path, facts: dict[str, Any]) -> None:
+    """Raises UserError when the folder holds what was drawn otherwise."""
+    file, told = out / "order.json", json.loads(json.dumps(facts))
     if file.is_file() and (there := read_note(file, dict[str, Any], _AS_BEGUN)) != told:
         changed = ", ".join(f"{name} {there.get(name)}" for name in told if there.get(name) != told[name])
-        raise UserError(f"{order.out} was begun with {changed}; say the same, or choose another --out")
+        raise UserError(f"{out} was begun with {changed}; say the same, or choose another --out")
     with whole_file(file) as part:
         part.write_text(json.dumps(told, indent=1))
 
