@@ -17,22 +17,21 @@ from stages.packets import MISSING_END, ArnisPacket, GraphInput, Hand, Stick
 from stages.skeleton import (
     COCO19,
     GRIP,
-    LEFT_EAR,
+    HEAD,
+    HIPS,
+    KNEES,
     LEFT_ELBOW,
-    LEFT_EYE,
     LEFT_HIP,
     LEFT_KNEE,
     LEFT_SHOULDER,
     LEFT_WRIST,
     MIRROR,
-    NOSE,
-    RIGHT_EAR,
     RIGHT_ELBOW,
-    RIGHT_EYE,
     RIGHT_HIP,
     RIGHT_KNEE,
     RIGHT_SHOULDER,
     RIGHT_WRIST,
+    SHOULDERS,
     STICK_EDGE,
     TIP,
     Layout,
@@ -74,10 +73,6 @@ _HAND_PER_FOREARM = 0.35
 """From the wrist to the middle of the fist, in forearms (8 to 9 cm of 23 to 26 cm)."""
 _GRIP_CONFIDENCE = 0.3
 
-_HEAD = np.array([NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR])
-_SHOULDERS = np.array([LEFT_SHOULDER, RIGHT_SHOULDER])
-_HIPS = np.array([LEFT_HIP, RIGHT_HIP])
-_KNEES = np.array([LEFT_KNEE, RIGHT_KNEE])
 _STICK = np.array(STICK_EDGE)
 _RULERS = np.array([(LEFT_SHOULDER, RIGHT_SHOULDER), (LEFT_HIP, LEFT_KNEE), (RIGHT_HIP, RIGHT_KNEE)])
 """Pairs of nodes whose distance tells the torso."""
@@ -110,7 +105,7 @@ def torso_length(keypoints: np.ndarray) -> np.ndarray:
     The largest of torso, 1.25 shoulder widths and a thigh, so that leaning towards the camera does not shrink it.
     """
     points, present = _split(keypoints)
-    return _unit(points, present, _torso(points, present, COCO19.coco), COCO19.coco)
+    return _unit(points, present, _middles(points, present, COCO19), COCO19.coco)
 
 
 def build_graph(keypoints: np.ndarray, layout: Layout = COCO19) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,22 +115,22 @@ def build_graph(keypoints: np.ndarray, layout: Layout = COCO19) -> tuple[np.ndar
     another layout. Where neither hips nor shoulders give an origin and a unit, everything is masked.
     """
     at = layout.coco
-    points, present = _normalise(*_split(keypoints), at)
-    torso = _torso(points, present, at)
+    points, present = _normalise(*_split(keypoints), layout)
+    middles = _middles(points, present, layout)
     there = present[..., None]
     nodes = np.concatenate(
         [
             points,
             np.where(there, keypoints[..., 2:3], 0),
             there,
-            _bones(points, present, torso, layout),
-            _heights(points, present, torso, at),
+            _bones(points, present, middles, layout),
+            _heights(points, present, middles),
             _from_ends(points, present, at),
             _against_stick(points, present, at),
         ],
         -1,
     )
-    edges = _edge_features(points, present, torso, layout)
+    edges = _edge_features(points, present, middles, layout)
     return np.where(there, nodes, 0).astype(np.float32), edges, present.astype(np.float32)
 
 
@@ -201,29 +196,31 @@ class Graph:
 def _split(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (..., K, 2), zero where missing, and presence, bool (..., K)."""
     xy = keypoints[..., :2]
-    present = (keypoints[..., 2] >= PRESENT_CONFIDENCE) & np.isfinite(xy).all(-1)
+    finite = np.isfinite(xy)
+    present = (keypoints[..., 2] >= PRESENT_CONFIDENCE) & finite[..., 0] & finite[..., 1]
     return np.where(present[..., None], xy, 0).astype(np.float32), present
 
 
-class _Torso(NamedTuple):
-    """Middles (..., 2) of shoulders and hips, and whether there are any."""
+class _Middles(NamedTuple):
+    """Middles of what a body has several of, and whether there are any."""
 
-    shoulders: np.ndarray
-    hips: np.ndarray
-    any_shoulder: np.ndarray
-    any_hip: np.ndarray
+    points: np.ndarray
+    """(..., 4, 2), by the places of `PARTS`."""
+    known: np.ndarray
+    """bool (..., 4)."""
+
+    def spine(self) -> tuple[np.ndarray, np.ndarray]:
+        """From hips to shoulders (..., 2), and whether both are known (...)."""
+        spine = self.points[..., SHOULDERS, :] - self.points[..., HIPS, :]
+        return spine, self.known[..., SHOULDERS] & self.known[..., HIPS]
 
 
-def _torso(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> _Torso:
-    shoulders, any_shoulder = _middle(points, present, at[_SHOULDERS])
-    hips, any_hip = _middle(points, present, at[_HIPS])
-    return _Torso(shoulders, hips, any_shoulder, any_hip)
-
-
-def _middle(points: np.ndarray, present: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (..., 2) of those of the nodes that are present, and whether there is any; missing points must be zero."""
-    count = present[..., nodes].sum(-1, dtype=np.float32)
-    return points[..., nodes, :].sum(-2) / np.maximum(count, 1)[..., None], count > 0
+def _middles(points: np.ndarray, present: np.ndarray, layout: Layout) -> _Middles:
+    """Means of those nodes of each part that are present; missing points must be zero. Products of small matrices, as
+    sums of a few numbers each would take most of the graph's time."""
+    members = layout.parts[:, : points.shape[-2]]
+    count = present.astype(np.float32) @ members.T
+    return _Middles(members @ points / np.maximum(count, 1)[..., None], count > 0)
 
 
 def vector_length(vectors: np.ndarray) -> np.ndarray:
@@ -231,24 +228,24 @@ def vector_length(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(np.hypot(vectors[..., 0], vectors[..., 1]))
 
 
-def _unit(points: np.ndarray, present: np.ndarray, torso: _Torso, at: np.ndarray) -> np.ndarray:
+def _unit(points: np.ndarray, present: np.ndarray, middles: _Middles, at: np.ndarray) -> np.ndarray:
     """Length (...) of the torso by the longest of the spine and the rulers that are present; 0 where none is."""
     rulers = at[_RULERS]
     ends = points[..., rulers, :]
-    spine = torso.shoulders - torso.hips
+    spine, whole = middles.spine()
     lengths = vector_length(np.concatenate([spine[..., None, :], ends[..., 0, :] - ends[..., 1, :]], -2))
-    whole = (torso.any_shoulder & torso.any_hip)[..., None]
-    known = np.concatenate([whole, present[..., rulers].all(-1)], -1)
+    there = present[..., rulers]
+    known = np.concatenate([whole[..., None], there[..., 0] & there[..., 1]], -1)
     unit: np.ndarray = np.where(known, lengths * _TORSO_PER_LENGTH, 0).max(-1)
     return unit
 
 
-def _normalise(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _normalise(points: np.ndarray, present: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Origin to mid-hip (a torso below mid-shoulder when no hip is seen), unit to one torso."""
-    torso = _torso(points, present, at)
-    unit = _unit(points, present, torso, at)
-    below = torso.shoulders + unit[..., None] * np.array([0, 1], np.float32)
-    origin = np.where(torso.any_hip[..., None], torso.hips, below)
+    middles = _middles(points, present, layout)
+    unit = _unit(points, present, middles, layout.coco)
+    below = middles.points[..., SHOULDERS, :] + unit[..., None] * np.array([0, 1], np.float32)
+    origin = np.where(middles.known[..., HIPS, None], middles.points[..., HIPS, :], below)
     usable = unit > 0
     scale = np.where(usable, unit, 1)[..., None, None]
     present = present & usable[..., None]
@@ -256,21 +253,19 @@ def _normalise(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> tuple
     return np.where(present[..., None], centred, 0), present
 
 
-def _bones(points: np.ndarray, present: np.ndarray, torso: _Torso, layout: Layout) -> np.ndarray:
+def _bones(points: np.ndarray, present: np.ndarray, middles: _Middles, layout: Layout) -> np.ndarray:
     """(..., K, 2): from each node's parent to the node; zero without a parent."""
     parents = layout.parents
-    every = np.concatenate([points, torso.shoulders[..., None, :], torso.hips[..., None, :]], -2)
-    every_present = np.concatenate([present, torso.any_shoulder[..., None], torso.any_hip[..., None]], -1)
+    every = np.concatenate([points, middles.points], -2)
+    every_present = np.concatenate([present, middles.known], -1)
     return np.where(every_present[..., parents, None], points - every[..., parents, :], 0)
 
 
-def _heights(points: np.ndarray, present: np.ndarray, torso: _Torso, at: np.ndarray) -> np.ndarray:
+def _heights(points: np.ndarray, present: np.ndarray, middles: _Middles) -> np.ndarray:
     """(..., K, 3): above eyes, shoulders and knees; zero where these are missing."""
-    head, any_head = _middle(points, present, at[_HEAD])
-    knees, any_knee = _middle(points, present, at[_KNEES])
-    levels = np.stack([head[..., 1], torso.shoulders[..., 1], knees[..., 1]], -1)
-    known = np.stack([any_head, torso.any_shoulder, any_knee], -1)
-    return np.where(known[..., None, :], levels[..., None, :] - points[..., 1:2], 0)
+    levels = [HEAD, SHOULDERS, KNEES]
+    known = middles.known[..., None, levels]
+    return np.where(known, middles.points[..., None, levels, 1] - points[..., 1:2], 0)
 
 
 def _from_ends(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -296,7 +291,7 @@ def _against_stick(points: np.ndarray, present: np.ndarray, at: np.ndarray) -> n
     return np.where(known[..., None, None], features, 0)
 
 
-def _edge_features(points: np.ndarray, present: np.ndarray, torso: _Torso, layout: Layout) -> np.ndarray:
+def _edge_features(points: np.ndarray, present: np.ndarray, middles: _Middles, layout: Layout) -> np.ndarray:
     """float32 (..., E, 8); an edge with a missing end is zero, so is a self-loop."""
     at, (source, target) = layout.coco, layout.directed_edges.T
     there = (present[..., source] & present[..., target])[..., None]
@@ -305,7 +300,8 @@ def _edge_features(points: np.ndarray, present: np.ndarray, torso: _Torso, layou
     forearm = np.where(
         (present[..., elbow] & present[..., wrist])[..., None], points[..., wrist, :] - points[..., elbow, :], 0
     )
-    spine = np.where((torso.any_shoulder & torso.any_hip)[..., None], torso.shoulders - torso.hips, 0)
+    spine, whole = middles.spine()
+    spine = np.where(whole[..., None], spine, 0)
     rigid = np.broadcast_to(layout.rigid[:, None], length.shape)
     parts = [length, direction[..., ::-1], rigid, _turn(forearm, direction), _turn(spine, direction)]
     return np.where(there, np.concatenate(parts, -1), 0).astype(np.float32)

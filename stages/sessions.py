@@ -231,7 +231,10 @@ def _load_openvino(place: Place, data: bytes, how: How) -> Network:
     count = len(model.outputs)
 
     def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        request.infer(list(inputs), share_inputs=True)
+        # `infer(inputs)` would look closely at each array, and copy all outputs once more, in a tenth of a millisecond.
+        for i, array in enumerate(inputs):
+            request.set_input_tensor(i, openvino.Tensor(array, shared_memory=array.flags.writeable))
+        request.infer(share_outputs=True)
         return [request.get_output_tensor(i).data.copy() for i in range(count)]
 
     on_cpu = place.device == "cpu"

@@ -57,6 +57,13 @@ PARENTS = (
 )  # fmt: skip
 """The node at the other end of a node's bone; the two middles are no nodes."""
 
+PARTS = (
+    (LEFT_SHOULDER, RIGHT_SHOULDER), (LEFT_HIP, RIGHT_HIP), (LEFT_KNEE, RIGHT_KNEE),
+    (NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR),
+)  # fmt: skip
+"""Nodes whose middle is measured by."""
+SHOULDERS, HIPS, KNEES, HEAD = range(len(PARTS))
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -74,6 +81,8 @@ class Layout:
     """int64 (19,): node that stands at each place of COCO19."""
     rigid: np.ndarray
     """bool (E,): which edges are the stick, the one part that keeps its length."""
+    parts: np.ndarray
+    """float32 (4, K): 1 for the nodes of each of `PARTS`."""
 
     @property
     def count(self) -> int:
@@ -87,11 +96,12 @@ def make_layout(name: str, names: Sequence[str], edges: Sequence[tuple[str, str]
     directed = [*pairs, *((b, a) for a, b in pairs), *((i, i) for i in range(len(names)))]
     stick = {KEYPOINT_NAMES[node] for node in STICK_EDGE}
     other_side = {"left": "right", "right": "left"}
+    coco = np.array([place[node] for node in KEYPOINT_NAMES])
     mirror = [place["_".join(other_side.get(word, word) for word in node.split("_"))] for node in names]
     return Layout(
         name, tuple(names), np.array(mirror), np.array(directed), np.array([place[node] for node in parents]),
-        np.array([place[node] for node in KEYPOINT_NAMES]),
-        np.array([{names[a], names[b]} == stick for a, b in directed]),
+        coco, np.array([{names[a], names[b]} == stick for a, b in directed]),
+        np.array([np.isin(range(len(names)), coco[list(part)]) for part in PARTS], np.float32),
     )  # fmt: skip
 
 
