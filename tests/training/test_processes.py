@@ -78,5 +78,5 @@ def test_they_run_no_code_that_lies_among_the_pictures(tmp_path: Path) -> None:
     pictures.mkdir()
     (pictures / "pickle.py").write_text("open('was_run', 'w').close()\n")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, tmp_path / "pick.py"], cwd=pictures, env=environment, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, tmp_path / "pick.py"], cwd=pictures, env=environment, check=True, timeout=60)
     assert not (pictures / "was_run").exists()
