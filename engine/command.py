@@ -30,6 +30,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def complain(program: str, sentence: object) -> None:
-    """One line on the standard error. Where that takes none, the exit code has to do."""
+    """One line on the standard error, whatever is in a name that it quotes: what moves the cursor or turns the text
+    round is spelt out. Where that takes none, the exit code has to do."""
+    said = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(sentence))
     with suppress(OSError, ValueError):  # full; closed, as the reader has gone
-        sys.stderr.write(f"{program}: {sentence}\n")
+        sys.stderr.write(f"{program}: {said}\n")

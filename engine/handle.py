@@ -70,6 +70,9 @@ class WorkerHandle:
         )
         with theirs:  # the worker has its own copy; with ours open we would not see it close
             try:
+                # It would look for modules first in the folder where the program was started: a `pickle.py` that lies
+                # among somebody's videos would be run.
+                os.environ["PYTHONSAFEPATH"] = "1"
                 if os.name == "posix":
                     resource_tracker.ensure_running()  # else it starts later, and lets signals through when it has
                 with signals_blocked():

@@ -29,6 +29,7 @@ REBIND_S = 3.0
 """How long a restarted worker waits for its predecessor's port."""
 MAX_INCOMING_BYTES = 65_536
 """Subscribers send their topics and nothing else."""
+_MOST_AT_ONCE = 100
 
 
 class PublishSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -101,9 +102,12 @@ class Publisher:
             raise
 
     def new_subscriptions(self) -> list[bytes]:
-        """Topics (prefixes) subscribed to since the last call, repeated ones too; updates `subscriptions`."""
-        fresh = []
-        while self._socket.poll(0):
+        """Topics (prefixes) subscribed to since the last call, repeated ones too; updates `subscriptions`. Of a flood
+        the rest waits for the next call."""
+        fresh: list[bytes] = []
+        for _ in range(_MOST_AT_ONCE):
+            if not self._socket.poll(0):
+                break
             message = self._socket.recv(zmq.NOBLOCK)
             assert isinstance(message, bytes)
             if message[:1] == b"\x01":
@@ -116,7 +120,7 @@ class Publisher:
     def wanted(self, topic: str) -> bool:
         """Whether anybody subscribed to the topic."""
         name = topic.encode() + b"\0"
-        return any(name.startswith(prefix) for prefix in self.subscriptions)
+        return any(name[:length] in self.subscriptions for length in range(len(name) + 1))
 
     def next_sequence(self, topic: str) -> int:
         """Count a message of a topic; from 0."""

@@ -66,7 +66,7 @@ def remux(source: Path, target: Path, goes_on: Callable[[], bool]) -> None:
 
     Raises InterruptedError when it may not go on.
     """
-    part = target.with_name(f".{target.name}.part")
+    source, part = source.absolute(), target.with_name(f".{target.name}.part").absolute()
     options = {"movflags": "faststart"}
     try:
         with av.open(str(source)) as reader, av.open(str(part), "w", "mp4", options=options) as writer:
@@ -87,10 +87,10 @@ class VideoWriter:
     """Encodes pictures to one Matroska file; each picture carries its own time."""
 
     def __init__(self, path: Path, settings: RecordSettings, width: int, height: int) -> None:
-        # H.264 in 4:2:0 needs even sides.
+        # H.264 in 4:2:0 needs even sides. FFmpeg would take what stands before a colon in a name for a protocol.
         self.width, self.height = width + width % 2, height + height % 2
         self._container = av.open(
-            str(path), "w", format="matroska", options={"flush_packets": "1", "cluster_time_limit": "1000"}
+            str(path.absolute()), "w", format="matroska", options={"flush_packets": "1", "cluster_time_limit": "1000"}
         )
         self._stream: Any = self._container.add_stream("libx264", options={
             "preset": settings.preset, "crf": str(settings.crf), "tune": "zerolatency", "g": "60",

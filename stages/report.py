@@ -203,10 +203,11 @@ def caveat(sections: Mapping[str, Any]) -> str:
     """How far the page can be believed: by the model's card, where its threshold is used."""
     settings = settings_of(sections)
     card, _ = load_card(settings.model)
-    right = card.metrics.get("accepted_accuracy")
-    if right is None or settings.threshold:
+    right, people = card.metrics.get("accepted_accuracy"), card.metrics.get("people", _FEWEST_PEOPLE)
+    # A card of somebody's own may hold anything there.
+    if settings.threshold or not (isinstance(right, float) and isinstance(people, int)):
         return _CAVEAT
-    if card.metrics.get("people", _FEWEST_PEOPLE) < _FEWEST_PEOPLE:
+    if people < _FEWEST_PEOPLE:
         return f"The model was tested on too few people to say how often a named pose is right. {_CAVEAT}"
     tested = f"In the test on the model's card {100 * right:.0f} % of the named poses were right"
     whom = "single pictures of drawn people" if card.data.startswith("Renders") else "single pictures"

@@ -19,6 +19,18 @@ from stages.cards import sha256_of
 from stages.classes import models_folder
 
 
+def test_code_that_lies_among_the_videos_is_not_run(tmp_path: Path, light: Path, clip: Path) -> None:
+    start, videos = tmp_path / "bin" / "start.py", tmp_path / "videos"
+    start.parent.mkdir()
+    start.write_text('if __name__ == "__main__":\n    from stages.__main__ import main\n    raise SystemExit(main())\n')
+    videos.mkdir()
+    (videos / "pickle.py").write_text("open('was_run', 'w').close()\n")
+    words = map(str, [sys.executable, start, "--config", light, "--source", clip, "--max-frames", 2])
+    done = subprocess.run(list(words), cwd=videos, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert not (videos / "was_run").exists()
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_missing_file_is_named(light: Path) -> None:
     check_sentence(run("--config", light, "--source", "nowhere.mp4"), "nowhere.mp4", "does not exist")
 

@@ -16,6 +16,7 @@ from typing import Any
 @contextmanager
 def helpers(count: int, start: Callable[..., None], arguments: tuple[Any, ...] = ()) -> Iterator[ProcessPoolExecutor]:
     """Processes that begin with `start`. When the work with them is broken off, they end at once and without a word."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # they look for modules in no folder of pictures; see engine.handle
     # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), start, arguments)
     # A terminal sends Ctrl-C to all of them; only the command is to answer. They inherit that, also while they start.

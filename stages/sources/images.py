@@ -47,12 +47,14 @@ class ImageFolder:
     def open(self, skip: int) -> SourceInfo:
         try:
             there = sorted(self._folder.iterdir()) if self._folder.is_dir() else [self._folder]
-            paths = [path for path in there if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+            # A pipe or device of such a name would be read for ever; of a link that leads nowhere is told.
+            files = [path for path in there if path.is_file() or not path.exists()]
+            paths = [path for path in files if path.suffix.lower() in SUFFIXES]
         except OSError as error:
             raise UserError(f"folder {self._folder} cannot be read: {error.strerror}; mend that") from error
         others = sorted(path.name for path in set(there).difference(paths) if not path.name.startswith("."))
         if paths and others:
-            log.warning("%d entries of %s that are no pictures are passed over, such as %s", len(others), self._folder,
+            log.warning("%d entries of %s that are no pictures are passed over, such as %r", len(others), self._folder,
                         others[0])  # fmt: skip
         if not paths:
             if below := next((path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES), None):
@@ -96,9 +98,9 @@ class ImageFolder:
                 data = np.frombuffer(path.read_bytes(), np.uint8)
                 picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
             except (OSError, cv2.error) as error:
-                log.warning("picture %s cannot be read and is skipped: %s", path, error)
+                log.warning("picture %r cannot be read and is skipped: %s", str(path), error)
                 continue
             if picture is not None:
                 return _printable(path.name), picture
-            log.warning("picture %s is damaged and is skipped", path)
+            log.warning("picture %r is damaged and is skipped", str(path))
         return None

@@ -254,7 +254,8 @@ def open_file(path: Path, label: str) -> VideoFile:
         )
     if path.is_file() and path.stat().st_size == 0:
         raise UserError(f"{label} is empty; record or fetch it again")
-    return VideoFile(Decoder(str(path), label, {}, timeout_s=60.0, threads=2), label)
+    # FFmpeg would take what stands before a colon in a name for a protocol.
+    return VideoFile(Decoder(str(path.absolute()), label, {}, timeout_s=60.0, threads=2), label)
 
 
 def open_url(url: str, settings: CaptureSettings) -> VideoFile | StreamFeed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.command import Parser
+from engine.command import Parser, complain
 
 
 def parser() -> Parser:
@@ -35,3 +35,8 @@ def test_a_wrong_argument_is_one_sentence(
 
 def test_a_right_argument_is_read() -> None:
     assert parser().parse(["--count", "3", "--name", "café"]).name == "café"
+
+
+def test_what_is_said_is_one_line_whatever_a_name_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("arnis-test", "a\x1b[2Jb\nc\u202ed\udce9é.mp4 is empty")
+    assert capsys.readouterr().err == r"arnis-test: a\x1b[2Jb\nc\u202ed\udce9é.mp4 is empty" + "\n"

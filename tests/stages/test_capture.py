@@ -161,8 +161,37 @@ def test_a_damaged_picture_is_skipped_with_a_warning(tmp_path: Path, caplog: pyt
     cv2.imwrite(str(tmp_path / "c.png"), picture(2))
     _, frames = read_all(str(tmp_path))
     assert len(frames) == 2
-    assert "b.png is damaged" in caplog.text
-    assert "b2.png cannot be read" in caplog.text
+    assert "b.png' is damaged" in caplog.text
+    assert "b2.png' cannot be read" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes with names")
+def test_a_pipe_among_the_pictures_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    cv2.imwrite(str(tmp_path / "c.png"), picture(1))
+    frames: list[object] = []
+    reading = threading.Thread(target=lambda: frames.extend(read_all(str(tmp_path))[1]), daemon=True)
+    reading.start()
+    reading.join(10)
+    assert len(frames) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names have no colon or escape there")
+def test_a_name_in_a_warning_cannot_move_the_cursor(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a\x1b[2J.png").write_bytes(b"x")
+    (tmp_path / "b\x1b[2J.txt").touch()
+    error_of(tmp_path)
+    assert r"a\x1b[2J.png" in caplog.text and r"b\x1b[2J.txt" in caplog.text and "\x1b" not in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names have no colon there")
+def test_what_stands_before_a_colon_in_a_files_name_is_no_protocol(
+    tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("10:30.mp4", "concat:a.mp4"):
+        Path(name).write_bytes(video.read_bytes())
+        assert len(read_all(name)[1]) == 10
 
 
 def test_a_missing_file_is_named() -> None:

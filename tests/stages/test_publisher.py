@@ -18,7 +18,7 @@ from engine.client import subscribe
 from engine.clock import now_ns
 from engine.errors import UserError
 from stages.publish import Publish
-from stages.publisher import PublishSettings, frames_url, is_loopback
+from stages.publisher import Publisher, PublishSettings, frames_url, is_loopback
 
 
 def test_how_many_messages_wait_for_a_slow_subscriber_can_be_set(url: str) -> None:
@@ -37,6 +37,25 @@ def test_how_many_messages_wait_for_a_slow_subscriber_can_be_set(url: str) -> No
         subscriber.close()
         stage.close()
     assert got[100] >= 95 > got[5]
+
+
+def test_a_flood_of_subscriptions_holds_nothing_up(url: str) -> None:
+    publisher = Publisher(url, "publish.url", PublishSettings(), queue=5, restarted=False)
+    flood = zmq.Context.instance().socket(zmq.XSUB)
+    flood.setsockopt(zmq.SNDHWM, 0)
+    flood.connect(url)
+    for number in range(1000):
+        flood.send(b"\x01result.0\0%d" % number)
+    flood.send(b"\x01result.")
+    calls = []
+    until = time.monotonic() + 20
+    while b"result." not in publisher.subscriptions and time.monotonic() < until:
+        assert not publisher.wanted("result.0")
+        calls.append(len(publisher.new_subscriptions()))
+    assert publisher.wanted("result.0") and not publisher.wanted("result") and not publisher.wanted("frame.0")
+    assert sum(calls) == 1001 and max(calls) <= 100, "the rest waits for the next call"
+    flood.close(0)
+    publisher.close()
 
 
 def test_a_taken_port_is_named_with_a_way_out(publish: Publish, url: str) -> None:

@@ -85,6 +85,14 @@ def test_an_mp4_is_made_at_the_end_and_nothing_else_is_left(tmp_path: Path) -> N
     assert read_back(tmp_path / "out.mp4")[0] == pytest.approx(times, abs=2e-3)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="names have no colon there")
+def test_a_recording_may_be_called_by_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    record(Path("10:30.mp4"), [0.0, 0.1])
+    assert finish(Path("10:30.mp4")) == {}
+    assert len(read_back(tmp_path / "10:30.mp4")[0]) == 2
+
+
 @pytest.mark.parametrize("number", [1, 6, 7, 8])
 def test_an_mp4_of_a_few_pictures_has_them_all(tmp_path: Path, number: int) -> None:
     record(tmp_path / "out.mp4", [5.0 * i for i in range(number)])

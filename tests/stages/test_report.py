@@ -221,6 +221,16 @@ def test_of_a_model_that_too_few_have_tested_no_share_is_told(
     assert ("too few people" in caveat({})) != told
 
 
+@pytest.mark.parametrize("wrong", [{"accepted_accuracy": "often"}, {"people": "many"}])
+def test_of_a_card_with_words_for_figures_no_share_is_told(
+    wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, file = load_card("geopose")
+    mine = msgspec.structs.replace(card, metrics=card.metrics | wrong)
+    monkeypatch.setattr("stages.report.load_card", lambda model: (mine, file))
+    assert "%" not in caveat({}) and caveat({})
+
+
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
     line = '{"stream": "0", "pts": 0.0, "status": "ok"}\n'
     (tmp_path / "a.jsonl").write_text(line + '{"stream"')

@@ -61,3 +61,22 @@ def test_ctrl_c_ends_them_at_once_and_only_the_command_answers(tmp_path: Path) -
         assert command.stdout.readline() == "loading\n"
         os.killpg(command.pid, signal.SIGINT)  # as a terminal does
         assert command.communicate(timeout=30) == ("interrupted\n", "")
+
+
+PICKED = """
+from training.processes import helpers
+
+if __name__ == "__main__":
+    with helpers(1, print) as pool:
+        pool.submit(print).result()
+"""
+
+
+def test_they_run_no_code_that_lies_among_the_pictures(tmp_path: Path) -> None:
+    (tmp_path / "pick.py").write_text(PICKED)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "pickle.py").write_text("open('was_run', 'w').close()\n")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, tmp_path / "pick.py"], cwd=pictures, env=environment, check=True, timeout=60)
+    assert not (pictures / "was_run").exists()

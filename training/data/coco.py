@@ -40,6 +40,9 @@ class _Image(msgspec.Struct):
 
     def __post_init__(self) -> None:
         hash(self.id)  # else it is no name for anything
+        if "\0" in str(self.file_name):
+            raise ValueError("`file_name` can be no file's name")
+        str(self.file_name).encode()  # JSON can spell what is no letter
 
 
 class _Category(msgspec.Struct):
@@ -152,7 +155,7 @@ def _load(path: Path) -> _Content:
         raise UserError(f"{path} does not exist; give a file of COCO keypoints")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); export it again") from None
     for part in ("images", "annotations", "categories"):
         entries = content.get(part) if isinstance(content, dict) else None

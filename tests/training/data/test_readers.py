@@ -200,6 +200,8 @@ def test_a_portrait_that_lies_in_its_file_is_measured_upright(tmp_path: Path) ->
     ("file", "text", "message"),
     [
         ("a.json", "[", "a.json is not JSON"),
+        pytest.param("a.json", "[" * 100_000, "a.json is not JSON", id="deep"),
+        pytest.param("a.json", "9" * 5000, "a.json is not JSON", id="long"),
         ("a.json", "[]", "has no list `images`"),
         ("a.json", '{"images": [], "annotations": [], "categories": []}', "no picture with keypoints"),
         ("data.yaml", "names: [a]", "no pose data set; it must have names, kpt_shape"),
@@ -225,7 +227,7 @@ def coco_file(path: Path, **changes: object) -> None:
         "id": 5, "image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "keypoints": [1, 2, 2] * NODE_COUNT
     }  # fmt: skip
     for name, value in changes.items():
-        entry, _, key = name.partition("_") if name.startswith(("image_w", "category_k")) else ("", "", name)
+        entry, _, key = name.partition("_") if name.startswith(("image_w", "image_f", "category_k")) else ("", "", name)
         {"image": image, "category": category, "": person}[entry][key] = value
     content = {"images": [image], "annotations": [person], "categories": [category]}
     path.write_text(json.dumps(content))
@@ -237,6 +239,8 @@ def coco_file(path: Path, **changes: object) -> None:
         ({"bbox": [1, 2]}, "annotations, id 5: `bbox` must be four numbers"),
         ({"area": "large"}, r"annotations, id 5: .*`\$\.area`"),
         ({"image_width": "wide"}, r"images, id 7: .*`\$\.width`"),
+        ({"image_file_name": "a\0.jpg"}, "images, id 7: `file_name` can be no file's name"),
+        ({"image_file_name": "caf\udce9.jpg"}, "images, id 7: .*surrogates"),
         ({"attributes": ["pose"]}, r"annotations, id 5: .*`\$\.attributes`"),
         ({"keypoints": 5}, r"annotations, id 5: .*`\$\.keypoints`"),
         ({"keypoints": [1, 2, float("nan")] * NODE_COUNT}, "picture ben/1.jpg: a keypoint's visibility is no number"),
