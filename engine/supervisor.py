@@ -5,6 +5,7 @@
 | a worker dies                      | tells the captures (they write off its frames), starts it again           |
 | a worker is silent for `silent_s`  | ends it, then as above (`starting_s` while it starts, 60 s as it closes)  |
 | it fails too often                 | gives up: ends the run with a sentence                                    |
+| it dies while the run ends         | says so; exit code 1                                                      |
 | a worker reports a user's mistake  | the workers close; raises UserError if no frame has flowed yet            |
 | Ctrl-C, SIGTERM, a stage's request | captures stop, what is under way finishes, writers close; all within 3 s  |
 | a second signal                    | ends everything at once                                                   |
