@@ -34,6 +34,8 @@ class WorkerHandle:
         self.ended = False
         self.closing = False
         """It has said that it closes: its silence means work."""
+        self.closed = False
+        """It has closed and given its account."""
         self.restarts = 0
         self.restart_at_ns: int | None = None
         self.last_failure: str | None = None
@@ -81,7 +83,7 @@ class WorkerHandle:
                 mine.close()
                 raise
         self._process, self.connection = started, mine
-        self.ready = self.closing = False
+        self.ready = self.closing = self.closed = False
         self.restart_at_ns = None
         self._heard_at_ns = now_ns()
 

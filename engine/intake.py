@@ -90,7 +90,9 @@ class Intake:
         with self._lock:
             now = self._now()
             notices = self._in_flight.take_notices(now)
-            packet = self._mailbox.take() if self._in_flight.has_room else None
+            # A frame that overtakes notices would wait at the other end, and they would count as late.
+            behind = self._in_flight.due(now)
+            packet = self._mailbox.take() if self._in_flight.has_room and not behind else None
             if packet is not None:
                 self._in_flight.send(packet, now)
             return notices, packet

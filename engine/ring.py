@@ -214,7 +214,10 @@ class _Segment(SharedMemory):
     Before Python 3.13 attaching registers the segment too; the tracker of an unrelated program would then unlink it.
     """
 
+    _size = 0
+
     def __init__(self, name: str, create: bool, size: int = 0) -> None:
+        self._attaches = not create
         if create:
             super().__init__(name, create=True, size=size)
         elif sys.version_info >= (3, 13):
@@ -227,6 +230,15 @@ class _Segment(SharedMemory):
                     super().__init__(name)
                 finally:
                     resource_tracker.register = register
+
+    def unlink(self) -> None:
+        """The base class does so too where the system gives no memory. Then its tracker does not know the segment yet,
+        and who only attaches must not take it from the others."""
+        if self._attaches:
+            return
+        if not self.size and os.name == "posix":
+            resource_tracker.register(f"/{self.name}", "shared_memory")
+        super().unlink()
 
     def __del__(self) -> None:
         with suppress(BufferError, OSError):

@@ -5,6 +5,7 @@
 | a worker dies                      | tells the captures (they write off its frames), starts it again           |
 | a worker is silent for `silent_s`  | ends it, then as above (`starting_s` while it starts, 60 s as it closes)  |
 | it fails too often                 | gives up: ends the run with a sentence                                    |
+| it dies while the run ends         | says so; exit code 1                                                      |
 | a worker reports a user's mistake  | the workers close; raises UserError if no frame has flowed yet            |
 | Ctrl-C, SIGTERM, a stage's request | captures stop, what is under way finishes, writers close; all within 3 s  |
 | a second signal                    | ends everything at once                                                   |
@@ -163,6 +164,7 @@ class Supervisor:
             case Closing():
                 handle.closing = True
             case Described(described):
+                handle.closed = True
                 self._described.update(described)
             case NeedRing(frame_bytes):
                 self._grant_ring(handle, frame_bytes)
@@ -234,7 +236,13 @@ class Supervisor:
         while (message := handle.receive()) is not None:
             self._answer(handle, message)  # its last words may lie in the pipe
         reason = handle.bury()
-        if handle.ended or self._ending or self._user_error is not None:
+        if handle.ended or self._user_error is not None:
+            return
+        if self._ending:
+            in_time = self._closing_until_ns is None or now < self._closing_until_ns
+            if handle.spec.kind == "stages" and handle.ready and not handle.closed and in_time:
+                died = f"worker {handle.spec.name} died before it had closed what it writes: {reason}"
+                self._failure = self._failure or died
             return
         if handle.spec.kind == "stages":
             for capture in self._captures:

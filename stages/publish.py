@@ -79,7 +79,9 @@ class Results:
                 return packet
             takes_more(self._out, wait_s=0.2)  # no longer: the end is to be heard while there is time to close
         try:
-            self._out.write(self._encoder.encode(result_of(packet)) + b"\n")
+            left = self._encoder.encode(result_of(packet)) + b"\n"
+            while left:  # a disk that is nearly full takes a part
+                left = left[self._out.write(left) :]
             if self._path == "-":
                 self._out.flush()
         except BrokenPipeError:
@@ -89,6 +91,8 @@ class Results:
             self._request_stop()
         except OSError as error:
             where = self._path if self._path != "-" else "the standard output"
+            if self._path != "-" and self._file.is_file():
+                mend_lines(self._file)
             raise UserError(f"results.path: cannot write to {where} any more: {error.strerror}") from error
         return packet
 

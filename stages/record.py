@@ -251,7 +251,14 @@ class Record:
 
 
 def _is_recorded(file: Path) -> bool:
-    return file.is_file() and file.stat().st_size > 0
+    """Whether it holds pictures: in its first second a recording is a mere head."""
+    if not file.is_file() or not file.stat().st_size:
+        return False
+    try:
+        av.open(str(file)).close()
+    except (av.FFmpegError, OSError) as error:
+        return not isinstance(error, EOFError)  # what else is wrong tells who makes something of it
+    return True
 
 
 _PARTS = frozenset(range(1, 1000))
@@ -282,7 +289,9 @@ def finish_recordings(
     failed = {}
     for path in _parts(Path(settings.path), streams, restarts + 1):
         raw = raw_path(path)
-        if raw == path or not _is_recorded(raw):  # one that never got a picture is empty
+        if raw.is_file() and not _is_recorded(raw):
+            raw.resolve().unlink()  # of a link, what it leads to
+        if raw == path or not raw.is_file():
             continue
         try:
             remux(raw, path, goes_on)

@@ -199,6 +199,17 @@ def test_a_full_disk_is_told_of_each_output_and_costs_no_other(tmp_path: Path, l
     assert "Traceback" not in done.stderr and len(lines_of(results)) == 31
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_where_the_room_ends_within_a_line_the_results_end_with_a_whole_one(
+    tmp_path: Path, light: Path, clip: Path
+) -> None:
+    results = tmp_path / "out.jsonl"
+    words = shlex.join(command("--config", light, "--source", clip, "--results", results, "--workers", 1))
+    done = subprocess.run(["sh", "-c", f"ulimit -f 4; exec {words}"], capture_output=True, text=True, env=ENVIRONMENT)
+    check_sentence(done, f"results.path: cannot write to {results} any more: File too large")
+    assert results.read_bytes()[-1:] == b"\n" and 1 < len(lines_of(results)) < 30
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="closes what it inherits")
 @pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]])
 def test_a_service_may_have_closed_what_is_printed_to(

@@ -100,6 +100,18 @@ def test_whether_a_newer_frame_replaces_a_waiting_one_follows_the_policy(
     intake.close()
 
 
+def test_no_frame_overtakes_the_many_that_it_replaced() -> None:
+    state = stream_state()
+    intake, _ = opened(Film(250, live=True, hangs=True), state)
+    wait_until(lambda: state.frames_read == 250)
+    given: list[Packet] = []
+    while not given or given[-1].ended:
+        notices, packet = intake.take()
+        given += [*notices, packet] if packet is not None else notices
+    intake.close()
+    assert [packet.sequence for packet in given] == list(range(len(given))) and len(given) >= 249
+
+
 def test_only_so_many_frames_are_read_also_over_a_restart() -> None:
     state = stream_state()
     first, _ = opened(Film(100), state, max_frames=5)

@@ -131,6 +131,15 @@ def test_a_worker_that_has_much_to_close_is_not_taken_for_one_that_hangs(tmp_pat
     assert summary.stats["stages"]["write"] == {"file": "closed"}
 
 
+def test_the_death_of_a_worker_that_closes_is_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["5"], "write.close_s=50")
+    wait_until(lambda: bench.line_count() == 6 and bench.pids()["Read"] not in children_of(process.pid))
+    os.kill(bench.pids()["Write"], signal.SIGKILL)
+    summary = summary_of(process)
+    assert summary["exit_code"] == 1 and "worker output died before it had closed" in summary["error"]
+
+
 def test_a_worker_that_breaks_may_close_for_long_too_and_says_why_it_broke(tmp_path: Path) -> None:
     patience = ["engine.silent_s=2", "engine.heartbeat_s=0.2", "engine.restarts=0", "engine.errors_in_a_row=3"]
     summary = Bench(tmp_path).run(["50"], "write.failing_from=20", "write.close_s=4", *patience)

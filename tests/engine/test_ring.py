@@ -166,6 +166,30 @@ def test_a_program_that_only_attached_does_not_take_the_ring_along_when_it_ends(
     reader.close()
 
 
+LIMITED = """
+import resource, sys
+from engine.errors import UserError
+from engine.ring import FrameRing
+kind = getattr(resource, sys.argv[1])
+resource.setrlimit(kind, (int(sys.argv[2]), resource.getrlimit(kind)[1]))
+try:
+    FrameRing.attach(sys.argv[3], 5) if sys.argv[3:] else FrameRing.create("0", 5, 100_000_000)
+except (UserError, OSError) as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sets limits of the system")
+@pytest.mark.parametrize(("limit", "size", "attaches"), [("FSIZE", 5000, False), ("AS", 1, True)])
+def test_where_the_system_gives_no_memory_that_is_said_and_nobody_elses_frames_are_lost(
+    ring: FrameRing, limit: str, size: int, attaches: bool
+) -> None:
+    words = [f"RLIMIT_{limit}", str(size), *([ring.name] if attaches else [])]
+    done = subprocess.run([sys.executable, "-c", LIMITED, *words], capture_output=True, text=True)
+    assert done.stdout and not done.stderr
+    FrameRing.attach(ring.name, SLOTS).close()
+
+
 def test_closing_under_a_living_view_does_not_crash() -> None:
     script = """
 from engine.ring import FrameRing

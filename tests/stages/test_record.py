@@ -21,7 +21,16 @@ from engine.packet import FrameRef
 from engine.stage import Context
 from stages.outputs import owned
 from stages.packets import ArnisPacket
-from stages.record import Record, Recorder, RecordSettings, VideoWriter, files_of, finish_recordings, recording_path
+from stages.record import (
+    Record,
+    Recorder,
+    RecordSettings,
+    VideoWriter,
+    files_of,
+    finish_recordings,
+    raw_path,
+    recording_path,
+)
 
 
 class NoFrames:
@@ -104,6 +113,17 @@ def test_of_what_never_got_a_picture_no_mp4_is_made(tmp_path: Path) -> None:
     with owned([("record.path", tmp_path / "out.recording.mkv")], []):
         assert finish(tmp_path / "out.mp4") == {}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_of_a_worker_that_died_in_its_first_second_no_head_is_left(tmp_path: Path, name: str) -> None:
+    raw = raw_path(tmp_path / name)
+    dies_early = KILLED.replace("range(200)", "range(1)").replace("time.sleep(60)", "import os; os._exit(1)")
+    subprocess.run([sys.executable, "-c", dies_early, str(raw)], cwd=Path(__file__).parents[2])
+    assert raw.stat().st_size
+    record(tmp_path / name, [0.3, 0.4], restarts=1)
+    assert finish(tmp_path / name, restarts=1) == {}
+    assert [file.name for file in tmp_path.iterdir()] == [f"out.1.{name[-3:]}"]
 
 
 def test_who_does_not_wait_for_the_mp4_is_told_where_the_recording_is(tmp_path: Path) -> None:
