@@ -255,7 +255,7 @@ def _is_recorded(file: Path) -> bool:
     if not file.is_file() or not file.stat().st_size:
         return False
     try:
-        av.open(str(file)).close()
+        av.open(str(file.absolute())).close()
     except (av.FFmpegError, OSError) as error:
         return not isinstance(error, EOFError)  # what else is wrong tells who makes something of it
     return True
