@@ -109,6 +109,9 @@ def test_no_source_is_told_what_to_give() -> None:
         ("record.crf=300", ("record.crf", "300", "0 to 51")),
         ("record.preset=slowest", ("record.preset", "'slowest'", "'ultrafast'")),
         ("crf=3", ("crf", "section.key")),
+        ("detect.hand=", ("--set detect.hand=", "not empty")),
+        ("feedback.errors=", ("--set feedback.errors=", "not empty")),
+        ("classify.model=", ("--set classify.model=", "not empty")),
     ],
 )
 def test_a_setting_that_cannot_be_is_explained(light: Path, clip: Path, setting: str, words: tuple[str, ...]) -> None:
