@@ -390,8 +390,9 @@ def make_hand(hand: str, runtime: Runtime) -> WeaponHand | GivenHand:
     for given in HANDS:
         if hand == given:
             return GivenHand(given)
-    if not model_folder(hand).is_dir():
-        raise UserError(f"detect.hand = {hand!r} is neither {' nor '.join(HANDS)}, nor a model; correct it")
+    if not (folder := model_folder(hand)).is_dir():
+        said = f"neither {' nor '.join(HANDS)}, nor a model, as there is no folder {folder.absolute()}"
+        raise UserError(f"detect.hand = {hand!r} is {said}; correct it")
     return WeaponHand(hand, runtime)
 
 

@@ -114,7 +114,8 @@ def read_bands(path: Path) -> BandTable:
     try:
         bands = msgspec.toml.decode(path.read_bytes(), type=BandTable)
     except FileNotFoundError:
-        raise UserError(f"bands file {path} does not exist; make it with `arnis-train bands`") from None
+        sought = path.absolute()
+        raise UserError(f"bands file {path} does not exist ({sought}); make it with `arnis-train bands`") from None
     except OSError as error:
         raise UserError(f"bands file {path} cannot be read ({error.strerror}); name a file in feedback.bands") from None
     except UnicodeDecodeError:

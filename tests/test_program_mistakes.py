@@ -130,6 +130,14 @@ def test_a_missing_model_is_named(tmp_path: Path, clip: Path) -> None:
     check_sentence(done, "models/nothing", "card.toml")
 
 
+@pytest.mark.parametrize("setting", ["detect.hand", "detect.body", "feedback.bands", "feedback.errors"])
+def test_what_a_settings_file_names_is_told_with_the_place_where_it_was_sought(tmp_path: Path, setting: str) -> None:
+    section, key = setting.split(".")
+    (tmp_path / "own.toml").write_text(f'[{section}]\n{key} = "mine.task"\n')
+    done = run("--config", tmp_path / "own.toml", "--source", "demo", "--view", "none", "--dry-run")
+    check_sentence(done, str(Path("mine.task").absolute()))
+
+
 @pytest.mark.parametrize("section", ["detect", "classify"])
 def test_a_named_device_that_is_missing_is_an_error_not_a_surprise(section: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -121,7 +121,7 @@ def _groups(table: Table, need_groups: bool) -> Iterator[Finding]:
     folded = [re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", group)).casefold() for group in known.tolist()]
     alike = [group for group, name in zip(known.tolist(), folded, strict=True) if folded.count(name) > 1]
     if alike:
-        means = "differ only in capitals, spaces or the like, so one person may be in training and test; name a person alike everywhere"
+        means = "differ only in capitals, spaces or the like: is one person in training and test? Name them alike"
         yield _whole("groups", f"{', '.join(sorted(alike, key=str.casefold))} {means}")
     if len(known) == len(table) > 1:
         yield _whole("groups", "every row has a group of its own; if people are in several, name them by person")
