@@ -278,6 +278,8 @@ def _in_words(info: msgspec.inspect.Type) -> str:
     words = type(info).__name__.removesuffix("Type").lower().replace("str", "text").replace("float", "number")
     bounds = (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below"), ("pattern", "like"))
     said = [f"{word} {getattr(info, name)}" for name, word in bounds if getattr(info, name, None) is not None]
+    if getattr(info, "min_length", None):
+        words = f"a {words} that is not empty"
     return " ".join([words, *said])
 
 

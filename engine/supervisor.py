@@ -19,6 +19,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from traceback import clear_frames
 
 from engine.clock import ABSENCE_NS, NS_PER_S, now_ns
 from engine.config import Config
@@ -66,6 +67,9 @@ def run(
         specs = make_specs(config, sources, folder, max_frames, log_level)
         with stop_signals() as stop:
             return Supervisor(config, stream_names(sources), folder, specs, stop, duration_s).run()
+    except UserError as error:
+        clear_frames(error.__traceback__)  # they hold the tables, and Windows removes no file that is in use
+        raise
     finally:
         folder.remove()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,6 +17,8 @@ from stages.classes import CLASSES_FILE, ClassFile, load_classes, models_folder
 from stages.sessions import TensorSpec
 
 CARD_FILE = "card.toml"
+ModelName = Annotated[str, msgspec.Meta(min_length=1)]
+"""A shipped model's name or a model folder."""
 
 
 class CardInput(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.stage import Context
-from stages.cards import Card, check_inputs, load_card, load_model_classes
+from stages.cards import Card, ModelName, check_inputs, load_card, load_model_classes
 from stages.classes import CLASSES_FILE, ClassFile
 from stages.graph import CROP_SIZE_PX, DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
 from stages.packets import ArnisPacket, GraphInput, Pose
@@ -81,7 +81,7 @@ def check_card(card: Card, classes: ClassFile, model: str) -> None:
 class ClassifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section [classify]; `config.toml` says what each means, and its unit."""
 
-    model: str = "geopose"
+    model: ModelName = "geopose"
     backend: Backend = "auto"
     device: Device = "auto"
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1

@@ -14,7 +14,7 @@ import numpy as np
 from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context, FrameOverrun
-from stages.cards import model_folder
+from stages.cards import ModelName, model_folder
 from stages.detectors import (
     SAME_PERSON,
     BodyCandidate,
@@ -56,7 +56,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stick: str = "stick_heatmap"
     fused: str = ""
     closer: str = "auto"
-    hand: str = "weapon_hand"
+    hand: ModelName = "weapon_hand"
     backend: Backend = "auto"
     device: Device = "auto"
     threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
@@ -220,6 +220,8 @@ class Detect:
         """Load the network; raises UserError when a model, a runtime or a device is missing."""
         chosen = self._settings
         self._frames = context.frames
+        if not (chosen.fused or chosen.body):
+            raise UserError('detect.body is empty; give a shipped model\'s name, such as "movenet_lightning"')
         self._body = make_body_detector(chosen.fused or chosen.body, _runtime(chosen), fused=bool(chosen.fused))
         if chosen.fused:
             self._choice = StickChoice(chosen, make_hand(chosen.hand, _beside(chosen, self._body)))
@@ -388,8 +390,9 @@ def make_hand(hand: str, runtime: Runtime) -> WeaponHand | GivenHand:
     for given in HANDS:
         if hand == given:
             return GivenHand(given)
-    if not model_folder(hand).is_dir():
-        raise UserError(f"detect.hand = {hand!r} is neither {' nor '.join(HANDS)}, nor a model; correct it")
+    if not (folder := model_folder(hand)).is_dir():
+        said = f"neither {' nor '.join(HANDS)}, nor a model, as there is no folder {folder.absolute()}"
+        raise UserError(f"detect.hand = {hand!r} is {said}; correct it")
     return WeaponHand(hand, runtime)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from engine.errors import UserError
 from engine.stage import Context
 from stages.angles import QUANTITIES, VIEWS, measure, mirrored_name, view_of
+from stages.cards import ModelName
 from stages.classes import ClassFile, models_folder
 from stages.classify import classes_of
 from stages.detectors import Runtime
@@ -54,7 +55,7 @@ class FeedbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     min_severity: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.25
     settle_s: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.3
     """Who moves through a pose is not corrected."""
-    errors: str = "measuring_error"
+    errors: ModelName = "measuring_error"
     min_certainty: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.96
 
 
@@ -113,7 +114,8 @@ def read_bands(path: Path) -> BandTable:
     try:
         bands = msgspec.toml.decode(path.read_bytes(), type=BandTable)
     except FileNotFoundError:
-        raise UserError(f"bands file {path} does not exist; make it with `arnis-train bands`") from None
+        sought = path.absolute()
+        raise UserError(f"bands file {path} does not exist ({sought}); make it with `arnis-train bands`") from None
     except OSError as error:
         raise UserError(f"bands file {path} cannot be read ({error.strerror}); name a file in feedback.bands") from None
     except UnicodeDecodeError:

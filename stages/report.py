@@ -49,6 +49,7 @@ _SECONDS = (
     f"{SHORTEST_HOLD_S} s or longer, and what is shorter counts into the sum alone."
 )
 _LEFT_HANDED = "A left-hander's poses are named as a right-hander does them: left is right in their names."
+_NOT_APART = "People are not told apart, nor two views of one: all that was seen is added up."
 _FEWEST_PEOPLE = 5
 """Of fewer in a model's test no share is told."""
 _CAVEAT = "Advice compares with good examples; where none is given there may still be something to correct."
@@ -64,6 +65,10 @@ class _Cue(msgspec.Struct):
     sentence: str
 
 
+class _Person(msgspec.Struct):
+    track: int
+
+
 class _Stick(msgspec.Struct):
     hand: Hand
 
@@ -76,6 +81,7 @@ class Line(msgspec.Struct):
     status: str
     reason: str | None = None
     picture: str | None = None
+    person: _Person | None = None
     stick: _Stick | None = None
     pose: _Pose | None = None
     feedback: list[_Cue] = []
@@ -220,21 +226,25 @@ def report_html(
 ) -> str:
     """One page without anything from elsewhere; `named_s` has the seconds by pose; `said` stands at its end."""
     pictures = {(line.stream, line.picture) for line in lines if line.picture is not None}
-    over = _count(len(pictures), "picture") if pictures else _clock(_length_s([line.pts for line in lines]))
-    head = f"{_count(len(holds), 'hold')} of {_count(len({hold.label for hold in holds}), 'pose')} in {over}"
+    folders = {stream for stream, _ in pictures}
+    times = [line.pts for line in lines if line.stream not in folders]
+    over = ([_clock(_length_s(times))] if times else []) + ([_count(len(pictures), "picture")] if pictures else [])
+    poses = _count(len({hold.label for hold in holds}), "pose")
+    head = f"{_count(len(holds), 'hold')} of {poses} in {' and '.join(over)}"
     names = [f"[{number}] {name}" for number, name in enumerate(sources)] if len(sources) > 1 else sources
-    frames = "pictures" if pictures else "frames"
-    alone = all(hold.picture is not None for hold in holds)
-    what, when = ("pictures", "picture") if alone else ("holds", "when")
-    said = said if alone else f"{_SECONDS} {said}"
-    if any(line.named and line.stick and line.stick.hand == "left" for line in lines):
-        said = f"{_LEFT_HANDED} {said}"
+    frames = "frames" if times else "pictures"
+    lasting, shown = [hold for hold in holds if hold.picture is None], [hold for hold in holds if hold.picture]
+    alone = not lasting
+    said = " ".join([*_notes(lines), *([] if alone else [_SECONDS]), said])
     parts = [
         f"<h1>Session of {ended:%Y-%m-%d, %H:%M}</h1>",
         f"<p>{escape(', '.join(names))}: {head}.{_losses(lines)}</p>",
-        _table("Poses", ("pose", what, *(() if alone else ("named for, s", "longest, s")), "most often to correct"),
-               _pose_rows(holds, named_s, alone)),
-        _table("In order", (when, "pose", *(() if alone else ("named for, s",)), "how sure", "to correct"),
+        _table("Poses", ("pose", "holds", "named for, s", "longest, s", "most often to correct"),
+               _pose_rows(lasting, named_s, alone=False)),
+        _table("Poses in pictures" if lasting else "Poses", ("pose", "pictures", "most often to correct"),
+               _pose_rows(shown, named_s, alone=True)),
+        _table("In order",
+               (*(("picture", "pose") if alone else ("when", "pose", "named for, s")), "how sure", "to correct"),
                _hold_rows(holds, len(sources) > 1, alone)),
         _table("Not named", (f"share of the {frames}", "because"), _cause_rows(lines)),
         f"<p class=soft>{escape(said)}</p>",
@@ -257,6 +267,15 @@ def _losses(lines: Sequence[Line]) -> str:
     if dropped >= _WORTH_SAYING:
         said += f" {100 * dropped:.0f} % of the frames were lost."
     return said
+
+
+def _notes(lines: Sequence[Line]) -> Iterator[str]:
+    """What to know of the people before one reads the rows."""
+    named = [line for line in lines if line.named]
+    if len({(line.stream, line.person.track) for line in named if line.person}) > 1:
+        yield _NOT_APART
+    if any(line.stick and line.stick.hand == "left" for line in named):
+        yield _LEFT_HANDED
 
 
 def _pose_rows(holds: Sequence[Hold], named_s: Mapping[str, float], alone: bool) -> list[tuple[str, ...]]:

@@ -121,6 +121,9 @@ def test_no_source_is_told_what_to_give() -> None:
         ("record.crf=300", ("record.crf", "300", "0 to 51")),
         ("record.preset=slowest", ("record.preset", "'slowest'", "'ultrafast'")),
         ("crf=3", ("crf", "section.key")),
+        ("detect.hand=", ("--set detect.hand=", "not empty")),
+        ("feedback.errors=", ("--set feedback.errors=", "not empty")),
+        ("classify.model=", ("--set classify.model=", "not empty")),
     ],
 )
 def test_a_setting_that_cannot_be_is_explained(light: Path, clip: Path, setting: str, words: tuple[str, ...]) -> None:
@@ -137,6 +140,14 @@ def test_a_missing_model_is_named(tmp_path: Path, clip: Path) -> None:
     config = write_config(tmp_path / "own.toml", detect=["detect:Detect"], output=OUTPUT)
     done = run("--config", config, "--source", clip, "--set", "detect.body=models/nothing")
     check_sentence(done, "models/nothing", "card.toml")
+
+
+@pytest.mark.parametrize("setting", ["detect.hand", "detect.body", "feedback.bands", "feedback.errors"])
+def test_what_a_settings_file_names_is_told_with_the_place_where_it_was_sought(tmp_path: Path, setting: str) -> None:
+    section, key = setting.split(".")
+    (tmp_path / "own.toml").write_text(f'[{section}]\n{key} = "mine.task"\n')
+    done = run("--config", tmp_path / "own.toml", "--source", "demo", "--view", "none", "--dry-run")
+    check_sentence(done, str(Path("mine.task").absolute()))
 
 
 @pytest.mark.parametrize("section", ["detect", "classify"])

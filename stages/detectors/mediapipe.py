@@ -24,7 +24,9 @@ class MediaPipePose:
 
     def __init__(self, task_file: Path) -> None:
         if not task_file.is_file():
-            raise UserError(f"model file {task_file} does not exist; give the path of a PoseLandmarker .task file")
+            raise UserError(
+                f"model file {task_file} does not exist ({task_file.absolute()}); give a PoseLandmarker .task file"
+            )
         if find_spec("mediapipe") is None:
             raise UserError(f"{task_file} needs the package mediapipe; run `pip install '.[mediapipe]'`")
         import mediapipe

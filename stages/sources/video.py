@@ -81,7 +81,9 @@ class Decoder:
     @property
     def duration_s(self) -> float | None:
         """How long the video itself is, if the container says so. Its own duration may be that of longer sound, and
-        a number of frames counts what is not shown."""
+        a number of frames counts what is not shown; but of an AVI without its end FFmpeg cuts the duration short."""
+        if self._container.format.name == "avi" and self._stream.frames and self.fps:
+            return self._stream.frames / self.fps
         if self._stream.duration and self._stream.time_base:
             return float(self._stream.duration * self._stream.time_base)
         said = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", self._stream.metadata.get("DURATION", ""))  # in Matroska

@@ -14,6 +14,7 @@ from bench_parts import lines_of
 
 from engine.errors import UserError
 from engine.handle import WorkerHandle
+from engine.layout import RunFolder
 
 
 def outcome(bench: Bench, stream: str = "0") -> list[tuple[int, str, int | None]]:
@@ -176,6 +177,24 @@ def test_a_mistake_is_all_that_is_said_though_workers_still_start(
     with pytest.raises(UserError, match="no number of frames"):
         Bench(tmp_path).run(["none"], "numbers.open_s=3", "read.open_s=60", "engine.heartbeat_s=0.05")
     assert not caplog.records
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_nothing_is_in_use_in_the_folder_that_a_mistake_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows would keep the folder."""
+    in_use = []
+
+    def remove(folder: RunFolder) -> None:
+        in_use.append(str(folder.path) in Path("/proc/self/maps").read_text())
+        removed(folder)
+
+    removed = RunFolder.remove
+    monkeypatch.setattr(RunFolder, "remove", remove)
+    with pytest.raises(UserError):
+        Bench(tmp_path).run(["none"])
+    assert in_use == [False]
 
 
 @pytest.mark.parametrize("workers", [1, None])

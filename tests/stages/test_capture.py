@@ -105,11 +105,14 @@ def test_a_video_that_was_cut_off_gives_what_it_has_and_says_so(
     assert "cut off" in caplog.text and str(path) in caplog.text
 
 
-def test_a_matroska_file_that_was_cut_off_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = make_video(tmp_path / "whole.mkv", list(range(0, 1200, 40))).read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
-    read_all(str(tmp_path / "cut.mkv"))
-    assert "cut.mkv is cut off" in caplog.text
+@pytest.mark.parametrize("name", ["cut.mkv", "cut.avi"])
+def test_files_of_other_kinds_that_were_cut_off_say_so_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    whole = make_video(tmp_path / f"whole_{name}", list(range(0, 1200, 40))).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 3])
+    read_all(str(tmp_path / name))
+    assert f"{name} is cut off" in caplog.text
 
 
 def test_a_whole_video_ends_without_a_warning(

@@ -154,6 +154,27 @@ def test_pictures_stand_alone(tmp_path: Path) -> None:
     assert "<th>holds</th>" in page.read_text() and "a.jpg" not in page.read_text()
 
 
+def test_a_film_and_pictures_are_not_added_up(tmp_path: Path) -> None:
+    crown = "crown_thrust"
+    photos = [frames(crown, 5 * i, 5 * i, "Raise.", picture=f"{i}.jpg", stream="1") for i in range(2)]
+    end = frames(None, 10, 10, stream="1", status="end")
+    page = tmp_path / "a.html"
+    write_report(written(tmp_path / "a.jsonl", frames(crown, 0, 3), *photos, end), page, ["film", "photos"], SHIPPED)
+    text = page.read_text()
+    assert "3 holds of 1 pose in 0:03 and 2 pictures" in text
+    assert "<td>crown thrust</td><td>1</td><td>3.0</td><td>3.0</td>" in text
+    assert "<h2>Poses in pictures</h2>" in text
+    assert "<td>crown thrust</td><td>2</td><td>Raise. (in 2 of 2 pictures)</td>" in text
+
+
+def test_the_page_says_that_it_does_not_tell_people_apart(tmp_path: Path) -> None:
+    for track, stream, said in ((0, "0", False), (11, "0", True), (0, "1", True)):
+        one = frames("crown_thrust", 0, 1, person={"track": 0})
+        two = frames("crown_thrust", 3, 4, person={"track": track}, stream=stream)
+        write_report(written(tmp_path / "a.jsonl", one, two), tmp_path / "a.html", ["0"], SHIPPED)
+        assert ("People are not told apart" in (tmp_path / "a.html").read_text()) == said
+
+
 def test_the_figure_of_the_card_is_told_where_its_threshold_holds(tmp_path: Path) -> None:
     file, page = written(tmp_path / "a.jsonl", frames("crown_thrust", 0, 1)), tmp_path / "a.html"
     for threshold, told in ((0.0, True), (0.3, False)):

@@ -117,6 +117,17 @@ def test_the_warning_gives_the_figure(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not explain.explain_table(build(13, FitSettings()), table, CLASSES.names, tmp_path).warnings
 
 
+@pytest.mark.parametrize(("pictures", "blamed"), [(1, False), (9, False), (10, True)])
+def test_a_few_pictures_say_nothing_of_a_network(
+    monkeypatch: pytest.MonkeyPatch, pictures: int, blamed: bool
+) -> None:
+    table = drawn(pictures)
+    table.keypoints[:, :, 2] = 1
+    answers_by(monkeypatch, TIP)
+    found = verdict(table)
+    assert found.alone == 1 and found.decides_alone == blamed
+
+
 def test_without_a_tip_there_is_no_verdict_on_it() -> None:
     table = drawn(4)
     table.keypoints[:, [GRIP, TIP], 2] = 0

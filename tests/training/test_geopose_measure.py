@@ -47,6 +47,13 @@ def test_a_promise_that_no_threshold_keeps_is_hardly_ever_made() -> None:
     assert np.mean(made) < 0.07
 
 
+def test_the_promise_is_that_of_the_exact_bound() -> None:
+    """Of 72 answers of which nine of ten are right, 69 or more come in 6 % of all cases, 70 or more in 2 %."""
+    for hits, certain in ((69, False), (70, True)):
+        probabilities = np.tile([0.9, 0.1], (72, 1))
+        assert measure.fit_threshold(probabilities, (np.arange(72) >= hits).astype(int)).certain == certain
+
+
 def test_of_fewer_than_five_people_there_is_no_interval() -> None:
     right = np.arange(40) % 3 > 0
     assert measure.person_interval(right, np.array(["anna", "ben", "cleo", "dan"] * 10)) is None

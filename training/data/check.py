@@ -5,6 +5,8 @@ More rows than a rule tolerates, and the table must not be trained on; fewer are
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -115,10 +117,11 @@ def _groups(table: Table, need_groups: bool) -> Iterator[Finding]:
     elif 0 < len(known) < FEW_GROUPS:
         means = f"{len(known)} people or recordings are too few for {FEW_GROUPS} folds by person; picture more people"
         yield _whole("groups", means)
-    folded = [group.casefold() for group in known.tolist()]
+    # An accent is stored as macOS does it, or as others do.
+    folded = [re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", group)).casefold() for group in known.tolist()]
     alike = [group for group, name in zip(known.tolist(), folded, strict=True) if folded.count(name) > 1]
     if alike:
-        means = "differ in capitals only, so one person may be in training and test; name a person alike everywhere"
+        means = "differ only in capitals, spaces or the like: is one person in training and test? Name them alike"
         yield _whole("groups", f"{', '.join(sorted(alike, key=str.casefold))} {means}")
     if len(known) == len(table) > 1:
         yield _whole("groups", "every row has a group of its own; if people are in several, name them by person")

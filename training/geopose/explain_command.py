@@ -21,7 +21,7 @@ from stages.classes import ClassFile, load_classes
 from stages.classify import class_probabilities
 from stages.graph import hand_crop, mirror_keypoints
 from training.geopose.data import PoseTable, keypoint_table
-from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_picture, explain_table, tip_warning
+from training.geopose.explain import EXPLAINED_SAMPLES, evenly_sampled, explain_picture, explain_table
 from training.geopose.fit import load_trained, predict
 from training.geopose.parts import add_hand_argument, load_parts
 from training.geopose.people import refuse_met
@@ -103,8 +103,6 @@ def _explain_picture(
     answer = {"picture": file.name, "label": classes.names[best], "confidence": float(probabilities[best])}
     text = msgspec.json.encode({**answer, "explained": entry})
     (out / f"{file.stem}.json").write_bytes(msgspec.json.format(text))
-    if warning := tip_warning(entry):
-        log.warning("%s", warning)
     log.info("%s: wrote %s", title, out / f"{file.stem}.png")
 
 

@@ -47,6 +47,8 @@ CROP = "hand_picture"
 _TORSO = (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP)
 """Without it there is neither origin nor unit."""
 MOST = 0.5
+FEWEST_SAMPLES = 10
+"""What one picture hangs on says nothing of the network."""
 
 
 class TipVerdict(msgspec.Struct, frozen=True):
@@ -66,7 +68,7 @@ class TipVerdict(msgspec.Struct, frozen=True):
     stays_with_tip_only: float
     """Share whose answer stays when everything but the torso (the unit of length) and the tip is hidden."""
     decides_alone: bool
-    """`alone` is more than a half."""
+    """`alone` is more than a half, of enough samples."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -139,7 +141,7 @@ def judge_tip(hiding: Hiding, people: np.ndarray, chosen: np.ndarray) -> TipVerd
         alone=float(alone.mean()),
         alone_interval=person_interval(alone, people[there]),
         stays_with_tip_only=float(hiding.tip_only[there].mean()),
-        decides_alone=bool(alone.mean() > MOST),
+        decides_alone=len(alone) >= FEWEST_SAMPLES and bool(alone.mean() > MOST),
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from training.geopose.explain import Explained, Explanation
 from training.geopose.folds import GROUPED
+from training.geopose.hiding import FEWEST_SAMPLES
 from training.geopose.measure import interval_text
 from training.geopose.report import charts
 from training.geopose.report.figures import ClassRow, RunReport, class_rows, look_alike_pairs, mixed_pairs, names_text
@@ -138,7 +139,7 @@ def attention(explanation: Explanation | None, pictures: Mapping[str, str]) -> s
     if explanation is None:
         return ""
     boxes = "".join(f'<div class="warning">{words(text)}.</div>' for text in explanation.warnings)
-    boxes = boxes or '<div class="fine">No pose is decided by the tip of the stick alone.</div>'
+    boxes = boxes or '<div class="fine">No pose is decided by the tip of the stick alone, as far as can be told.</div>'
     text = (
         "<p>Left: which joints the others read from, against even attention. Right: how much of the answer's "
         "probability is lost when a joint is hidden. The second is the test: attention alone proves nothing, and other "
@@ -288,6 +289,7 @@ def _tips(explanation: Explanation) -> str:
     ]  # fmt: skip
     note = (
         "<p class='soft'>“By the tip alone”: hiding the tip changes the answer and hiding any other single part - a "
-        "joint, an arm, the legs, the head, the picture of the hand - does not. More than a half is a warning.</p>"
+        "joint, an arm, the legs, the head, the picture of the hand - does not. More than a half is a "
+        f"warning, where {FEWEST_SAMPLES} pictures or more have a tip.</p>"
     )
     return table(head, rows) + note
