@@ -110,7 +110,7 @@ class Classify:
         self._network: Network = load_network(file, asked.backend, asked.threads, device=asked.device, shapes=shapes)
         check_inputs(card, self._network.inputs, asked.model)
         self._temperature = card.temperature
-        self._threshold = self._settings.threshold or card.threshold or 0.0
+        self._threshold = threshold_of(self._settings, card)
 
     def has_work(self, packet: ArnisPacket) -> bool:
         return packet.graph is not None
@@ -131,6 +131,11 @@ class Classify:
 
     def describe(self) -> dict[str, str]:
         return {"model": self._settings.model, "runtime": self._network.describe()}
+
+
+def threshold_of(settings: ClassifySettings, card: Card) -> float:
+    """The confidence from which a pose is accepted: the user's, or else the one that the model's card promises by."""
+    return settings.threshold or card.threshold or 0.0
 
 
 def classes_of(sections: Mapping[str, Any]) -> ClassFile:

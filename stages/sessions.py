@@ -75,7 +75,7 @@ class Network(msgspec.Struct, frozen=True):
     """The file's own key-value pairs."""
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Outputs in the file's order; `inputs` C-contiguous, of the dtypes and shapes that `self.inputs` names."""
+        """Outputs in the file's order; `inputs` of the dtypes and shapes that `self.inputs` names."""
         return self.run(inputs)
 
     def describe(self) -> str:
@@ -232,7 +232,8 @@ def _load_openvino(place: Place, data: bytes, how: How) -> Network:
 
     def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         # `infer(inputs)` would look closely at each array, and copy all outputs once more, in a tenth of a millisecond.
-        for i, array in enumerate(inputs):
+        arrays = [np.ascontiguousarray(array) for array in inputs]
+        for i, array in enumerate(arrays):
             request.set_input_tensor(i, openvino.Tensor(array, shared_memory=array.flags.writeable))
         request.infer(share_outputs=True)
         return [request.get_output_tensor(i).data.copy() for i in range(count)]

@@ -73,7 +73,7 @@ def test_the_batch_may_have_any_size(backend: runtime.Backend, doubling: Path) -
     assert network.inputs[0].dtype == np.float32
     assert network.metadata["note"] == "twice"
     for size in (1, 4, 2):
-        batch = np.arange(size * 3, dtype=np.float32).reshape(size, 3)
+        batch = np.arange(size * 3, dtype=np.float32).reshape(3, size).T  # some are in this order
         batch.flags.writeable = False  # as arrays are that come out of a packet
         assert np.array_equal(network(batch)[0], 2 * batch)
 

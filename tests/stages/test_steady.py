@@ -1,0 +1,72 @@
+"""One look does not change an answer, several do; what was said of others, or long ago, counts nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gating import person
+
+from engine.frames import OwnedFrames
+from engine.stage import Context
+from stages.classes import load_classes
+from stages.classify import name_pose
+from stages.packets import ArnisPacket
+from stages.steady import Steady, SteadySettings
+
+CLASSES = load_classes()
+THRUST, BLOCK = "crown_thrust", "left_knee_block"
+
+
+def stage(time_constant_s: float = 0.1) -> Steady:
+    steady = Steady(SteadySettings(time_constant_s=time_constant_s))
+    steady.open(Context(streams=["0"], frames=OwnedFrames(), request_stop=lambda: None, health=dict))
+    return steady
+
+
+def look(label: str | None, pts: float, track: int = 1, stream: str = "0") -> ArnisPacket:
+    """A frame in which this pose was named with 0.9."""
+    packet = ArnisPacket(stream=stream, sequence=0, pts=pts, captured_at_ns=0, person=person(track=track))
+    if label is not None:
+        probabilities = np.where(np.array(CLASSES.names) == label, 0.9, 0.1 / (len(CLASSES.names) - 1))
+        packet.pose, packet.status = name_pose(probabilities, CLASSES, threshold=0.77), "ok"
+    return packet
+
+
+def told(steady: Steady, *looks: ArnisPacket) -> list[str]:
+    """What is named in each; empty where nothing is accepted."""
+    answers = [steady.process(each) for each in looks]
+    assert all((answer.status == "ok") == answer.pose.accepted for answer in answers if answer.pose)
+    return [answer.pose.label if answer.pose and answer.pose.accepted else "" for answer in answers]
+
+
+def test_a_pose_that_is_seen_once_in_passing_is_not_named() -> None:
+    labels = [THRUST, THRUST, BLOCK, THRUST, THRUST]
+    assert told(stage(), *(look(label, i / 15) for i, label in enumerate(labels))) == [THRUST, THRUST, "", "", THRUST]
+
+
+def test_a_pose_that_stays_is_named() -> None:
+    answers = told(stage(), look(THRUST, 0), *(look(BLOCK, 1 + i / 15) for i in range(2)))
+    assert answers == [THRUST, BLOCK, BLOCK], "a second ago is long ago"
+    assert told(stage(), look(THRUST, 0), *(look(BLOCK, i / 15) for i in range(1, 5))) == [THRUST, "", "", BLOCK, BLOCK]
+
+
+@pytest.mark.parametrize("other", [{"track": 2}, {"stream": "1"}])
+def test_what_was_said_of_somebody_else_does_not_count(other: dict[str, object]) -> None:
+    assert told(stage(), look(THRUST, 0), look(BLOCK, 0.01, **other)) == [THRUST, BLOCK]  # type: ignore[arg-type]
+
+
+def test_a_film_that_begins_again_begins_anew() -> None:
+    assert told(stage(), look(THRUST, 9), look(BLOCK, 0)) == [THRUST, BLOCK]
+
+
+def test_without_it_each_look_stands_by_itself() -> None:
+    assert told(stage(0), look(THRUST, 0), look(BLOCK, 0.01)) == [THRUST, BLOCK]
+
+
+def test_the_probabilities_are_the_weighted_mean_and_sum_to_one() -> None:
+    steady = stage()
+    steady.process(look(THRUST, 0))
+    steady.process(look(None, 0.05))
+    pose = steady.process(look(BLOCK, 0.1)).pose
+    assert pose and sum(pose.probabilities.values()) == pytest.approx(1)
+    assert pose.probabilities[THRUST] == pytest.approx(0.9 / np.e + 0.1 / 12 * (1 - 1 / np.e))
