@@ -177,7 +177,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--print-config", action="store_true", help="print all settings and where they come from")
     add("--dry-run", action="store_true", help="check settings, models, sources and outputs, then stop")
     add("--verbose", action="store_true", help="say more about what goes on")
-    add("--debug", action="store_true", help=argparse.SUPPRESS)
+    add("--debug", action="store_true", help="say all, and where in the code a failure came from")
     add("--version", action="version", version=f"{PROGRAM} {program_version()}")
     return parser.parse(arguments)
 
