@@ -109,6 +109,8 @@ class Chain:
                 for packet, result in zip(group, results, strict=True):
                     if result is None:
                         packet.end("dropped", f"refused:{label}")
+                    elif result is not packet:
+                        raise TypeError("it must give back the packets that it got, in their order")
                 if any(map(has_work, group)):
                     self._errors[label] = 0
             except UserError:

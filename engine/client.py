@@ -81,11 +81,13 @@ def subscribe(
     return _messages(context, socket, url, timeout_s)
 
 
-def _messages(context: Any, socket: Any, url: str, timeout_s: float | None) -> Generator[Message]:
+def _messages(
+    context: zmq.Context[Any], socket: zmq.Socket[Any], url: str, timeout_s: float | None
+) -> Generator[Message]:
     expected: dict[str, int] = {}
     try:
         while True:
-            if not socket.poll(None if timeout_s is None else timeout_s * 1000):
+            if not socket.poll(None if timeout_s is None else int(timeout_s * 1000)):
                 raise TimeoutError(f"nothing came from {url} for {timeout_s} s")
             topic_bytes, _, data = socket.recv().partition(b"\0")
             topic = topic_bytes.decode(errors="replace")
@@ -110,7 +112,7 @@ def decode_payload(data: bytes) -> dict[str, Any]:
         return {}
 
 
-def _connect(socket: Any, url: str) -> None:
+def _connect(socket: zmq.Socket[Any], url: str) -> None:
     tcp = re.fullmatch(r"tcp://[^/\s]+:(\d{1,5})", url)
     if not (tcp and int(tcp[1]) < 65536 or re.fullmatch(r"ipc://.+", url)):
         raise UserError(f"{url!r} is no address to subscribe to: write tcp://HOST:PORT, for example {DEFAULT_URL}")
@@ -121,7 +123,7 @@ def _connect(socket: Any, url: str) -> None:
         raise UserError(f"cannot subscribe to {url}: {error.strerror}") from error
 
 
-def _set_keys(socket: Any, server_key: Path | None, client_key: Path | None) -> None:
+def _set_keys(socket: zmq.Socket[Any], server_key: Path | None, client_key: Path | None) -> None:
     if server_key is None and client_key is None:
         return
     if server_key is None or client_key is None:

@@ -135,7 +135,10 @@ def import_name(dotted: str, setting: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
-            raise UserError(f"{setting}: there is no module {error.name!r} (in {dotted!r})") from error
+            raise UserError(
+                f"{setting}: there is no module {error.name!r} (in {dotted!r}); correct the name, install it, or put "
+                "its folder into PYTHONPATH"
+            ) from error
         raise UserError(f"{setting}: {dotted!r} needs the Python package {error.name!r}: install it") from error
     if not hasattr(module, attribute):
         raise UserError(
@@ -174,7 +177,8 @@ def load_config(
     workers = _decode_workers(layers.workers, layers.workers_label)
     # A file that leaves out a stage need not leave out its section, which the program's own file has.
     shipped = _decode_workers(default_workers, str(default_file))
-    known = dict(_settings_types(engine, [*shipped, *workers]))
+    known = {name: kind for _, name, kind in _settings_types(engine, [*shipped, *workers])}
+    _check_sections(engine, workers)
     _check_replicas(workers, layers.workers_label)
     sections = {name: layers.take(name, kind) for name, kind in known.items()}
     layers.refuse_rest(["engine", "worker", *sections])
@@ -318,15 +322,30 @@ def _decode_workers(raw: Any, label: str) -> list[WorkerSettings]:
     return workers
 
 
-def _settings_types(engine: EngineSettings, workers: Iterable[WorkerSettings]) -> Iterator[tuple[str, type[Any]]]:
-    """Section name and Struct of the source and of every stage."""
-    named = [(engine.source, "engine.source")]
-    named += [(dotted, f"[[worker]] {worker.name}") for worker in workers for dotted in worker.stages]
-    for dotted, setting in named:
+def _settings_types(engine: EngineSettings, workers: Iterable[WorkerSettings]) -> Iterator[tuple[str, str, type[Any]]]:
+    """Of the source and of every stage where it is named, its section and the Struct of that."""
+    named = [(engine.source, "engine.source", ["read", "close"])]
+    named += [(dotted, f"[[worker]] {worker.name}", ["process"]) for worker in workers for dotted in worker.stages]
+    for dotted, setting, methods in named:
         kind = import_name(dotted, setting)
-        if not (hasattr(kind, "name") and hasattr(kind, "settings_type")):
-            raise UserError(f"{setting}: {dotted!r} is no stage or source: it has no `name` and `settings_type`")
-        yield kind.name, kind.settings_type
+        methods = [] if hasattr(kind, "process_batch") else methods
+        lacking = [member for member in ("name", "settings_type", "open", *methods) if not hasattr(kind, member)]
+        if lacking:
+            raise UserError(f"{setting}: {dotted!r} is no stage or source: it has no `{'`, `'.join(lacking)}`")
+        if not (isinstance(kind.settings_type, type) and issubclass(kind.settings_type, msgspec.Struct)):
+            raise UserError(f"{setting}: `settings_type` of {dotted!r} is no msgspec Struct; make it one")
+        yield f"{setting}: {dotted!r}", kind.name, kind.settings_type
+
+
+def _check_sections(engine: EngineSettings, workers: Sequence[WorkerSettings]) -> None:
+    """A worker knows of its stages only: who shares a section must read it alike."""
+    found: dict[str, type[Any]] = {"engine": EngineSettings}
+    for said, name, kind in _settings_types(engine, workers):
+        if found.setdefault(name, kind) is not kind:
+            raise UserError(
+                f"{said} reads the section [{name}] as {kind.__name__}, and something else reads it as "
+                f"{found[name].__name__}; give it another `name`"
+            )
 
 
 def _check_packet(dotted: str, least: type[Packet]) -> None:
@@ -334,6 +353,10 @@ def _check_packet(dotted: str, least: type[Packet]) -> None:
     if not (isinstance(kind, type) and issubclass(kind, least)):
         wanted = f"{least.__module__}:{least.__name__}"
         raise UserError(f"engine.packet: {dotted!r} will not do as a packet; name {wanted} or a subclass")
+    try:
+        kind(stream="", sequence=0, pts=0.0, captured_at_ns=0)
+    except TypeError as error:
+        raise UserError(f"engine.packet: {dotted!r} needs a default for each field that it adds ({error})") from error
 
 
 def _check_replicas(workers: Sequence[WorkerSettings], label: str) -> None:

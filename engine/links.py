@@ -36,6 +36,7 @@ _MOST_BYTES = 3 * MAX_SIDE_PX**2
 _ASK_AGAIN_NS = 1000 * NS_PER_MS  # in case a request was lost; one that still stands is not counted twice
 _ANSWERED_WITHIN_NS = 50 * NS_PER_MS
 _SEND_SLICE_MS = 50
+_MALFORMED = (msgspec.DecodeError, ValueError, IndexError)
 FIRST, LAST = b"first", b"last"
 READY, TAKE, WAIT, DONE = b"READY", b"TAKE", b"WAIT", b"DONE"
 NOTE, FRAME, NONE = b"NOTE", b"FRAME", b"NONE"
@@ -135,15 +136,18 @@ class Parcel:
         return [self._codec.encode(packet), *pixels]
 
     def unpack(self, parts: Sequence[bytes]) -> Packet | None:
-        """None, and a line in the log, when the message is malformed."""
+        """Dropped, with a line in the log, when the message is malformed; None when it is no packet at all."""
         try:
             packet = self._codec.decode(parts[0])
             if len(parts) > 1 and self._frames is not None and packet.frame is not None:
                 self._frames.put(packet.frame, parts[1])
-        except (msgspec.ValidationError, msgspec.DecodeError, ValueError, IndexError) as error:
-            _log.error("a malformed message was ignored: %s", error)
+            return packet
+        except _MALFORMED as error:
+            _log.error("what came is not of the packet's type and is dropped: %s", error)
+        try:
+            return self._codec.decode_bare(parts[0])
+        except _MALFORMED:
             return None
-        return packet
 
 
 class TakeInlet:

@@ -1,11 +1,13 @@
 """What travels: a small typed message that starts as a reference to a frame and gains what each stage adds.
 
-MessagePack by `msgspec`; a NumPy array travels as dtype, shape and bytes. Nothing is ever pickled.
+MessagePack by `msgspec`; a NumPy array of numbers travels as dtype, shape and bytes, and arrives read-only. Nothing is
+ever pickled.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+import re
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -14,7 +16,8 @@ Ending = Literal["dropped", "source_lost", "end"]
 """How a packet ends early: it was not processed, see `reason`; there is no picture; it is the stream's last."""
 
 MAX_ARRAY_BYTES = 64 * 1024 * 1024
-_ARRAY_DTYPES = frozenset({"|u1", "<f4", "<f8", "<i4", "<i8", "|b1"})
+_NUMBERS = re.compile(r"[<>|][biuf]\d+")
+"""Dtypes that travel: truth values, integers and floats."""
 
 
 class FrameRef(msgspec.Struct, frozen=True):
@@ -39,13 +42,18 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Packet(msgspec.Struct, kw_only=True):
-    """One frame of one stream on its way through the pipeline; applications subclass it with what their stages add."""
+    """One frame of one stream on its way through the pipeline; applications subclass it with what their stages add.
+
+    What they add has a default: the engine makes packets without it. It is of types that msgspec decodes, in
+    msgspec Structs if need be, and NumPy arrays; a value of another type than its field says costs the packet.
+    """
 
     stream: str
     sequence: int
     pts: float
     """Presentation time in seconds from the start of the stream."""
     captured_at_ns: int
+    """By `engine.clock.now_ns`."""
     picture: str | None = None
     """Name of the file that it shows, of a source that has one for each."""
     frame: FrameRef | None = None
@@ -69,8 +77,9 @@ class Packet(msgspec.Struct, kw_only=True):
 
 
 def encode_array(value: object) -> Any:
-    """msgspec `enc_hook`: array -> (dtype, shape, bytes)."""
+    """msgspec `enc_hook`: array -> (dtype, shape, bytes); ValueError when it would not be decoded."""
     if isinstance(value, np.ndarray):
+        _check_array(value.dtype.str, value.nbytes)
         array = np.ascontiguousarray(value)
         return (array.dtype.str, array.shape, array.tobytes())
     if isinstance(value, np.generic):
@@ -80,20 +89,29 @@ def encode_array(value: object) -> Any:
 
 def decode_array(kind: type, value: Any) -> Any:
     """msgspec `dec_hook`: (dtype, shape, bytes) -> read-only array; ValueError when malformed or oversized."""
-    if kind is not np.ndarray:
+    if (get_origin(kind) or kind) is not np.ndarray:
         raise NotImplementedError(f"cannot receive a {kind.__name__}")
     dtype, shape, data = value
-    if dtype not in _ARRAY_DTYPES or len(data) > MAX_ARRAY_BYTES:
-        raise ValueError(f"array of dtype {dtype!r} and {len(data)} bytes is not allowed in a packet")
-    return np.frombuffer(data, np.dtype(dtype)).reshape(shape)
+    _check_array(dtype, len(data))
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _check_array(dtype: str, size_bytes: int) -> None:
+    if not _NUMBERS.fullmatch(dtype) or size_bytes > MAX_ARRAY_BYTES:
+        raise ValueError(
+            f"an array of dtype {dtype!r} and {size_bytes} bytes is not allowed in a packet; it may hold numbers, at "
+            f"most {MAX_ARRAY_BYTES} bytes of them"
+        )
 
 
 class PacketCodec:
     """Encodes and decodes packets of one concrete type."""
 
     def __init__(self, kind: type[Packet]) -> None:
+        self._kind = kind
         self._encoder = msgspec.msgpack.Encoder(enc_hook=encode_array)
         self._decoder = msgspec.msgpack.Decoder(kind, dec_hook=decode_array)
+        self._engine_decoder = msgspec.msgpack.Decoder(Packet)
 
     def encode(self, packet: Packet) -> bytes:
         return self._encoder.encode(packet)
@@ -101,3 +119,13 @@ class PacketCodec:
     def decode(self, data: bytes) -> Packet:
         """Raises msgspec.ValidationError or ValueError when the bytes are no such packet."""
         return self._decoder.decode(data)
+
+    def decode_bare(self, data: bytes) -> Packet:
+        """What the engine itself put into a packet to which a stage gave what its type does not allow, as dropped.
+        Raises as `decode` does."""
+        known = self._engine_decoder.decode(data)
+        bare = self._kind(
+            stream=known.stream, sequence=known.sequence, pts=known.pts, captured_at_ns=known.captured_at_ns
+        )
+        bare.end("dropped", "malformed")
+        return bare

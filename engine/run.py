@@ -26,6 +26,7 @@ def run_pipeline(
     Stream names are "0", "1", ... in the order of `sources`. Ctrl-C and SIGTERM end the run in good order.
     Raises UserError when a source, file or setting is at fault, whichever process found it; once frames flow, such a
     mistake ends the run and is in the summary, as there is something to account for.
+    Processes are spawned: the calling script is a file and calls this under `if __name__ == "__main__":`.
     """
     if not sources:
         raise UserError("no source given: name at least one camera, file or address")

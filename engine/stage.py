@@ -1,7 +1,8 @@
 """What the engine asks of a stage and of a source, and what it gives them.
 
 A stage is named in the configuration as `"module:Class"`. It is constructed in its worker process with its settings:
-`Class(settings)`. `name` is the section of the configuration that `settings_type` decodes; stages may share a section.
+`Class(settings)`. `name` is the section of the configuration that `settings_type` decodes; stages may share a section,
+and then its type. That type is a Struct of plain values (text, numbers, lists, tables): settings travel to the worker.
 """
 
 from __future__ import annotations
@@ -62,13 +63,14 @@ class Stage(Protocol):
         """Load what is needed; raises UserError when a file or device is missing."""
 
     def process(self, packet: Any) -> Packet | None:
-        """Add this stage's part and return the packet (the same object). Not called for packets that have ended,
-        unless the class says `sees_ended = True`."""
+        """Add this stage's part and return the packet (the same object), or None to drop it as `refused:<stage>`. Not
+        called for packets that have ended, unless the class says `sees_ended = True`."""
 
 
 # Optional members, looked up by the worker:
 #   close()                                   flush and release; called once, also after an error in `process`
-#   process_batch(packets: list) -> list      instead of `process`, over whatever waits, of all streams
+#   process_batch(packets: list) -> list      called instead of `process`, over whatever waits, of all streams; gives
+#                                             back the same packets in the same order, None for one to drop
 #   max_batch: int, max_wait_ms: float        attributes that bound such a batch
 #   sees_ended: ClassVar[bool]                process also gets packets that have ended (writers, publishers)
 #   stateless: ClassVar[bool]                 each packet stands alone, so that replicas may share a stream
@@ -98,7 +100,9 @@ class Captured(msgspec.Struct, frozen=True):
     """One frame was written into the array that `allocate` gave."""
 
     pts: float
+    """Presentation time in seconds from the start of the stream."""
     captured_at_ns: int
+    """By `engine.clock.now_ns`: latency and age are measured against it."""
     picture: str | None = None
     """Name of the file, where each picture has its own."""
 

@@ -82,8 +82,7 @@ def kind_of(source: str) -> SourceKind:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0: ended in order; 1: the engine gave up; 2: a mistake that the user can mend."""
     options = parse(arguments)
-    log_level = logging.INFO if options.verbose else logging.WARNING
-    logging.basicConfig(level=log_level, format=f"%(levelname)s {PROGRAM}: %(message)s")
+    logging.basicConfig(level=log_level(options), format=f"%(levelname)s {PROGRAM}: %(message)s")
     try:
         return run(options)
     except UserError as error:
@@ -138,10 +137,15 @@ def run(options: argparse.Namespace) -> int:
             workers=workers,
             duration_s=options.duration,
             max_frames=options.max_frames,
-            log_level="INFO" if options.verbose else "WARNING",
+            log_level=log_level(options),
         )
         heard = stop.count
         return conclude(config, summary, options.source, options.stats, lambda: stop.count == heard)
+
+
+def log_level(options: argparse.Namespace) -> str:
+    """With --debug also the traceback of a stage that fails in its worker."""
+    return "DEBUG" if options.debug else "INFO" if options.verbose else "WARNING"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -173,7 +177,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--print-config", action="store_true", help="print all settings and where they come from")
     add("--dry-run", action="store_true", help="check settings, models, sources and outputs, then stop")
     add("--verbose", action="store_true", help="say more about what goes on")
-    add("--debug", action="store_true", help=argparse.SUPPRESS)
+    add("--debug", action="store_true", help="say all, and where in the code a failure came from")
     add("--version", action="version", version=f"{PROGRAM} {program_version()}")
     return parser.parse(arguments)
 

@@ -37,6 +37,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     task: str
     """body, stick, fused, weapon_hand, measuring_error or pose_classifier."""
     architecture: str
+    """Of body and fused: `movenet` or `yolo...`, which says how the answer is read; elsewhere for people."""
     file: str
     sha256: str
     inputs: tuple[CardInput, ...]

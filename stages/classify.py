@@ -109,6 +109,12 @@ class Classify:
         asked = self._settings
         self._network: Network = load_network(file, asked.backend, asked.threads, device=asked.device, shapes=shapes)
         check_inputs(card, self._network.inputs, asked.model)
+        given, wanted = self._network.outputs[0].shape, len(card.classes)
+        if given and given[-1] not in (0, wanted):
+            raise UserError(
+                f"model {asked.model}: its card names {wanted} classes, but {card.file} gives {given[-1]} answers; "
+                "correct the card or export it anew"
+            )
         self._temperature = card.temperature
         self._threshold = threshold_of(self._settings, card)
 

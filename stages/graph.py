@@ -86,7 +86,7 @@ def canonical_keypoints(
     """Body (17, 3) and stick as float32 (19, 3): x, y, confidence with the weapon hand on the right.
 
     A left-hander is mirrored (x becomes -x, left and right nodes change places); the origin is free, because
-    `build_graph` subtracts it.
+    `build_graph` subtracts it. An end of the stick that is not seen is `MISSING_END` of `stages.packets`.
     """
     keypoints = np.vstack([body, np.asarray([grip, tip], np.float32)]).astype(np.float32)
     return mirror_keypoints(keypoints) if hand == "left" else keypoints

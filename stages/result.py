@@ -91,8 +91,8 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     """Of `held`: why the frame was not looked at anew (`still`, `moving`), or not classified. Of `no_person` and
     `unsure`, why the last one that was looked at was not classified: `no_person`, `body_unsure`, `not_upright`,
     `no_stick`, `grip_unsure`, `tip_unsure`, `nothing_seen_yet`; none where the classifier was in doubt. Of `dropped`:
-    `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `refused:<stage>`, `error:<stage>`. Of
-    `source_lost`: in words."""
+    `replaced`, `too_old`, `worker_lost`, `late`, `overrun`, `stopped`, `malformed`, `refused:<stage>`,
+    `error:<stage>`. Of `source_lost`: in words."""
     person: PersonResult | None
     """Null where nobody is followed."""
     stick: StickResult | None

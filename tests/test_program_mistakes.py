@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import shlex
 import shutil
 import socket
@@ -224,3 +225,25 @@ def test_a_dry_run_names_an_address_without_its_password(light: Path, clip: Path
 
 def test_a_dry_run_finds_a_missing_file(light: Path) -> None:
     check_sentence(run("--config", light, "--source", "nowhere.mp4", "--dry-run"), "nowhere.mp4")
+
+
+@pytest.mark.parametrize(("flags", "told"), [([], False), (["--debug"], True)])
+def test_a_stage_of_ones_own_that_fails_in_its_worker_is_told_and_with_debug_where(
+    tmp_path: Path, clip: Path, flags: list[str], told: bool
+) -> None:
+    (tmp_path / "stumbling.py").write_text(
+        "from stages.correct import Correct\n"
+        "class Stumbling(Correct):\n    def process(self, packet):\n        return packet.nothing\n"
+    )
+    config = tmp_path / "own.toml"
+    config.write_text(
+        '[[worker]]\nname = "own"\nstages = ["stumbling:Stumbling"]\n'
+        '[[worker]]\nname = "output"\nstages = ["stages.publish:Results"]\n'
+    )
+    path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
+    line = command("--config", config, "--source", clip, "--workers", 2, "--max-frames", 3, *flags)
+    done = subprocess.run(
+        line, capture_output=True, text=True, timeout=120, env={**ENVIRONMENT, "PYTHONPATH": path}, check=True
+    )
+    assert "own: stage stumbling failed on a packet: AttributeError" in done.stderr
+    assert ("stumbling.py" in done.stderr) is told

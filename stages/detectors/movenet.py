@@ -6,6 +6,7 @@ network first looks at the whole frame.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -36,6 +37,11 @@ class MoveNet:
             raise UserError(
                 f"model {model} is no MoveNet SinglePose: its input is {spec.shape}, not (1, size, size, 3); "
                 "choose another"
+            )
+        given = self._network.outputs[0].shape
+        if math.prod(given) not in (0, BODY_COUNT * 3):
+            raise UserError(
+                f"model {model} is no MoveNet SinglePose: it gives {given}, not (1, 1, {BODY_COUNT}, 3); choose another"
             )
         self._threshold = 0.38 if card.threshold is None else card.threshold
         self._size = spec.shape[1]

@@ -149,6 +149,15 @@ class Middle(_Work):
     stateless: ClassVar[bool] = True
 
 
+class Mistyping(Middle):
+    """Gives one packet what its type does not allow."""
+
+    def process(self, packet: NumberPacket) -> NumberPacket | None:
+        if packet.sequence == 7:
+            packet.batch = "many"  # type: ignore[assignment]
+        return packet
+
+
 class Batched:
     """Sees packets of all streams together."""
 

@@ -80,6 +80,21 @@ def test_a_packet_that_a_stage_does_not_give_back_is_ended_with_the_reason(stage
     assert (after.seen, writer.seen) == ([], [0])
 
 
+def test_a_stage_must_give_back_the_packets_that_it_got_in_their_order() -> None:
+    class Sorting(Plain):
+        def process_batch(self, packets: list[Packet]) -> list[Packet]:
+            return packets[::-1]
+
+    class Copying(Plain):
+        def treat(self, given: Packet) -> Packet:
+            return packet(given.sequence)
+
+    for stage, reason in ((Sorting(), "error:sorting"), (Copying(), "error:copying")):
+        group = [packet(0), packet(1)]
+        Chain([stage], errors_in_a_row=3).run(group)
+        assert [each.reason for each in group] == [reason, reason]
+
+
 def test_failures_in_a_row_break_the_worker_even_if_its_other_stages_are_well() -> None:
     chain = Chain([Plain(), Failing(), SeesEnded()], errors_in_a_row=3)
     chain.run([packet(0)])

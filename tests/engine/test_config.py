@@ -67,7 +67,9 @@ def test_a_wrong_setting_names_place_value_and_what_is_allowed(
         ("in_flight = 2\n", ["in_flight", "outside a section"]),
         ('[read]\ndelay_ms = "long"\n', ["mine.toml", "read.delay_ms", "number"]),
         ('[[worker]]\nname = "a"\nstages = ["bench_parts:Nobody"]\n', ["bench_parts:Nobody"]),
-        ('[[worker]]\nname = "a"\nstages = ["no_such_module:Read"]\n', ["no_such_module"]),
+        ('[[worker]]\nname = "a"\nstages = ["no_such_module:Read"]\n', ["no_such_module", "PYTHONPATH"]),
+        ('[[worker]]\nname = "a"\nstages = ["bench_parts:Numbers"]\n', ["a:", "bench_parts:Numbers", "`process`"]),
+        ('[engine]\nsource = "bench_parts:Read"\n', ["engine.source", "bench_parts:Read", "`read`"]),
         ('[[worker]]\nname = "a"\nstages = ["bench_parts:lines_of"]\n', ["a:", "bench_parts:lines_of", "no stage"]),
         ('[[worker]]\nname = "a"\nstages = []\n', ["stages"]),
         ('[[worker]]\nname = "a"\nstages = ["bench_parts:Read"]\nreplicas = 2\n', ["last", "replicas"]),
@@ -91,6 +93,26 @@ def test_a_wrong_file_names_itself_and_the_mistake(
     with pytest.raises(UserError) as caught:
         load_config(default_file, user_file(tmp_path, text))
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_parts_that_do_not_fit_are_refused_before_a_worker_starts(
+    default_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "misfits.py").write_text(
+        "import bench_parts\n"
+        "class Needy(bench_parts.NumberPacket, kw_only=True):\n    must: int\n"
+        "class Loose(bench_parts.Read):\n    settings_type = dict\n"
+        "class Other(bench_parts.Middle):\n    name = 'read'\n    settings_type = bench_parts.WriteSettings\n"
+    )
+    workers = '[[worker]]\nname = "a"\nstages = ["bench_parts:Read", "misfits:{}"]\n'
+    for text, said in (
+        ('[engine]\npacket = "misfits:Needy"\n', r"misfits:Needy.* needs a default for each field.*'must'"),
+        (workers.format("Loose"), r"`settings_type` of 'misfits:Loose' is no msgspec Struct"),
+        (workers.format("Other"), r"misfits:Other' reads the section \[read\] as WriteSettings.* as WorkSettings"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_config(default_file, user_file(tmp_path, text))
 
 
 def test_a_missing_file_is_named(default_file: Path, tmp_path: Path) -> None:

@@ -201,6 +201,17 @@ def test_a_model_that_does_not_fit_is_refused_in_one_sentence(
         stage(model=str(folder))
 
 
+def test_a_network_of_more_answers_than_its_card_has_classes_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models_folder() / "geopose", folder)
+    own, card = folder / "classes.toml", folder / "card.toml"
+    own.write_text((models_folder() / "classes.toml").read_text().rpartition("[[class]]")[0])
+    told = card.read_text().replace(', "neutral"]', "]")
+    card.write_text(told.replace(load_card("geopose")[0].classes_sha256, load_classes(own).digest()))
+    with pytest.raises(UserError, match=r"names 12 classes, but model\.onnx gives 13 answers"):
+        stage(model=str(folder))
+
+
 def test_inputs_in_another_order_or_of_another_file_are_refused(tmp_path: Path) -> None:
     card, _ = load_card("geopose")
     with pytest.raises(UserError, match="takes other inputs"):

@@ -21,6 +21,7 @@ class Network:
     """Sees somebody in the middle of whatever it is shown, as surely as it is told, look by look; then nobody."""
 
     inputs = [SimpleNamespace(shape=(1, 192, 192, 3), dtype=np.int32)]
+    outputs = [SimpleNamespace(shape=(1, 1, 17, 3))]
 
     def __init__(self, *scores: float) -> None:
         self._scores = list(scores)
@@ -88,4 +89,11 @@ def test_what_takes_no_square_pictures_of_one_size_is_refused(shape: tuple[int, 
     network = Network()
     network.inputs = [SimpleNamespace(shape=shape, dtype=np.int32)]  # free sides (0): MultiPose
     with pytest.raises(UserError, match="no MoveNet SinglePose"):
+        looked(network, np.zeros((64, 64, 3), np.uint8))
+
+
+def test_what_gives_other_keypoints_is_refused_before_it_looks() -> None:
+    network = Network()
+    network.outputs = [SimpleNamespace(shape=(1, 1, 33, 3))]
+    with pytest.raises(UserError, match=r"it gives \(1, 1, 33, 3\), not \(1, 1, 17, 3\)"):
         looked(network, np.zeros((64, 64, 3), np.uint8))
