@@ -331,7 +331,8 @@ body {{ font: 16px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem au
 h1 {{ font-size: 1.5rem }} h2 {{ font-size: 1.15rem; margin-top: 2rem }}
 table {{ border-collapse: collapse; width: 100% }}
 tr {{ border-bottom: 1px solid #8884; break-inside: avoid }} p, td {{ overflow-wrap: anywhere }}
-th, td {{ text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0 }} tr > :not(:last-child) {{ min-width: 4rem }}
+th, td {{ text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0 }}
+tr > :not(:last-child) {{ min-width: 4rem }}
 th {{ font-weight: 600 }} td {{ font-variant-numeric: tabular-nums }} .soft {{ opacity: .7 }}
 @media (max-width: 40rem) {{
   tr {{ display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)) }}
