@@ -158,7 +158,7 @@ class LiveLine:
             return
         kind = re.sub(r"[\d.]+", "", pose)
         if self._rewrites:
-            self._write(" | ".join(self._parts.values()))
+            self._write(self._side_by_side(shutil.get_terminal_size().columns - 1))
         elif since_ns >= NS_PER_S or kind != self._kinds.get(stream):
             self._write(self._parts[stream])
         else:
@@ -171,11 +171,18 @@ class LiveLine:
         if self._rewrites and self._width:
             self._put("\n")
 
+    def _side_by_side(self, room: int) -> str:
+        """The newest of all streams, each cut to its share where there is no room for all."""
+        parts, between = list(self._parts.values()), " | "
+        if len(between.join(parts)) > room:
+            share = max(1, (room + len(between)) // len(parts) - len(between))
+            parts = [part[:share] for part in parts]
+        return between.join(parts)[:room]
+
     def _write(self, text: str) -> None:
         if not self._rewrites:
             self._put(text + "\n")
             return
-        text = text[: shutil.get_terminal_size().columns - 1]
         self._put("\r" + text.ljust(self._width))
         self._width = len(text)
 

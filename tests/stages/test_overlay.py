@@ -420,6 +420,21 @@ def test_the_live_line_is_rewritten_on_a_terminal_and_sparse_elsewhere(monkeypat
     assert written[io.StringIO] == "neutral 90 %  30.0 FPS\n"
 
 
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_every_stream_has_its_share_of_the_live_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    line = LiveLine("stdout", with_stream=True)
+    said = ("left temple block (left-handed) 95 %", "Turn the stick farther from your forearm.", "30.0 FPS")
+    line.tell("0", *said)
+    monkeypatch.setattr("stages.view.now_ns", lambda at=now_ns() + NS_PER_S: at)
+    line.tell("1", *said)
+    newest = out.getvalue().rpartition("\r")[2]
+    assert len(newest.rstrip()) < columns and "[0] left" in newest and "[1] left" in newest
+
+
 @pytest.mark.parametrize("where", ["stdout", "stderr", "none"])
 def test_the_live_line_goes_where_it_is_told(where: str, capsys: pytest.CaptureFixture[str]) -> None:
     stage = Overlay(OverlaySettings(view="none", live_line=where))
