@@ -429,7 +429,8 @@ def test_every_stream_has_its_share_of_the_live_line(columns: int, monkeypatch: 
     line = LiveLine("stdout", with_stream=True)
     said = ("left temple block (left-handed) 95 %", "Turn the stick farther from your forearm.", "30.0 FPS")
     line.tell("0", *said)
-    monkeypatch.setattr("stages.view.now_ns", lambda at=now_ns() + NS_PER_S: at)
+    later_ns = now_ns() + NS_PER_S
+    monkeypatch.setattr("stages.view.now_ns", lambda: later_ns)
     line.tell("1", *said)
     newest = out.getvalue().rpartition("\r")[2]
     assert len(newest.rstrip()) < columns and "[0] left" in newest and "[1] left" in newest
