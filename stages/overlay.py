@@ -76,8 +76,8 @@ def draw_overlay(
     _draw_cues(canvas, packet.feedback, em)
     figures = figures_text(fps, age_ms)
     if figures:
-        width = _text_width(figures, 0.8 * em)
-        _draw_text(canvas, figures, (canvas.shape[1] - width - em, round(0.5 * em)), 0.8 * em, WHITE)
+        size = 0.5 * em  # not for who stands far away
+        _draw_text(canvas, figures, (canvas.shape[1] - _text_box(figures, size)[0] - 0.3 * em, 0.3 * em), size, WHITE)
     return canvas
 
 
@@ -147,8 +147,9 @@ def figures_text(fps: float | None, age_ms: float | None) -> str:
 
 
 def text_size_px(canvas: np.ndarray) -> float:
-    """Height of a capital letter of the main text: readable from two metres at any size of picture."""
-    return max(11.0, 0.026 * float(min(canvas.shape[:2])))
+    """Height of a capital letter of the main text: readable from three metres, where who is filmed stands, on a laptop
+    of 14 inches (7 mm, 9 arc minutes); larger, the longest cue would not fit into a line."""
+    return max(14.0, 0.05 * float(min(canvas.shape[:2])))
 
 
 class Overlay:
@@ -235,11 +236,11 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
     pose = packet.pose
     is_refused = pose is not None and not pose.accepted
     colour = AMBER if is_refused else GREY if pose is None or pose.label == neutral else GREEN
-    left, top = round(0.5 * em), round(2.4 * em)
-    width, height = _draw_text(canvas, pose_text(packet), (left, top), 1.25 * em, colour)
+    left, top = round(0.3 * em), round(1.4 * em)
+    width, height = _draw_text(canvas, pose_text(packet), (left, top), em, colour)
     if pose is not None and not is_refused:
         upper, right = top + height + 2, left + max(1, round(width * pose.confidence))
-        lower = upper + round(0.5 * em)
+        lower = upper + round(0.4 * em)
         cv2.rectangle(canvas, (left, upper), (right, lower), colour, cv2.FILLED)
         if is_remembered(packet):  # Shown hollow: it is remembered, not seen.
             edge = _line_px(canvas)
@@ -247,11 +248,11 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
 
 
 def _draw_cues(canvas: np.ndarray, cues: list[Cue], em: float) -> None:
-    bottom = canvas.shape[0] - round(0.6 * em)
-    size = min((_fitting(canvas, cue.sentence, 1.25 * em) for cue in cues), default=0.0)  # the same for all
+    bottom = canvas.shape[0] - round(0.3 * em)
+    size = min((_fitting(canvas, cue.sentence, em) for cue in cues), default=0.0)  # the same for all
     for cue in reversed(cues):
-        bottom -= _text_box(cue.sentence, size)[1] + round(0.25 * em)
-        _draw_text(canvas, cue.sentence, (round(0.5 * em), bottom), size, AMBER)
+        bottom -= _text_box(cue.sentence, size)[1] + round(0.2 * em)
+        _draw_text(canvas, cue.sentence, (0.3 * em, bottom), size, AMBER)
 
 
 def _mark(canvas: np.ndarray, packet: ArnisPacket, cue: Cue) -> None:
@@ -259,8 +260,9 @@ def _mark(canvas: np.ndarray, packet: ArnisPacket, cue: Cue) -> None:
     point = _point_of(packet, cue.quantity)
     if point is not None and np.isfinite(point[:2]).all():
         thick = _line_px(canvas)
-        cv2.circle(canvas, _pixel(point), 5 * thick, OUTLINE, thick + 2, cv2.LINE_AA)
-        cv2.circle(canvas, _pixel(point), 5 * thick, RED, thick, cv2.LINE_AA)
+        # White on both sides: who sees no red sees a ring too, and not the stick's.
+        cv2.circle(canvas, _pixel(point), 6 * thick, WHITE, 3 * thick, cv2.LINE_AA)
+        cv2.circle(canvas, _pixel(point), 6 * thick, RED, thick, cv2.LINE_AA)
 
 
 def _point_of(packet: ArnisPacket, quantity: str) -> np.ndarray | tuple[float, float, float] | None:

@@ -231,7 +231,9 @@ def report_html(
     over = ([_clock(_length_s(times))] if times else []) + ([_count(len(pictures), "picture")] if pictures else [])
     poses = _count(len({hold.label for hold in holds}), "pose")
     head = f"{_count(len(holds), 'hold')} of {poses} in {' and '.join(over)}"
-    names = [f"[{number}] {name}" for number, name in enumerate(sources)] if len(sources) > 1 else sources
+    names = [f"camera {name}" if name.isdigit() else name for name in sources]
+    if len(names) > 1:
+        names = [f"[{number}] {name}" for number, name in enumerate(names)]
     frames = "frames" if times else "pictures"
     lasting, shown = [hold for hold in holds if hold.picture is None], [hold for hold in holds if hold.picture]
     alone = not lasting
@@ -319,8 +321,8 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     if not rows:
         return ""
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
-    titles = "".join(f"<th>{name}</th>" for name in head)
-    return f"<h2>{title}</h2>\n<table><tr>{titles}</tr>\n{body}</table>"
+    titles = "".join(f"<th scope=col>{name}</th>" for name in head)
+    return f"<h2>{title}</h2>\n<table><thead><tr>{titles}</tr></thead>\n{body}</table>"
 
 
 def _count(number: int, what: str) -> str:
@@ -348,8 +350,14 @@ _PAGE = """<!doctype html>
 body {{ font: 16px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 h1 {{ font-size: 1.5rem }} h2 {{ font-size: 1.15rem; margin-top: 2rem }}
 table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #8884 }}
+tr {{ border-bottom: 1px solid #8884; break-inside: avoid }} p, td {{ overflow-wrap: anywhere }}
+th, td {{ text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0 }}
+tr > :not(:last-child) {{ min-width: 4rem }}
 th {{ font-weight: 600 }} td {{ font-variant-numeric: tabular-nums }} .soft {{ opacity: .7 }}
+@media (max-width: 40rem) {{
+  tr {{ display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)) }}
+  tr > :last-child {{ grid-column: 1 / -1; padding-top: 0 }} td:empty {{ display: none }}
+}}
 @media print {{ body {{ margin: 0 }} }}
 </style>
 {body}

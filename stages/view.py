@@ -74,7 +74,7 @@ class Window:
     """One window; `q`, Esc or closing it asks for the end of the program."""
 
     def __init__(self, streams: Sequence[str], request_stop: Callable[[], None]) -> None:
-        """Raises UserError when there is no display. The window appears with the first picture, in its size."""
+        """Raises UserError when there is no display. The window appears with the first picture."""
         self._pictures: dict[str, np.ndarray | None] = dict.fromkeys(streams)
         self._request_stop = request_stop
         self._pygame = _start_sdl()
@@ -92,8 +92,10 @@ class Window:
     def say(self, stream: str, text: str) -> None:
         """Darken the last picture of a stream and write over it, when no new one comes."""
         last = self._pictures.get(stream)
-        picture = np.zeros((360, 640, 3), np.uint8) if last is None else cv2.convertScaleAbs(last, alpha=0.4)
+        picture = np.zeros((360, 640, 3), np.uint8) if last is None else cv2.convertScaleAbs(last, alpha=0.2)
         scale = picture.shape[1] / 800
+        (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, max(1, round(2 * scale)))
+        scale *= min(1.0, 0.94 * picture.shape[1] / width)  # the reason stands at its end
         cv2.putText(picture, text, (round(20 * scale), picture.shape[0] // 2), cv2.FONT_HERSHEY_SIMPLEX, scale,
                     (255, 255, 255), max(1, round(2 * scale)), cv2.LINE_AA)  # fmt: skip
         self.show(stream, picture)
@@ -124,13 +126,13 @@ class Window:
         self._drawn_ns = now_ns()
 
     def _first_size(self) -> tuple[int, int]:
-        """The picture's size, or what the desktop has room for."""
+        """As large as the desktop has room for: who is filmed looks from some metres away."""
         desktop = self._pygame.display.get_desktop_sizes()[0]
         picture = next(p for p in self._pictures.values() if p is not None)
         width, height = picture.shape[1], picture.shape[0]
         if len(self._pictures) > 1:
             width, height = desktop
-        scale = min(1.0, 0.9 * desktop[0] / width, 0.85 * desktop[1] / height)
+        scale = min(0.9 * desktop[0] / width, 0.85 * desktop[1] / height)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
 
@@ -156,7 +158,7 @@ class LiveLine:
             return
         kind = re.sub(r"[\d.]+", "", pose)
         if self._rewrites:
-            self._write(" | ".join(self._parts.values()))
+            self._write(self._side_by_side(shutil.get_terminal_size().columns - 1))
         elif since_ns >= NS_PER_S or kind != self._kinds.get(stream):
             self._write(self._parts[stream])
         else:
@@ -169,11 +171,18 @@ class LiveLine:
         if self._rewrites and self._width:
             self._put("\n")
 
+    def _side_by_side(self, room: int) -> str:
+        """The newest of all streams, each cut to its share where there is no room for all."""
+        parts, between = list(self._parts.values()), " | "
+        if len(between.join(parts)) > room:
+            share = max(1, (room + len(between)) // len(parts) - len(between))
+            parts = [part[:share] for part in parts]
+        return between.join(parts)[:room]
+
     def _write(self, text: str) -> None:
         if not self._rewrites:
             self._put(text + "\n")
             return
-        text = text[: shutil.get_terminal_size().columns - 1]
         self._put("\r" + text.ljust(self._width))
         self._width = len(text)
 

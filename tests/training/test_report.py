@@ -184,6 +184,15 @@ def test_a_chart_keeps_its_points_in_the_frame() -> None:
     assert min(numbers) >= 0 and max(numbers) <= 420
     svg = charts.reliability_chart([(0.3, 0.5, 12), (1.0, 0.9, 40)])
     assert "said 30%, right 50%, 12 samples" in svg
+    above = charts.reliability_chart([(0.6, 1.0, 4)])
+    heights = [float(y) for y in re.findall(r'class="note" x="[^"]+" y="([^"]+)"', above)]
+    assert min(heights) >= 12, "a number of 12 px over a full bar is not cut off"
+
+
+def test_the_strongest_cell_of_the_matrix_leaves_its_number_readable() -> None:
+    svg = charts.confusion_chart([[4, 0], [0, 4]], ("a", "b"), set())
+    strongest = max(map(float, re.findall(r'fill-opacity="([^"]+)"', svg)))
+    assert strongest <= 0.53, "in the dark scheme the contrast falls below 4.5 from there on"
 
 
 def explanation(decides: bool) -> Explanation:

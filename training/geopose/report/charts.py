@@ -8,7 +8,7 @@ from html import escape
 
 from training.geopose.report.figures import ReliabilityBin
 
-_LEFT, _TOP, _RIGHT, _BOTTOM = 62, 16, 22, 42
+_LEFT, _TOP, _RIGHT, _BOTTOM = 62, 22, 22, 42
 """Room around the plot, in units of the drawing."""
 
 
@@ -172,13 +172,12 @@ def _confusion_cell(
     style = "hit" if right else "miss"
     box = f'x="{x + 1.5}" y="{y + 1.5}" width="{side - 3}" height="{side - 3}" rx="4"'
     parts = [f'<rect class="cell" {box}/>']
-    if count:
-        parts.append(f'<rect class="{style}" fill-opacity="{0.12 + 0.88 * share:.2f}" {box}/>')
+    if count:  # never so strong that the number on it is hard to read
+        parts.append(f'<rect class="{style}" fill-opacity="{0.08 + 0.44 * share:.2f}" {box}/>')
     if alike:
         parts.append(f'<rect fill="none" stroke="currentColor" class="alike" {box}/>')
     if count:
-        tone = "on" if share > 0.5 else "off"
-        parts.append(f'<text class="count {tone}" x="{x + side / 2}" y="{y + side / 2 + 4.5}" text-anchor="middle">'
+        parts.append(f'<text class="count" x="{x + side / 2}" y="{y + side / 2 + 4.5}" text-anchor="middle">'
                      f"{count}</text>")  # fmt: skip
     return [f"<g><title>{escape(title)}</title>", *parts, "</g>"]
 

@@ -26,7 +26,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str | Number]]) -> str:
     if not rows:
         return ""
     heads = "".join(
-        f"<th{' class=number' if isinstance(cell, Number) else ''}>{text}</th>"
+        f"<th scope=col{' class=number' if isinstance(cell, Number) else ''}>{text}</th>"
         for text, cell in zip(head, rows[-1], strict=True)
     )
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)

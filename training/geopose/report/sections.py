@@ -129,7 +129,7 @@ def seen(report: RunReport) -> str:
     checks = [[words(name), Number(f"{share:.1%}")] for name, share in report.validity.items()]
     stick = [[words(name), Number(f"{v:,.0f}" if v >= 10 else f"{v:.3f}")] for name, v in report.stick.items()]
     tables = table(
-        ["bodies and sticks as seen (before correction only with `see --correct off`)", "share"], checks
+        ["bodies and sticks as seen (before correction only with <code>see --correct off</code>)", "share"], checks
     ) + table(["sticks against the truth", ""], stick)
     return f'<div class="pair">{tables}</div>' if tables else ""
 
