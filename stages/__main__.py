@@ -4,9 +4,11 @@ their parts are being imported."""
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from io import TextIOWrapper
+from types import ModuleType
 
 INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C has ended."""
@@ -25,9 +27,21 @@ def listen() -> int:
 def _run(module: str) -> int:
     try:
         _open_standard_streams()
-        return int(import_module(module).main())
+        return int(_loaded(module).main())
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _loaded(module: str) -> ModuleType:
+    """The module; where Ctrl-C comes while a library in C loads, its KeyboardInterrupt would become an ImportError."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, in a background job
+        return import_module(module)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        return import_module(module)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _open_standard_streams() -> None:
