@@ -169,8 +169,8 @@ class MotionGate:
     def _why_skipped(self, packet: ArnisPacket, reference: _Reference, moved: bool) -> str | None:
         if not self._settings.may_stand_in(reference.sequence, reference.pts, packet):
             return None
-        if not moved:
-            return STILL
+        if not moved:  # who has just come to rest is looked at once more: what was seen in movement says less
+            return None if reference.moving else STILL
         resting = packet.pts - reference.pts < self._settings.moving_rest_s
         return MOVING if resting and reference.moving else None
 

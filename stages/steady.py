@@ -56,7 +56,8 @@ class Steady:
             return packet
         now = np.array([pose.probabilities[name] for name in self._classes.names])
         before = self._means.get(packet.stream)
-        if before is not None and before.track == person.track and packet.pts >= before.pts:
+        rests = packet.gate is not None and packet.gate.still  # and is not on the way to anything
+        if before is not None and before.track == person.track and packet.pts > before.pts and not rests:
             weight = 1 - math.exp((before.pts - packet.pts) / constant_s)
             now = before.probabilities + weight * (now - before.probabilities)
             packet.pose = name_pose(now, self._classes, self._threshold)
