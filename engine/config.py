@@ -178,7 +178,7 @@ def load_config(
     # A file that leaves out a stage need not leave out its section, which the program's own file has.
     shipped = _decode_workers(default_workers, str(default_file))
     known = {name: kind for _, name, kind in _settings_types(engine, [*shipped, *workers])}
-    _check_sections(engine, workers)
+    _check_sections(engine, [*shipped, *workers])
     _check_replicas(workers, layers.workers_label)
     sections = {name: layers.take(name, kind) for name, kind in known.items()}
     layers.refuse_rest(["engine", "worker", *sections])
@@ -328,7 +328,8 @@ def _settings_types(engine: EngineSettings, workers: Iterable[WorkerSettings]) -
     named += [(dotted, f"[[worker]] {worker.name}", ["process"]) for worker in workers for dotted in worker.stages]
     for dotted, setting, methods in named:
         kind = import_name(dotted, setting)
-        methods = [] if hasattr(kind, "process_batch") else methods
+        if methods == ["process"] and hasattr(kind, "process_batch"):
+            methods = []
         lacking = [member for member in ("name", "settings_type", "open", *methods) if not hasattr(kind, member)]
         if lacking:
             raise UserError(f"{setting}: {dotted!r} is no stage or source: it has no `{'`, `'.join(lacking)}`")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.clock import NS_PER_MS
-from engine.packet import Packet
+from engine.packet import Packet, outline
 
 REPEAT_MS = 1000
 """How long a notice (a packet that carries no frame) waits for its acknowledgement before it is sent again."""
@@ -51,7 +51,8 @@ class InFlight:
 
     def send(self, packet: Packet, now_ns: int) -> None:
         """A frame is handed over."""
-        self._frames[packet.sequence] = _Sent(outline(packet), now_ns + self._silent_ns + self._write_off_ns)
+        write_off_at_ns = now_ns + self._silent_ns + self._write_off_ns
+        self._frames[packet.sequence] = _Sent(outline(packet, type(packet)), write_off_at_ns)
 
     def notify(self, packet: Packet, due_at_ns: int) -> None:
         """A packet without a frame is to be handed over, from `due_at_ns` on."""
@@ -94,11 +95,3 @@ class InFlight:
             if sent.write_off_at_ns <= now_ns and not sent.packet.ended:
                 sent.packet.end("dropped", "worker_lost")
                 self.notify(sent.packet, now_ns)
-
-
-def outline(packet: Packet) -> Packet:
-    """A new packet of the same kind that says only which frame it stands for."""
-    return type(packet)(
-        stream=packet.stream, sequence=packet.sequence, pts=packet.pts, captured_at_ns=packet.captured_at_ns,
-        picture=packet.picture,
-    )  # fmt: skip

@@ -17,6 +17,7 @@ from engine.control import ToSupervisor, ToWorker, receive, send
 from engine.layout import WorkerSpec
 from engine.restart import RestartBudget
 from engine.signals import signals_blocked
+from engine.spawn import safe_path
 
 # Fork would copy sockets, threads and locks in whatever state they are.
 _spawn = multiprocessing.get_context("spawn")
@@ -72,13 +73,11 @@ class WorkerHandle:
         )
         with theirs:  # the worker has its own copy; with ours open we would not see it close
             try:
-                # It would look for modules first in the folder where the program was started: a `pickle.py` that lies
-                # among somebody's videos would be run.
-                os.environ["PYTHONSAFEPATH"] = "1"
-                if os.name == "posix":
-                    resource_tracker.ensure_running()  # else it starts later, and lets signals through when it has
-                with signals_blocked():
-                    started.start()
+                with safe_path():
+                    if os.name == "posix":
+                        resource_tracker.ensure_running()  # else it starts later, and lets signals through when it has
+                    with signals_blocked():
+                        started.start()
             except OSError:
                 mine.close()
                 raise

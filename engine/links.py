@@ -37,6 +37,7 @@ _ASK_AGAIN_NS = 1000 * NS_PER_MS  # in case a request was lost; one that still s
 _ANSWERED_WITHIN_NS = 50 * NS_PER_MS
 _SEND_SLICE_MS = 50
 _MALFORMED = (msgspec.DecodeError, ValueError, IndexError)
+_UNSENDABLE = (msgspec.EncodeError, NotImplementedError, OverflowError, TypeError, ValueError)
 FIRST, LAST = b"first", b"last"
 READY, TAKE, WAIT, DONE = b"READY", b"TAKE", b"WAIT", b"DONE"
 NOTE, FRAME, NONE = b"NOTE", b"FRAME", b"NONE"
@@ -133,7 +134,11 @@ class Parcel:
                 pixels = [self._frames.pixels(packet.frame)]
             except FrameOverrun:
                 packet.end("dropped", "overrun")
-        return [self._codec.encode(packet), *pixels]
+        try:
+            return [self._codec.encode(packet), *pixels]
+        except _UNSENDABLE as error:
+            _log.error("what a stage gave cannot be sent, and its packet is dropped: %s", error)
+            return [self._codec.encode(self._codec.bare(packet))]
 
     def unpack(self, parts: Sequence[bytes]) -> Packet | None:
         """Dropped, with a line in the log, when the message is malformed; None when it is no packet at all."""

@@ -76,6 +76,14 @@ class Packet(msgspec.Struct, kw_only=True):
         self.frame = None
 
 
+def outline(packet: Packet, kind: type[Packet]) -> Packet:
+    """A new packet of a kind that says only which frame it stands for."""
+    return kind(
+        stream=packet.stream, sequence=packet.sequence, pts=packet.pts, captured_at_ns=packet.captured_at_ns,
+        picture=packet.picture,
+    )  # fmt: skip
+
+
 def encode_array(value: object) -> Any:
     """msgspec `enc_hook`: array -> (dtype, shape, bytes); ValueError when it would not be decoded."""
     if isinstance(value, np.ndarray):
@@ -84,7 +92,7 @@ def encode_array(value: object) -> Any:
         return (array.dtype.str, array.shape, array.tobytes())
     if isinstance(value, np.generic):
         return value.item()
-    raise NotImplementedError(f"cannot send a {type(value).__name__}")
+    raise NotImplementedError(f"cannot send the type {type(value).__name__}")
 
 
 def decode_array(kind: type, value: Any) -> Any:
@@ -121,11 +129,15 @@ class PacketCodec:
         return self._decoder.decode(data)
 
     def decode_bare(self, data: bytes) -> Packet:
-        """What the engine itself put into a packet to which a stage gave what its type does not allow, as dropped.
-        Raises as `decode` does."""
-        known = self._engine_decoder.decode(data)
-        bare = self._kind(
-            stream=known.stream, sequence=known.sequence, pts=known.pts, captured_at_ns=known.captured_at_ns
-        )
-        bare.end("dropped", "malformed")
+        """Of a packet to which a stage gave what its type does not allow, what the engine itself put into it. Raises as
+        `decode` does."""
+        return self.bare(self._engine_decoder.decode(data))
+
+    def bare(self, packet: Packet) -> Packet:
+        """The packet without what stages gave it, dropped as malformed unless it has ended in another way."""
+        bare = outline(packet, self._kind)
+        if packet.ended:
+            bare.status, bare.reason = packet.status, packet.reason
+        else:
+            bare.end("dropped", "malformed")
         return bare

@@ -244,8 +244,9 @@ class Supervisor:
             return
         if self._ending:
             in_time = self._closing_until_ns is None or now < self._closing_until_ns
-            if handle.spec.kind == "stages" and handle.ready and not handle.closed and in_time:
-                died = f"worker {handle.spec.name} died before it had closed what it writes: {reason}"
+            broken = handle.last_failure is not None or not handle.closed
+            if handle.spec.kind == "stages" and handle.ready and broken and in_time:
+                died = f"worker {handle.spec.name} died while the run ended: {reason}"
                 self._failure = self._failure or died
             return
         if handle.spec.kind == "stages":
@@ -266,7 +267,8 @@ class Supervisor:
     def _direct(self) -> None:
         """Move the run on: begin, stop, close."""
         now = now_ns()
-        if self._user_error is not None or self._failure is not None or self._stop.urgent:
+        failed = self._failure is not None and self._stopped_at_ns is None  # else what is under way may still finish
+        if self._user_error is not None or failed or self._stop.urgent:
             self._close(now)
         elif self._begun_at_ns is None and all(handle.ready for handle in self._handles) and not self._stop.wanted:
             self._begin(now)

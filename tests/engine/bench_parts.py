@@ -158,6 +158,15 @@ class Mistyping(Middle):
         return packet
 
 
+class Unsendable(Middle):
+    """Gives one packet what no packet can hold."""
+
+    def process(self, packet: NumberPacket) -> NumberPacket | None:
+        if packet.sequence == 7:
+            packet.batch = object()  # type: ignore[assignment]
+        return packet
+
+
 class Batched:
     """Sees packets of all streams together."""
 

@@ -27,6 +27,16 @@ def test_an_array_of_numbers_arrives_as_it_was(dtype: str) -> None:
     np.testing.assert_array_equal(came.values, sent)
 
 
+def test_what_is_left_of_a_packet_that_cannot_be_read_says_which_frame_it_was_and_how_it_ended() -> None:
+    codec = PacketCodec(Measured)
+    packet = measured(np.zeros(1))
+    packet.picture, packet.name = "a.jpg", 5  # type: ignore[assignment]
+    left = codec.decode_bare(codec.encode(packet))
+    assert (left.picture, left.status, left.reason) == ("a.jpg", "dropped", "malformed")
+    packet.end("end")
+    assert codec.decode_bare(codec.encode(packet)).status == "end"
+
+
 @pytest.mark.parametrize("values", [np.array([None]), np.array(["a"]), np.zeros(65 * 1024 * 1024, np.uint8)])
 def test_what_nobody_would_decode_is_refused_where_it_is_sent(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="not allowed in a packet; it may hold numbers"):

@@ -116,8 +116,11 @@ def test_a_stage_that_fails_on_one_packet_loses_only_that(tmp_path: Path) -> Non
     assert summary.stats["restarts"]["classify"] == 0
 
 
-def test_a_packet_that_a_stage_gave_what_its_type_forbids_is_lost_alone_and_at_once(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, middle="Mistyping")
+@pytest.mark.parametrize("middle", ["Mistyping", "Unsendable"])
+def test_a_packet_that_a_stage_gave_what_its_type_forbids_is_lost_alone_and_at_once(
+    tmp_path: Path, middle: str
+) -> None:
+    bench = Bench(tmp_path, middle=middle)
     summary = bench.run(["30"])
     assert [(n["sequence"], n["reason"]) for n in lines_of(bench.results) if n["status"] == "dropped"] == [
         (7, "malformed")

@@ -137,7 +137,7 @@ def test_the_death_of_a_worker_that_closes_is_told(tmp_path: Path) -> None:
     wait_until(lambda: bench.line_count() == 6 and bench.pids()["Read"] not in children_of(process.pid))
     os.kill(bench.pids()["Write"], signal.SIGKILL)
     summary = summary_of(process)
-    assert summary["exit_code"] == 1 and "worker output died before it had closed" in summary["error"]
+    assert summary["exit_code"] == 1 and "worker output died while the run ended" in summary["error"]
 
 
 def test_a_worker_that_breaks_may_close_for_long_too_and_says_why_it_broke(tmp_path: Path) -> None:
