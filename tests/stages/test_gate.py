@@ -106,9 +106,13 @@ def test_of_a_picture_that_keeps_moving_fifteen_to_twenty_five_frames_a_second_a
 
 
 def test_the_first_frame_that_moves_is_detected_at_once_and_so_is_the_one_that_ends_a_move(picture: np.ndarray) -> None:
-    assert looks(Rig(), picture, [0, 0, 20, 40, 60, 60, 60, 80], 1 / 30) == "DsDmDssD"
-    assert looks(Rig(), picture, [0, 20, 40, 40, 40], 1 / 30) == "DDmDs"
-    assert looks(Rig(), picture, [0, 20, 20, 40], 1 / 60) == "DDsD", "it was still in between"
+    assert looks(Rig(), picture, [0, 0, 20, 40, 60, 60, 60, 80], 1 / 30).startswith("DsDmD")
+    assert looks(Rig(), picture, [0, 20, 40, 40], 1 / 30) == "DDmD"
+
+
+def test_who_comes_to_rest_is_looked_at_once_more(picture: np.ndarray) -> None:
+    assert looks(Rig(), picture, [0, 0, 20, 40, 60, 60, 60, 80], 1 / 30) == "DsDmDDsD"
+    assert looks(Rig(), picture, [0, 20, 20, 20, 40], 1 / 60) == "DDDsD", "it was still in between"
 
 
 def test_a_held_picture_that_is_detected_anew_is_told_from_one_that_moves(picture: np.ndarray) -> None:
@@ -124,16 +128,16 @@ def test_no_moving_frame_is_skipped_without_a_rest(picture: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "DsDsD"),
-        ({"motion_threshold": 200.0}, "Dssss"),
-        ({"hold_frames": 0}, "DDDDD"),
-        ({"hold_s": 0.01}, "DDDDD"),
+        ({}, "DsDDsD"),
+        ({"motion_threshold": 200.0}, "Dsssss"),
+        ({"hold_frames": 0}, "DDDDDD"),
+        ({"hold_s": 0.01}, "DDDDDD"),
     ],
 )
 def test_the_settings_of_the_motion_gate_are_read(
     picture: np.ndarray, settings: dict[str, float], expected: str
 ) -> None:
-    assert looks(Rig(**settings), picture, [0, 0, 20, 20, 40], 1 / 30) == expected
+    assert looks(Rig(**settings), picture, [0, 0, 20, 20, 20, 40], 1 / 30) == expected
 
 
 def test_a_picture_of_another_size_is_another_picture(picture: np.ndarray) -> None:

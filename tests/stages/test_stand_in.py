@@ -173,7 +173,7 @@ def test_nothing_stands_in_for_a_picture_that_was_lost_on_its_way(picture: np.nd
     rig = Rig()
     rig.seen(rig.motion.process(rig.packet(picture)))
     other = with_stick(picture, 40.0)
-    lost = rig.motion.process(rig.packet(other))
-    assert lost.gate.detect  # and then its worker dies
+    lost = [rig.motion.process(rig.packet(other)) for _ in range(2)]
+    assert all(packet.gate.detect for packet in lost)  # and then their worker dies
     like_it = rig.seen(rig.motion.process(rig.packet(other)))
     assert (like_it.status, like_it.reason, like_it.pose) == ("unsure", "nothing_seen_yet", None)

@@ -10,7 +10,7 @@ from engine.frames import OwnedFrames
 from engine.stage import Context
 from stages.classes import load_classes
 from stages.classify import name_pose
-from stages.packets import ArnisPacket
+from stages.packets import ArnisPacket, GateDecision
 from stages.steady import Steady, SteadySettings
 
 CLASSES = load_classes()
@@ -57,6 +57,12 @@ def test_what_was_said_of_somebody_else_does_not_count(other: dict[str, object])
 
 def test_a_film_that_begins_again_begins_anew() -> None:
     assert told(stage(), look(THRUST, 9), look(BLOCK, 0)) == [THRUST, BLOCK]
+
+
+def test_a_look_at_who_rests_stands_by_itself() -> None:
+    resting = look(BLOCK, 1 / 30)
+    resting.gate = GateDecision(still=True)
+    assert told(stage(), look(THRUST, 0), resting) == [THRUST, BLOCK]
 
 
 def test_without_it_each_look_stands_by_itself() -> None:
