@@ -18,25 +18,22 @@ from engine.spawn import safe_path
 @contextmanager
 def helpers(count: int, start: Callable[..., None], arguments: tuple[Any, ...] = ()) -> Iterator[ProcessPoolExecutor]:
     """Processes that begin with `start`. When the work with them is broken off, they end at once and without a word."""
-    with safe_path(), _pool(count, start, arguments) as pool:
+    with safe_path():
+        # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), start, arguments)
+        # A terminal sends Ctrl-C to all of them; only the command is to answer. They inherit that, also while they start.
+        ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            yield pool
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-
-
-def _pool(count: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> ProcessPoolExecutor:
-    # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), start, arguments)
-    # A terminal sends Ctrl-C to all of them; only the command is to answer. They inherit that, also while they start.
-    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        pool.submit(os.getpid)  # starts all
-    finally:
-        signal.signal(signal.SIGINT, ours)
-    return pool
+            pool.submit(os.getpid)  # starts all
+        finally:
+            signal.signal(signal.SIGINT, ours)
+        with pool:
+            try:
+                yield pool
+            except BaseException:
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
 
 
 def end_with_parent() -> None:
