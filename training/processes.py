@@ -21,7 +21,7 @@ def helpers(count: int, start: Callable[..., None], arguments: tuple[Any, ...] =
     with safe_path():
         # A fork of a process that already runs torch's or OpenCV's threads inherits their locks and can hang.
         pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), start, arguments)
-        # A terminal sends Ctrl-C to all of them; only the command is to answer. They inherit that, also while they start.
+        # A terminal sends Ctrl-C to all; only the command is to answer. They inherit that, also while they start.
         ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             pool.submit(os.getpid)  # starts all
