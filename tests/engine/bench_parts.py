@@ -200,6 +200,8 @@ class WriteSettings(msgspec.Struct, forbid_unknown_fields=True):
     close_s: float = 0.0
     broken_at: int = -1
     failing_from: int = 1_000_000
+    failing_file: str = ""
+    """It fails from when there is such a file."""
 
 
 class Write:
@@ -229,7 +231,8 @@ class Write:
         time.sleep(self._settings.delay_ms / 1000)
         if packet.sequence == self._settings.broken_at:
             raise UserError("the disk is full")
-        if packet.sequence >= self._settings.failing_from:
+        failing_file = self._settings.failing_file
+        if packet.sequence >= self._settings.failing_from or failing_file and Path(failing_file).exists():
             raise RuntimeError("the encoder is lost")
         if (packet.stream, packet.sequence) not in self._written:
             line = {

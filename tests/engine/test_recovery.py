@@ -140,6 +140,31 @@ def test_the_death_of_a_worker_that_closes_is_told(tmp_path: Path) -> None:
     assert summary["exit_code"] == 1 and "worker output died while the run ended" in summary["error"]
 
 
+def test_where_a_worker_dies_while_the_run_ends_what_is_under_way_still_comes_out(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    process = bench.start(["1000"], "numbers.fps=30", "write.delay_ms=150")
+    wait_until(lambda: bench.line_count() > 15)
+    first = bench.pids()["Read"]
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.15)  # what is under way takes a second
+    os.kill(first, signal.SIGKILL)
+    summary = summary_of(process)
+    assert summary["exit_code"] == 1 and "died while the run ended" in summary["error"]
+    assert "unfinished" not in summary["stats"]["dropped"]
+
+
+def test_a_worker_that_breaks_while_the_run_ends_is_told(tmp_path: Path) -> None:
+    bench, failing = Bench(tmp_path), tmp_path / "failing"
+    slow = ["numbers.fps=30", "write.delay_ms=150", "engine.errors_in_a_row=1", f"write.failing_file={failing}"]
+    process = bench.start(["1000"], *slow)
+    wait_until(lambda: bench.line_count() > 15)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.15)  # what is under way takes a second
+    failing.touch()
+    summary = summary_of(process)
+    assert summary["exit_code"] == 1 and "the encoder is lost" in summary["error"]
+
+
 def test_a_worker_that_breaks_may_close_for_long_too_and_says_why_it_broke(tmp_path: Path) -> None:
     patience = ["engine.silent_s=2", "engine.heartbeat_s=0.2", "engine.restarts=0", "engine.errors_in_a_row=3"]
     summary = Bench(tmp_path).run(["50"], "write.failing_from=20", "write.close_s=4", *patience)

@@ -61,6 +61,7 @@ def test_a_server_that_never_answers_is_given_up(scheme: str) -> None:
         ("http://host/a?key=1", "http://host/a?***"),
         ("rtsp://host:554/user=admin&password=secret&channel=1.sdp", "rtsp://host:554/user=***"),
         ("clips/a@b.mp4", "clips/a@b.mp4"),
+        ("clips/user_anna=1?.mp4", "clips/user_anna=1?.mp4"),
     ],
 )
 def test_urls_are_shown_without_credentials(url: str, shown: str) -> None:
