@@ -54,7 +54,7 @@ def test_a_card_tells_all_that_was_trained_on() -> None:
     assert data_text(PHOTOS, {"exact": 0, "drawn": 0}) == data_text(PHOTOS, {})
     assert "drawn" not in data_text(RENDERS, {"drawn": 0})
     told = data_text(PHOTOS, {"exact": 40, "drawn": 6000, "statistics": "mine.json"})
-    assert told.endswith("; 40 samples of their true keypoints; 6000 samples an epoch drawn from mine.json")
+    assert told.endswith("; 40 samples of true keypoints; 6000 samples an epoch drawn from mine.json")
 
 
 def test_a_card_says_whether_the_threshold_keeps_its_promise(tmp_path: Path) -> None:

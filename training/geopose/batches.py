@@ -10,10 +10,11 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES, build_graph, torso_length
-from stages.skeleton import GRIP, LEFT_HIP, RIGHT_HIP, TIP
+from stages.skeleton import GRIP, TIP
 from training.geopose.augment import KeypointFaults, augment_crop, augment_keypoints, changed_faults
-from training.geopose.data import NO_CROPS, PoseTable
+from training.geopose.data import NO_CROPS, PoseTable, centred
 from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.seen_errors import SeenErrors
 from training.geopose.settings import FitSettings
 
 MILD_FAULTS = KeypointFaults(
@@ -22,7 +23,6 @@ MILD_FAULTS = KeypointFaults(
 )  # fmt: skip
 _RIGID = EDGE_FEATURES.index("rigid")
 _BONE = [NODE_FEATURES.index("bone_x"), NODE_FEATURES.index("bone_y")]
-_HIPS = [LEFT_HIP, RIGHT_HIP]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ class Mixture:
     drawn: int = 0
     """How many of those an epoch has."""
     exact: PoseTable | None = None
-    """Rendered people with their true keypoints, each once an epoch."""
+    """Rendered or planned people with their true keypoints, each once an epoch."""
+    truth: np.ndarray | None = None
+    """float32 (R, 19, 3): true keypoints by `rows` of `table`. With them, exact samples get the errors that were made
+    of those people of `table` who look alike (`SeenErrors`), in place of `faults`."""
     crop_dropout: float = 0.3
     hand_known: float = 0.6
     """Share of the pictures with a mistaken hand in which it is put right: in a video, votes over time do that."""
@@ -72,10 +75,18 @@ class Mixture:
 
     def samples(self, rng: np.random.Generator) -> PoseTable:
         """Everything that an epoch holds, once and without faults or crops, for classifiers that do not augment."""
-        tables = [table.without_crops() for table in (self.table, self.exact) if table is not None]
+        tables = [self.table.without_crops()] if self.table is not None else []
+        if self.exact is not None:
+            tables.append(_with_errors(self.exact, self.errors(), rng).without_crops())
         if self.statistics and self.drawn:
             tables.append(self.statistics.table(self.drawn, rng))
         return PoseTable.joined(tables)
+
+    def errors(self) -> SeenErrors | None:
+        """Of the people of `table`, where their true keypoints are known."""
+        if self.table is None or self.truth is None:
+            return None
+        return SeenErrors(self.table, self.truth)
 
     def facts(self) -> dict[str, Any]:
         """For a checkpoint and a report."""
@@ -83,6 +94,7 @@ class Mixture:
         return {
             "samples": len(self.table) if self.table is not None else 0,
             "exact": len(self.exact) if self.exact is not None else 0,
+            "as_seen": self.truth is not None,
             "drawn": drawn, "statistics": self.statistics.name if self.statistics and drawn else "",
             "crop_dropout": self.crop_dropout, "hand_known": self.hand_known,
         }  # fmt: skip
@@ -115,15 +127,19 @@ def training_batches(
 
     `neutral` is the label of hard negatives, of which there are none without it.
     """
-    sources = [(mixture.table, mixture.mild_faults), (mixture.exact, mixture.faults)]
-    tables = [(table, faults) for table, faults in sources if table is not None]
-    orders = [rng.permutation(len(table)) for table, _ in tables]
+    errors = mixture.errors()
+    sources = [
+        (mixture.table, mixture.mild_faults, None),
+        (mixture.exact, mixture.mild_faults if errors else mixture.faults, errors),
+    ]
+    tables = [(table, faults, lent) for table, faults, lent in sources if table is not None]
+    orders = [rng.permutation(len(table)) for table, *_ in tables]
     orders.append(np.arange(mixture.drawn if mixture.statistics else 0))
     steps = mixture.steps(settings.batch)
     for shares in zip(*(np.array_split(order, steps) for order in orders), strict=True):
         parts = [
-            _pictured(table.select(share), faults, mixture, rng)
-            for (table, faults), share in zip(tables, shares[:-1], strict=True)
+            _pictured(_with_errors(table.select(share), lent, rng), faults, mixture, rng)
+            for (table, faults, lent), share in zip(tables, shares[:-1], strict=True)
         ]
         if mixture.statistics and len(shares[-1]):
             drawn = mixture.statistics.table(len(shares[-1]), rng)
@@ -139,6 +155,11 @@ def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
         part = table.select(np.arange(start, min(start + size, len(table))))
         crop = part.crops[part.crop_present > 0] if len(part.crops) else part.crops
         yield _batch(part.keypoints, part, crop, part.labels, np.ones(len(part), np.float32))
+
+
+def _with_errors(part: PoseTable, errors: SeenErrors | None, rng: np.random.Generator) -> PoseTable:
+    """The samples as they might be seen; as they are without errors to lend them."""
+    return replace(part, keypoints=errors.seen(part.keypoints, rng)) if errors else part
 
 
 def _pictured(
@@ -219,20 +240,12 @@ def mix_within_views(
         partner[members] = rng.permutation(members)
     share = rng.beta(alpha, alpha, len(views)).astype(np.float32)
     share = np.maximum(share, 1 - share)
-    points, unit = _centred(keypoints)
+    points, unit = centred(keypoints)
     both = (keypoints[..., 2] > 0) & (keypoints[partner][..., 2] > 0)
     mixed = share[:, None, None] * points + (1 - share)[:, None, None] * points[partner]
     out = keypoints.copy()
     out[..., :2] = np.where(both[..., None], mixed, points) * unit
     return out, partner, share
-
-
-def _centred(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (B, 19, 2) in torsos from the middle of what is there of the hips, and the torsos (B, 1, 1)."""
-    unit = np.maximum(torso_length(keypoints), 1e-6)[:, None, None]
-    weights = (keypoints[:, _HIPS, 2:] > 0).astype(np.float32)
-    hips = (keypoints[:, _HIPS, :2] * weights).sum(1, keepdims=True) / np.maximum(weights.sum(1, keepdims=True), 1)
-    return (keypoints[..., :2] - hips) / unit, unit
 
 
 def _batch(

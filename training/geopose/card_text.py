@@ -33,7 +33,8 @@ def data_text(table: Table, mixture: Mapping[str, Any]) -> str:
     of = "synthetic people, rendered" if table.is_rendered() else "people or recordings"
     parts = [f"{len(table)} {what} of {people or 'unnamed'} {of}, a part kept to validate and to test"]
     if mixture.get("exact"):
-        parts.append(f"{mixture['exact']} samples of their true keypoints")
+        errors = " with the errors that detectors made of people alike" if mixture.get("as_seen") else ""
+        parts.append(f"{mixture['exact']} samples of true keypoints{errors}")
     if mixture.get("drawn"):
         parts.append(f"{mixture['drawn']} samples an epoch drawn from {mixture['statistics']}")
     return "; ".join(parts)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import UserError
-from stages.graph import CROP_SIZE_PX, mirror_keypoints
-from stages.skeleton import GRIP
+from stages.graph import CROP_SIZE_PX, mirror_keypoints, torso_length
+from stages.skeleton import GRIP, LEFT_HIP, RIGHT_HIP
 from training.data.readers import read_any
 from training.data.table import FEWEST_PEOPLE, SPLIT_NAMES, Table, mirrored_views
 from training.seen_folder import DETECTORS_FILE
 
+_HIPS = [LEFT_HIP, RIGHT_HIP]
 NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
 
 
@@ -167,3 +168,11 @@ def split_table(table: PoseTable) -> tuple[PoseTable, PoseTable, PoseTable]:
 def with_anything_seen(table: PoseTable) -> PoseTable:
     """The samples in which any keypoint was seen."""
     return table.select((table.keypoints[..., 2] > 0).any(1))
+
+
+def centred(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (B, 19, 2) in torsos from the middle of what is there of the hips, and the torsos (B, 1, 1)."""
+    unit = np.maximum(torso_length(keypoints), 1e-6)[:, None, None]
+    weights = (keypoints[:, _HIPS, 2:] > 0).astype(np.float32)
+    hips = (keypoints[:, _HIPS, :2] * weights).sum(1, keepdims=True) / np.maximum(weights.sum(1, keepdims=True), 1)
+    return (keypoints[..., :2] - hips) / unit, unit

@@ -189,6 +189,8 @@ def data_hash(mixture: Mixture, validation: PoseTable) -> str:
             names = (table.people.astype("U"), table.views.astype("U"))
             for array in (table.keypoints, table.labels, table.crop_present, table.wrong_hand, table.crops, *names):
                 digest.update(np.ascontiguousarray(array).tobytes())
+    if mixture.truth is not None:
+        digest.update(np.ascontiguousarray(mixture.truth).tobytes())
     if mixture.statistics and mixture.drawn:
         for array in mixture.statistics.draw(64, np.random.default_rng(0)):
             digest.update(array.tobytes())

@@ -18,6 +18,7 @@ from engine.numbers import at_least, share
 from engine.revision import git_revision
 from stages.classes import ClassFile, load_classes
 from training.classifiers import NAMES, NETWORKS, network_model, unread_settings
+from training.data.table import Table
 from training.geopose import measure
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint, report_facts, write_checkpoint
@@ -31,6 +32,7 @@ from training.geopose.parts import (
     load_exact,
     load_parts,
     load_source,
+    true_keypoints,
 )
 from training.geopose.people import groups_with_warning
 from training.geopose.pose_statistics import PoseStatistics
@@ -52,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="measure by so many folds instead of training one model to ship")  # fmt: skip
     parser.add_argument("--poses-only", action="store_true", help="with --folds: leave out the class neutral")
     parser.add_argument("--exact", type=Path,
-                        help="folder that `see --truth` wrote, or a table file: further samples")  # fmt: skip
+                        help="folder that `see --truth` wrote, or a table file (`synth poses`): further samples; with "
+                             "--truth they get the errors that the detectors made of people alike")  # fmt: skip
     add_truth_argument(parser)
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
     parser.add_argument("--drawn", type=at_least(0),
@@ -144,6 +147,12 @@ def drawn_samples(args: argparse.Namespace) -> int:
     return 0 if args.folds or others or not args.seen.is_dir() else DRAWN
 
 
+def lent_truth(args: argparse.Namespace, rows: Table, classes: ClassFile) -> np.ndarray | None:
+    """By what exact samples are given the errors of those that were seen: the true keypoints of `rows`; None where
+    there are no exact samples or no truth."""
+    return true_keypoints(rows, args.truth, classes) if args.exact and args.truth else None
+
+
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
@@ -159,7 +168,8 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     refuse_blind(args.model, bool(train.crop_present.any()))
     # Who is in the exact samples may be in any part of this table.
     held_out = np.concatenate([validation.people, test.people])
-    mixture = replace(mixture.without_people(held_out), table=train)
+    truth = lent_truth(args, parts.rows, classes)
+    mixture = replace(mixture.without_people(held_out), table=train, truth=truth)
     best = fit(classes, mixture, validation, settings, args.run, args.model)
     network, state = load_trained(best, classes)
     temperature, threshold = calibrate(network, validation)
@@ -189,6 +199,7 @@ def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mix
             mixture = replace(mixture, exact=without_neutral(mixture.exact, classes)[0])
         table, classes = without_neutral(table, classes)
     keypoints = keypoint_figures_of(rows, every, table, args.truth)
+    mixture = replace(mixture, truth=lent_truth(args, rows, every))
     result = cross_validate(args.model, table, classes, settings, args.folds, args.run, mixture)
     facts = {
         "settings": asdict(settings_used(args.model, settings)), "mixture": replace(mixture, table=table).facts(),

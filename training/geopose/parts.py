@@ -15,7 +15,7 @@ from training.data.readers import read_any
 from training.data.table import Table
 from training.geopose.data import PoseTable, pose_table, read_source, split_table, with_anything_seen, with_hand
 from training.geopose.folds import with_groups
-from training.geopose.validity import keypoint_figures
+from training.geopose.validity import keypoint_figures, same_pictures
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,16 @@ def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> tu
     return rows, pose_table(with_hand(rows, hand), classes.names, crops)
 
 
+def true_keypoints(rows: Table, truth: Path, classes: ClassFile) -> np.ndarray:
+    """float32 (R, 19, 3): the true canonical keypoints of each row of a table that was seen; missing where the table
+    `truth` lacks its picture. Raises UserError when that has none of the pictures."""
+    known = read_any(truth, classes.names).as_held()
+    ours, theirs = same_pictures(rows, known)
+    keypoints = np.zeros_like(rows.keypoints)
+    keypoints[ours] = known.canonical()[theirs]
+    return keypoints
+
+
 def keypoint_figures_of(
     rows: Table, classes: ClassFile, samples: PoseTable, truth: Path | None
 ) -> dict[str, dict[str, float]]:
@@ -80,7 +90,7 @@ def keypoint_figures_of(
 def add_truth_argument(parser: argparse.ArgumentParser) -> None:
     """For what is said of keypoints that were seen."""
     parser.add_argument("--truth", type=Path,
-                        help="table of the same pictures with the true stick, to compare with")  # fmt: skip
+                        help="table of the same pictures with the true keypoints, to compare with")  # fmt: skip
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The command line: draw a data set, compare it with the statistics, draw films, fit the skeletons again."""
+"""The command line: draw a data set, plan one, compare it with the statistics, draw films, fit the skeletons."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from engine.numbers import at_least
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `synth`: a data set by default, or one of the sub-commands."""
-    actions = ("pictures", "compare", "films", "demo", "skeletons")
-    text = "pictures (default), their comparison with the statistics, films of sessions, demo clip, class skeletons"
+    actions = ("pictures", "poses", "compare", "films", "demo", "skeletons")
+    text = "pictures (default), poses that are planned and not drawn, comparison of either with the statistics, films "
+    text += "of sessions, demo clip, class skeletons"
     parser.add_argument("action", nargs="?", default=actions[0], choices=actions, help=text)
     parser.add_argument(
-        "--out", type=Path, help="folder of the data set or the films, or the file of the demo clip or the skeletons"
+        "--out", type=Path, help="folder of the pictures or films, or file of the poses, the demo clip, the skeletons"
     )
     parser.add_argument("--data", type=Path, help="compare: data set; without it, poses are planned and not drawn")
     parser.add_argument("--people", type=at_least(1), default=100, help="synthetic people (default 100)")
@@ -52,11 +53,12 @@ def picture_size(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say; 0 on success."""
     if args.action == "compare":
-        from training.synth.compare import compare, format_rows, planned_samples, write_comparison
+        from training.synth.compare import compare, format_rows, samples_of, write_comparison
+        from training.synth.plan import planned_table
 
         if args.data is None:
             # Planned pictures are as good as a data set for the keypoints, in a fraction of the time.
-            text = format_rows(compare(planned_samples(args.people, args.per_person, args.seed)))
+            text = format_rows(compare(samples_of(planned_table(args.people, args.per_person, args.seed))))
         else:
             text = write_comparison(args.data)
         sys.stdout.write(text + "\n")
@@ -79,6 +81,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not 0 <= args.spread <= 2:
         raise UserError("--spread must be between 0 and 2")
+    if args.action == "poses":
+        from training.synth.plan import write_planned
+
+        if args.out.is_dir():
+            raise UserError(f"--out {args.out} is a folder; give the name of a table file")
+        write_planned(args.out, args.people, args.per_person, args.seed, args.processes, args.spread)
+        return 0
     from training.synth.scene import photo_files
 
     if args.backgrounds is not None and not photo_files(args.backgrounds):

@@ -9,12 +9,10 @@ import numpy as np
 
 from stages import skeleton as sk
 from training.data.readers import read_any
-from training.synth import picture
-from training.synth.body import pose_body
+from training.data.table import Table
 from training.synth.rotations import Array
 from training.synth.skeletons import VIEWS, statistics
 from training.synth.solve import to_torso_units
-from training.synth.write import drawable_classes, labels_of_person
 
 END_ON_TORSO = 0.35
 
@@ -44,27 +42,11 @@ class Row:
     """Share of sticks shorter than END_ON_TORSO."""
 
 
-def read_table(path: Path) -> list[tuple[str, str, Array]]:
+def samples_of(table: Table) -> list[tuple[str, str, Array]]:
     """Label name, view and keypoints (19, 3), NaN where missing, of every row, left-handers mirrored."""
-    table = read_any(path)
     points = table.canonical().astype(float)
     points[~points.any(-1)] = np.nan
     return list(zip(table.labels.tolist(), table.canonical_views().tolist(), points, strict=True))
-
-
-def planned_samples(people: int, per_person: int, seed: int) -> list[tuple[str, str, Array]]:
-    """Label, view and keypoints (19, 3) of pictures as a data set would hold them, posed but not drawn."""
-    classes = drawable_classes()
-    out = []
-    for person in range(people):
-        rng = np.random.default_rng([seed, person])
-        rest = picture.random_rest(rng)
-        for k, label in enumerate(labels_of_person(rng, per_person, classes)):
-            own = np.random.default_rng([seed, person, k])
-            plan = picture.plan_picture(own, rest, label, classes, picture.SIZES[0])
-            pixels = plan.camera.project(pose_body(rest, plan.points, plan.wish).keypoints)
-            out.append((label, plan.view, np.column_stack([pixels, np.ones(len(pixels))])))
-    return out
 
 
 def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
@@ -126,6 +108,6 @@ def format_rows(rows: list[Row]) -> str:
 
 def write_comparison(data: Path) -> str:
     """Write `comparison.txt` beside the table of a data set and return what it says."""
-    text = format_rows(compare(read_table(data)))
+    text = format_rows(compare(samples_of(read_any(data))))
     (data / "comparison.txt").write_text(text + "\n")
     return text

@@ -1,0 +1,154 @@
+"""True keypoints get the errors that detectors made of people alike, and of nobody who is held out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from stages.classes import load_classes
+from stages.graph import mirror_keypoints, torso_length
+from stages.skeleton import LEFT_ANKLE, RIGHT_WRIST
+from training import app
+from training.data.table import Table, make_table, write_table
+from training.geopose.batches import Mixture, training_batches
+from training.geopose.data import PoseTable, pose_table
+from training.geopose.pose_statistics import PoseStatistics
+from training.geopose.seen_errors import SeenErrors
+from training.geopose.settings import FitSettings
+
+CLASSES = load_classes()
+STATISTICS = Path(__file__).parents[2] / "training" / "synth" / "pose_statistics.json"
+UNIT_PX = 80.0
+HIGH, LOW = "crown_thrust", "right_knee_block"
+
+
+def bodies(labels: list[str], seed: int = 0) -> np.ndarray:
+    """True keypoints of whole bodies with a stick, float32 (N, 19, 3), in pixels; those of a class are much alike."""
+    everybody, classes = PoseStatistics(STATISTICS, CLASSES.names).draw(4000, np.random.default_rng(9))
+    whole = (everybody[..., 2] > 0).all(1)
+    places = {name: np.flatnonzero(whole & (classes == number))[0] for number, name in enumerate(CLASSES.names)}
+    keypoints = everybody[[places[label] for label in labels]].astype(np.float32)
+    keypoints[..., :2] += np.random.default_rng(seed).normal(0, 0.02, keypoints[..., :2].shape)
+    keypoints[..., :2] = keypoints[..., :2] * UNIT_PX + [300, 250]
+    keypoints[..., 2] = 1
+    return keypoints
+
+
+def table_of(keypoints: np.ndarray, labels: list[str], **texts: list[str]) -> Table:
+    count = len(labels)
+    return make_table(Path(), [f"{i}.jpg" for i in range(count)], labels, np.full((count, 2), 640), keypoints,
+                      [f"row {i}" for i in range(count)], **texts)  # fmt: skip
+
+
+def samples(seen: np.ndarray, labels: list[str], **texts: list[str]) -> PoseTable:
+    return pose_table(table_of(seen, labels, **texts), CLASSES.names)
+
+
+def test_a_body_gets_the_errors_of_those_that_look_like_it() -> None:
+    labels = [HIGH] * 20 + [LOW] * 20
+    true = bodies(labels)
+    seen = true.copy()
+    unit = torso_length(true)
+    seen[:20, RIGHT_WRIST, 0] += 0.2 * unit[:20]
+    seen[:20, :, 2] = 0.6
+    seen[20:, LEFT_ANKLE] = 0
+    errors = SeenErrors(samples(seen, labels, hands=["right"] * 40), true)
+    assert len(errors) == 40
+    wanted = bodies([HIGH] * 8 + [LOW] * 8, seed=1)
+    twice = wanted.copy()
+    twice[..., :2] *= 2
+    for asked, scale in ((wanted, 1), (twice, 2)):
+        got = errors.seen(asked, np.random.default_rng(0))
+        moved = (got - asked)[..., :2]
+        expected = 0.2 * torso_length(wanted[:8]) * scale
+        np.testing.assert_allclose(moved[:8, RIGHT_WRIST, 0], expected, rtol=1e-3)
+        others = np.delete(np.arange(19), RIGHT_WRIST)
+        np.testing.assert_allclose(moved[:8, others], 0, atol=1e-3)
+        np.testing.assert_allclose(got[:8, :, 2], 0.6)
+        assert not got[8:, LEFT_ANKLE].any() and (got[8:, :LEFT_ANKLE, 2] == 1).all()
+    np.testing.assert_array_equal(twice[..., :2], wanted[..., :2] * 2)
+
+
+def test_left_handers_count_in_their_mirrored_form_whatever_hand_was_seen() -> None:
+    labels = [HIGH] * 10
+    true = bodies(labels)
+    seen = true.copy()
+    seen[:, RIGHT_WRIST, 1] -= 0.1 * torso_length(true)
+    left = mirror_keypoints(seen)
+    for told in ("left", "right"):
+        people = samples(left, labels, hands=[told] * 10, true_hands=["left"] * 10)
+        errors = SeenErrors(people, true)
+        assert len(errors) == 10
+        moved = errors.seen(true, np.random.default_rng(0)) - true
+        np.testing.assert_allclose(moved[:, RIGHT_WRIST, 1], -0.1 * torso_length(true), rtol=0.3)
+        assert abs(moved[..., 0]).max() < 0.05 * UNIT_PX
+
+
+def test_who_was_taken_for_somebody_else_lends_nothing_nor_does_one_of_whom_nothing_is_known() -> None:
+    labels = [HIGH] * 12
+    true = bodies(labels)
+    seen = true.copy()
+    seen[:3, :, 0] += 2 * UNIT_PX
+    truth = true.copy()
+    truth[3:5] = 0
+    assert len(SeenErrors(samples(seen, labels, hands=["right"] * 12), truth)) == 7
+
+
+def test_errors_of_people_who_are_held_out_are_not_lent() -> None:
+    labels = [HIGH] * 20
+    true = bodies(labels)
+    seen = true.copy()
+    seen[10:, LEFT_ANKLE] = 0
+    people = samples(seen, labels, hands=["right"] * 20)
+    exact = samples(bodies([HIGH] * 30, seed=1), [HIGH] * 30, hands=["right"] * 30)
+    learnt = Mixture(people.select(np.arange(10)), exact=exact, truth=true).with_faults_of(FitSettings(faults="none"))
+    for batch in training_batches(learnt, FitSettings(batch=8), np.random.default_rng(0)):
+        assert batch.mask[:, LEFT_ANKLE].all(), "only the other ten lost their ankle"
+    everybody = replace(learnt, table=people)
+    missing = [1 - b.mask[:, LEFT_ANKLE] for b in training_batches(everybody, FitSettings(batch=50),
+                                                                   np.random.default_rng(0))]  # fmt: skip
+    assert np.concatenate(missing).sum() > 10, "more than their own ten"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """seen.csv, true.csv of the same pictures, exact.csv of others, foreign.csv of none of these."""
+    out = tmp_path_factory.mktemp("seen")
+    labels = [name for name in CLASSES.names for _ in range(8)]
+    true = bodies(labels)
+    seen = true + np.random.default_rng(0).normal(0, 2, true.shape).astype(np.float32) * [1, 1, 0]
+    groups = [f"p{i % 8}" for i in range(len(labels))]
+    for name, points, start in (("seen", seen, 0), ("true", true, 0), ("exact", bodies(labels, 1), 500),
+                                ("foreign", true, 900)):  # fmt: skip
+        table = table_of(points, labels, groups=groups, hands=["right"] * len(labels))
+        pictures = np.array([f"{i + start}.jpg" for i in range(len(labels))])
+        who = np.array([f"x{g}" if start else g for g in groups])
+        write_table(replace(table, pictures=pictures, groups=who), out / f"{name}.csv", CLASSES.names)
+    return out
+
+
+def fit_words(folder: Path, run: Path, *more: str) -> list[str]:
+    return ["fit", "--table", str(folder / "seen.csv"), "--run", str(run), "--epochs", "1", "--threads", "1", *more]
+
+
+def test_with_the_truth_exact_samples_are_learnt_from_as_they_might_be_seen(folder: Path, tmp_path: Path) -> None:
+    exact, truth = ["--exact", str(folder / "exact.csv")], ["--truth", str(folder / "true.csv")]
+    told = []
+    for number, words in enumerate((exact, [*exact, *truth], truth)):
+        assert app.main(fit_words(folder, tmp_path / str(number), *words)) == 0
+        told.append(json.loads((tmp_path / str(number) / "report.json").read_text())["training"])
+    assert [t["mixture"]["as_seen"] for t in told] == [False, True, False]
+    assert [t["mixture"]["exact"] for t in told] == [104, 104, 0]
+    assert len({t["data_sha256"] for t in told}) == 3, "another run is not gone on with"
+
+
+def test_a_truth_of_other_pictures_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = fit_words(folder, tmp_path, "--exact", str(folder / "exact.csv"), "--truth", str(folder / "foreign.csv"))
+    assert app.main(words) == 2
+    assert "names none of these pictures" in capsys.readouterr().err
