@@ -101,9 +101,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--poses-only measures; give --folds with it, or a class file without neutral to train by")
     drawn = drawn_samples(args)
     mixture = Mixture(
-        None, PoseStatistics(args.statistics, classes.names) if drawn else None, drawn,
-        load_exact(args.exact, classes, args.no_groups, args.hand) if args.exact else None, args.crop_dropout,
-    )  # fmt: skip
+        None,
+        PoseStatistics(args.statistics, classes.names) if drawn else None,
+        drawn,
+        load_exact(args.exact, classes, args.no_groups, args.hand) if args.exact else None,
+        crop_dropout=args.crop_dropout,
+    )
     if args.graph_only and mixture.exact:
         mixture = replace(mixture, exact=mixture.exact.without_crops())
     started = now_ns()

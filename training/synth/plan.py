@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from engine.clock import NS_PER_S, now_ns
 from stages.classes import load_classes
 from training.data.table import Table, make_table, write_table
 from training.processes import end_with_parent, helpers
@@ -21,6 +23,11 @@ log = logging.getLogger(__name__)
 _SIZE = picture.SIZES[0]
 _AT_ONCE = 10
 """People that a process plans before it answers."""
+_SAID_EVERY = 500
+"""People."""
+
+Poses = list[tuple[str, str, Array]]
+"""Label, view and pixels (19, 2) of each pose of a person."""
 
 
 def planned_table(people: int, per_person: int, seed: int, processes: int = 1, spread: float = 1.0) -> Table:
@@ -29,10 +36,10 @@ def planned_table(people: int, per_person: int, seed: int, processes: int = 1, s
     drawable_classes()  # before anything is planned
     work = partial(_planned_person, per_person, seed, spread)
     if processes <= 1:
-        planned = [work(person) for person in range(people)]
+        planned = list(map(work, range(people)))
     else:
         with helpers(processes, end_with_parent) as pool:
-            planned = list(pool.map(work, range(people), chunksize=_AT_ONCE))
+            planned = list(_told(pool.map(work, range(people), chunksize=_AT_ONCE), people))
     poses = [(group_of(seed, person), *pose) for person, poses in enumerate(planned) for pose in poses]
     groups, labels, views, points = zip(*poses, strict=True)
     keypoints = np.concatenate([np.array(points), np.ones((*np.shape(points)[:2], 1))], 2)
@@ -50,8 +57,17 @@ def write_planned(out: Path, people: int, per_person: int, seed: int, processes:
     log.info("%d poses of %d people are in %s", len(table), people, out)
 
 
-def _planned_person(per_person: int, seed: int, spread: float, person: int) -> list[tuple[str, str, Array]]:
-    """Label, view and pixels (19, 2) of each pose."""
+def _told(planned: Iterable[Poses], people: int) -> Iterator[Poses]:
+    """The same, with a word now and then: thousands of people take many minutes."""
+    started = now_ns()
+    for done, poses in enumerate(planned, 1):
+        if done % _SAID_EVERY == 0:
+            left_s = (now_ns() - started) / NS_PER_S / done * (people - done)
+            log.info("%d of %d people, %.0f min left", done, people, left_s / 60)
+        yield poses
+
+
+def _planned_person(per_person: int, seed: int, spread: float, person: int) -> Poses:
     rng, classes = np.random.default_rng([seed, person]), drawable_classes()
     rest = picture.random_rest(rng)
     poses = []
