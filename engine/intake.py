@@ -226,18 +226,19 @@ class Intake:
 
     def _fill(self, packet: Packet, event: Captured) -> None:
         state = self._state
+        captured_at_ns = int(event.captured_at_ns)  # a float, as sources of others may give, fits into no message
         if self._anew and event.pts <= state.last_pts:
             # The process before this one died with the time at which the stream began: a live source begins at 0 again.
-            away_s = (event.captured_at_ns - state.last_captured_at_ns) / NS_PER_S
+            away_s = (captured_at_ns - state.last_captured_at_ns) / NS_PER_S
             self._pts_offset_s = state.last_pts + away_s - event.pts
         self._anew = False
-        packet.pts, packet.captured_at_ns = event.pts + self._pts_offset_s, event.captured_at_ns
+        packet.pts, packet.captured_at_ns = event.pts + self._pts_offset_s, captured_at_ns
         packet.picture = event.picture
         state.frames_read += 1
-        state.last_pts, state.last_captured_at_ns = packet.pts, event.captured_at_ns
+        state.last_pts, state.last_captured_at_ns = packet.pts, captured_at_ns
         packet.frame = self._writer.commit(packet.sequence)
         if self.live:
-            packet.expires_at_ns = event.captured_at_ns + self._max_age_ns
+            packet.expires_at_ns = captured_at_ns + self._max_age_ns
 
     def _packet(self, sequence: int) -> Packet:
         """A packet without a frame."""

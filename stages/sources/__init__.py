@@ -30,8 +30,8 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 def redact_url(url: str) -> str:
     """A source's URL without user, password and query, for messages: `rtsp://***@host/path`. Some cameras want user
-    and password in the path, `/user=admin&password=...`."""
+    and password in the path, `/user=admin&password=...`; and a password may have a slash that nobody has escaped."""
     if "://" not in url:
         return url  # a file's name
-    without_user = re.sub(r"^([A-Za-z][\w+.-]*://)[^/?#]*@", r"\1***@", url)
+    without_user = re.sub(r"^([A-Za-z][\w+.-]*://)([^/?#]*|(?!\[)[^/?#:]*:(?!\d+[/?#]).*)@", r"\1***@", url)
     return re.sub(r"(\?|user\w*=|pass\w*=).*", r"\1***", without_user, flags=re.IGNORECASE)

@@ -54,8 +54,7 @@ class ImageFolder:
             raise UserError(f"folder {self._folder} cannot be read: {error.strerror}; mend that") from error
         others = sorted(path.name for path in set(there).difference(paths) if not path.name.startswith("."))
         if paths and others:
-            log.warning("%d entries of %s that are no pictures are passed over, such as %r", len(others), self._folder,
-                        others[0])  # fmt: skip
+            log.warning("passed over in %s as no pictures: %d, such as %r", self._folder, len(others), others[0])
         if not paths:
             if below := next((path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES), None):
                 one = _printable(below.parent)

@@ -16,7 +16,7 @@ from engine.clock import NS_PER_S, now_ns
 from engine.config import EngineSettings
 from engine.frames import OwnedFrames
 from engine.intake import Intake
-from engine.packet import Packet
+from engine.packet import Packet, PacketCodec
 from engine.stage import Captured, SourceInfo, SourceLost
 from engine.state import RunState, StreamState
 
@@ -230,6 +230,18 @@ def test_frames_of_a_live_source_grow_too_old_and_those_of_a_file_do_not() -> No
         packet = next(found for found in all_of(intake, state) if found.status == "ok")
         lifetime = packet.expires_at_ns and packet.expires_at_ns - packet.captured_at_ns
         assert lifetime == (NS_PER_S // 4 if live else None)
+
+
+def test_a_source_whose_clock_gives_floats_is_understood() -> None:
+    class Floating(Film):
+        def read(self, allocate: Callable[[int, int], np.ndarray]) -> Captured | SourceLost | None:
+            event = super().read(allocate)
+            return Captured(event.pts, float(event.captured_at_ns)) if isinstance(event, Captured) else event  # type: ignore[arg-type]
+
+    state, codec = stream_state(), PacketCodec(Packet)
+    intake, _ = opened(Floating(3, live=True), state)
+    found = all_of(intake, state)
+    assert [codec.decode(codec.encode(packet)) for packet in found] == found and len(found) == 4
 
 
 def test_a_live_source_that_does_not_answer_is_noticed() -> None:

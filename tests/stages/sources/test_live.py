@@ -58,6 +58,9 @@ def test_a_server_that_never_answers_is_given_up(scheme: str) -> None:
     ("url", "shown"),
     [
         ("rtsp://user:pa@ss@host:554/a", "rtsp://***@host:554/a"),
+        ("rtsp://user:pa/s?s#@host:554/a", "rtsp://***@host:554/a"),
+        ("rtsp://host:554/a@b", "rtsp://host:554/a@b"),
+        ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
         ("http://host/a?key=1", "http://host/a?***"),
         ("rtsp://host:554/user=admin&password=secret&channel=1.sdp", "rtsp://host:554/user=***"),
         ("clips/a@b.mp4", "clips/a@b.mp4"),
