@@ -23,7 +23,7 @@ pytest.importorskip("moderngl", reason="needs the training extra: moderngl")
 
 from training.data.readers import read_any
 from training.data.table import make_table, write_table
-from training.synth import command, compare, picture, plan, pose, scene, skeletons, solve, write
+from training.synth import command, compare, picture, pose, scene, skeletons, solve, write
 from training.synth.body import BRACE_FROM_BUTT, Wish, pose_body
 from training.synth.camera import orbit
 from training.synth.rig import Rest, finger_rotations, forward, load_rig, make_rest
@@ -283,7 +283,7 @@ def test_a_table_to_compare_has_left_handers_mirrored(tmp_path: Path) -> None:
     table = make_table(tmp_path, ["a.jpg", "b.jpg"], ["crown_thrust"] * 2, np.full((2, 2), 640), keypoints, ["", ""],
                        views=["left", "left"], hands=["right", "left"])  # fmt: skip
     write_table(table, tmp_path / "table.csv", load_classes().names)
-    first, second = compare.samples_of(read_any(tmp_path))
+    first, second = compare.read_table(tmp_path)
     assert (first[1], second[1]) == ("left", "right")
     assert np.isnan(first[2][sk.GRIP :]).all() and np.isfinite(second[2]).all()
     np.testing.assert_allclose(second[2][sk.LEFT_WRIST, 0], -keypoints[1, sk.RIGHT_WRIST, 0], atol=0.1)
@@ -292,24 +292,29 @@ def test_a_table_to_compare_has_left_handers_mirrored(tmp_path: Path) -> None:
 
 
 def test_poses_can_be_compared_without_drawing_them() -> None:
-    rows = compare.compare(compare.samples_of(plan.planned_table(1, 6, seed=1)))
+    rows = compare.compare(compare.planned_samples(1, 6, seed=1))
     assert rows
     assert all(row.body_mean < 0.6 for row in rows)
 
 
-def test_planned_poses_are_a_table_of_whole_people_by_seed(tmp_path: Path) -> None:
-    for name, processes in (("one", "1"), ("two", "2")):
-        words = ["poses", "--out", str(tmp_path / f"{name}.csv"), "--people", "3", "--per-person", "4"]
-        assert command.run(arguments(*words, "--processes", processes)) == 0
-    assert (tmp_path / "one.csv").read_text() == (tmp_path / "two.csv").read_text()
-    table = read_any(tmp_path / "one.csv")
+def test_planned_poses_are_a_table_of_whole_people_by_seed_and_gone_on_with(tmp_path: Path) -> None:
+    one, two = (["poses", "--out", str(tmp_path / name), "--per-person", "4"] for name in ("one", "two"))
+    assert command.run(arguments(*one, "--people", "3", "--processes", "1")) == 0
+    assert command.run(arguments(*two, "--people", "2", "--processes", "2")) == 0
+    file = tmp_path / "two" / "table.csv"
+    file.write_text(file.read_text()[:-300])  # as if killed while it wrote
+    assert command.run(arguments(*two, "--people", "3", "--processes", "2")) == 0
+    assert file.read_text() == (tmp_path / "one" / "table.csv").read_text()
+    table = read_any(file)
     assert len(table) == 12 and set(table.groups) == {"s1p0000", "s1p0001", "s1p0002"}
     assert (table.keypoints[:, : sk.BODY_COUNT, 2] == 1).all() and (table.keypoints[:, sk.TIP, 2] == 1).mean() > 0.7
-    assert set(table.hands) == {"right"} and not table.pictures.any()
+    assert set(table.hands) == {"right"} and not table.pictures.any() and not table.splits.any()
     heights = np.ptp(table.keypoints[:, :17, 1], axis=1)
     assert (heights > 150).all() and (heights < 640).all(), "people who fill a picture, in pixels"
-    with pytest.raises(UserError, match="is a folder"):
-        command.run(arguments("poses", "--out", str(tmp_path)))
+    with pytest.raises(UserError, match="was begun with"):
+        command.run(arguments(*one, "--people", "3", "--spread", "0.5"))
+    with pytest.raises(UserError, match="was begun with"):
+        command.run(arguments("pictures", *one[1:], "--people", "3"))
 
 
 @pytest.mark.parametrize("kind", sorted(pose.PICK_UPS))

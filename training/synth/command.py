@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "of sessions, demo clip, class skeletons"
     parser.add_argument("action", nargs="?", default=actions[0], choices=actions, help=text)
     parser.add_argument(
-        "--out", type=Path, help="folder of the pictures or films, or file of the poses, the demo clip, the skeletons"
+        "--out", type=Path, help="folder of the pictures, poses or films, or the file of the demo clip or the skeletons"
     )
     parser.add_argument("--data", type=Path, help="compare: data set; without it, poses are planned and not drawn")
     parser.add_argument("--people", type=at_least(1), default=100, help="synthetic people (default 100)")
@@ -53,12 +53,11 @@ def picture_size(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say; 0 on success."""
     if args.action == "compare":
-        from training.synth.compare import compare, format_rows, samples_of, write_comparison
-        from training.synth.plan import planned_table
+        from training.synth.compare import compare, format_rows, planned_samples, write_comparison
 
         if args.data is None:
             # Planned pictures are as good as a data set for the keypoints, in a fraction of the time.
-            text = format_rows(compare(samples_of(planned_table(args.people, args.per_person, args.seed))))
+            text = format_rows(compare(planned_samples(args.people, args.per_person, args.seed)))
         else:
             text = write_comparison(args.data)
         sys.stdout.write(text + "\n")
@@ -81,13 +80,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not 0 <= args.spread <= 2:
         raise UserError("--spread must be between 0 and 2")
-    if args.action == "poses":
-        from training.synth.plan import write_planned
-
-        if args.out.is_dir():
-            raise UserError(f"--out {args.out} is a folder; give the name of a table file")
-        write_planned(args.out, args.people, args.per_person, args.seed, args.processes, args.spread)
-        return 0
     from training.synth.scene import photo_files
 
     if args.backgrounds is not None and not photo_files(args.backgrounds):
@@ -97,9 +89,11 @@ def run(args: argparse.Namespace) -> int:
 
         write_sessions(args.out, args.people, args.seed, args.processes, args.backgrounds, args.spread)
         return 0
+    from training.synth.plan import write_poses
     from training.synth.write import Order, write_dataset
 
-    write_dataset(
+    write = write_poses if args.action == "poses" else write_dataset
+    write(
         Order(
             args.out, args.people, args.per_person, args.seed, args.processes, args.backgrounds, args.spread, args.size
         )

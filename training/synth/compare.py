@@ -9,7 +9,7 @@ import numpy as np
 
 from stages import skeleton as sk
 from training.data.readers import read_any
-from training.data.table import Table
+from training.synth.plan import planned_person
 from training.synth.rotations import Array
 from training.synth.skeletons import VIEWS, statistics
 from training.synth.solve import to_torso_units
@@ -42,11 +42,17 @@ class Row:
     """Share of sticks shorter than END_ON_TORSO."""
 
 
-def samples_of(table: Table) -> list[tuple[str, str, Array]]:
+def read_table(path: Path) -> list[tuple[str, str, Array]]:
     """Label name, view and keypoints (19, 3), NaN where missing, of every row, left-handers mirrored."""
+    table = read_any(path)
     points = table.canonical().astype(float)
     points[~points.any(-1)] = np.nan
     return list(zip(table.labels.tolist(), table.canonical_views().tolist(), points, strict=True))
+
+
+def planned_samples(people: int, per_person: int, seed: int) -> list[tuple[str, str, Array]]:
+    """Label, view and keypoints (19, 3) of pictures as a data set would hold them, posed but not drawn."""
+    return [sample for person in range(people) for sample in planned_person(per_person, seed, 1.0, person)]
 
 
 def compare(samples: list[tuple[str, str, Array]]) -> list[Row]:
@@ -108,6 +114,6 @@ def format_rows(rows: list[Row]) -> str:
 
 def write_comparison(data: Path) -> str:
     """Write `comparison.txt` beside the table of a data set and return what it says."""
-    text = format_rows(compare(samples_of(read_any(data))))
+    text = format_rows(compare(read_table(data)))
     (data / "comparison.txt").write_text(text + "\n")
     return text

@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -33,6 +33,8 @@ from training.synth.skeletons import statistics
 
 log = logging.getLogger(__name__)
 
+Rows = list[list[str]]
+"""Of table.csv, all of one person."""
 SPLITS = ("train",) * 8 + ("val", "test")
 PHOTOS_PER_PROCESS = 150
 _AS_BEGUN = "delete this file alone, and repeat the command as it was first given"
@@ -112,17 +114,23 @@ def pose_label(keypoints: NDArray[np.float64], width: int, height: int) -> str:
 
 
 def table_row(name: str, shot: picture.Shot, group: str, person: int, label: int) -> list[str]:
-    """One row of table.csv; empty cells where a keypoint is absent."""
+    """One row of table.csv."""
     h, w = shot.picture.shape[:2]
     row = [name, str(label), shot.label_name, group, shot.view, str(w), str(h), shot.grip_hand, split_of(person)]
-    for x, y, v in shot.keypoints:
-        row += [f"{x:.2f}", f"{y:.2f}", f"{v:.2f}"] if np.isfinite(x) else ["", "", ""]
-    return row
+    return row + keypoint_cells(shot.keypoints)
+
+
+def keypoint_cells(keypoints: NDArray[np.float64]) -> list[str]:
+    """Cells of keypoints (19, 3), empty where one is absent."""
+    cells = []
+    for x, y, v in keypoints:
+        cells += [f"{x:.2f}", f"{y:.2f}", f"{v:.2f}"] if np.isfinite(x) else ["", "", ""]
+    return cells
 
 
 def write_person(
     renderer: Renderer, order: Order, person: int, photos: list[picture.Picture], bystanders: list[picture.Picture]
-) -> list[list[str]]:
+) -> Rows:
     """Draw and write all pictures of one person; returns the table rows. The same seed gives the same files."""
     classes = drawable_classes()
     rng = np.random.default_rng([order.seed, person])
@@ -156,7 +164,7 @@ def _start_worker(order: Order) -> None:
     _state["photos"] = scene.load_backgrounds(order.backgrounds, PHOTOS_PER_PROCESS, np.random.default_rng(order.seed))
 
 
-def _work(order: Order, person: int) -> tuple[int, list[list[str]]]:
+def _work(order: Order, person: int) -> tuple[int, Rows]:
     if not _state:  # here and not when the process starts, so that what is wrong is told as any other mistake
         _start_worker(order)
     renderer, photos, bystanders = (_state[name] for name in ("renderer", "photos", "bystanders"))
@@ -173,7 +181,7 @@ def finished_people(table: Path, per_person: int) -> set[str]:
     return done
 
 
-def _drawn(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
+def _drawn(order: Order, people: list[int]) -> Iterator[tuple[int, Rows]]:
     if order.processes <= 1:
         _start_worker(order)
         yield from map(partial(_work, order), people)
@@ -191,7 +199,7 @@ def _drawn(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str
             log.warning("a process that draws died; %d people are left and go on with new ones", len(left))
 
 
-def _in_parallel(order: Order, people: list[int]) -> Iterator[tuple[int, list[list[str]]]]:
+def _in_parallel(order: Order, people: list[int]) -> Iterator[tuple[int, Rows]]:
     """People as they are finished. Raises BrokenProcessPool when a process dies, where `Pool` would wait for ever."""
     with helpers(order.processes, end_with_parent) as pool:
         for drawn in as_completed([pool.submit(_work, order, person) for person in people]):
@@ -208,32 +216,40 @@ def write_dataset(order: Order) -> int:
     keep_order(order.out, facts)
     _write_yaml(order.out)
     table = order.out / "table.csv"
-    done = finished_people(table, order.per_person)
-    people = [p for p in range(order.people) if group_of(order.seed, p) not in done]
-    log.info("%d people to draw, %d are there", len(people), len(done))
-    started, pictures = now_ns(), 0
-    with table.open("a", newline="") as file:
-        writer = csv.writer(file)
-        for k, (_, rows) in enumerate(_drawn(order, people), 1):
-            writer.writerows(rows)
-            file.flush()
-            pictures += len(rows)
-            if k % 10 == 0 or k == len(people):
-                rate = pictures * NS_PER_S / (now_ns() - started)
-                left = (len(people) - k) * order.per_person / rate / 60
-                log.info(
-                    "%d of %d people, %d pictures, %.1f a second, %.0f min left", k, len(people), pictures, rate, left
-                )
+    pictures = write_people(table, order, partial(_drawn, order), "pictures", 10)
     _sort(table)
     _write_lists(order.out, table)
     return pictures
+
+
+def write_people(
+    table: Path, order: Order, made: Callable[[list[int]], Iterator[tuple[int, Rows]]], what: str, told_every: int
+) -> int:
+    """Add the rows of those whom the table lacks, as they are made; returns how many. Says after so many people how
+    many of `what` there are."""
+    done = finished_people(table, order.per_person)
+    people = [p for p in range(order.people) if group_of(order.seed, p) not in done]
+    log.info("%d people to draw, %d are there", len(people), len(done))
+    started, count = now_ns(), 0
+    with table.open("a", newline="") as file:
+        writer = csv.writer(file)
+        for k, (_, rows) in enumerate(made(people), 1):
+            writer.writerows(rows)
+            file.flush()
+            count += len(rows)
+            if k % told_every == 0 or k == len(people):
+                rate = count * NS_PER_S / (now_ns() - started)
+                left = (len(people) - k) * order.per_person / rate / 60
+                log.info("%d of %d people, %d %s, %.1f a second, %.0f min left", k, len(people), count, what, rate,
+                         left)  # fmt: skip
+    return count
 
 
 def keep_order(out: Path, facts: dict[str, Any]) -> None:
     """Raises UserError when the folder holds what was drawn otherwise."""
     file, told = out / "order.json", json.loads(json.dumps(facts))
     if file.is_file() and (there := read_note(file, dict[str, Any], _AS_BEGUN)) != told:
-        changed = ", ".join(f"{name} {there.get(name)}" for name in told if there.get(name) != told[name])
+        changed = ", ".join(f"{name} {there.get(name)}" for name in told | there if there.get(name) != told.get(name))
         raise UserError(f"{out} was begun with {changed}; say the same, or choose another --out")
     with whole_file(file) as part:
         part.write_text(json.dumps(told, indent=1))
