@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +47,9 @@ class Rig:
 def load_rig() -> Rig:
     """Load `anny` with its own topology (the others download data that is not free); the first start takes a minute."""
     os.environ.setdefault("ANNY_CACHE_DIR", str(Path.home() / ".cache" / "anny"))
+    import warp
+
+    warp.config.log_level = logging.ERROR  # else every process tells which devices it has
     import anny
     import torch
     from anny.keypoints import KeypointsRegressor
