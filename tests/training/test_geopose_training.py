@@ -207,28 +207,6 @@ def test_without_pictures_it_begins_by_answering_as_the_shipped_model_does_witho
     torch.testing.assert_close(predict(network, table)[0], predict(shipped, table)[0])
 
 
-@pytest.mark.parametrize("name", ["geopose", "geopose_graph"])
-def test_a_wider_network_begins_by_answering_as_the_narrower_one(name: str, tmp_path: Path) -> None:
-    table = keypoint_table(*drawn(60))
-    settings = FitSettings(epochs=1, batch=60, threads=1, backbone="mobilenet_v3_small")
-    narrow = fit(CLASSES, Mixture(table), table, settings, tmp_path / "narrow", name)
-    wide = network_model(name).build(13, replace(settings, pair_width=320)).eval()
-    random = predict(wide, table)[0]
-    begin_with(wide, narrow, CLASSES.names)
-    expected = predict(load_trained(narrow, CLASSES)[0], table)[0]
-    torch.testing.assert_close(predict(wide, table)[0], expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(random, expected, atol=0.01)
-    wider = replace(settings, start=str(narrow), pair_width=320)
-    best = fit(CLASSES, Mixture(table), table, wider, tmp_path / "wide", name)
-    state = read_checkpoint(best)
-    assert state["settings"]["pair_width"] == 320 and state["weights"]["skeleton.pairs.layers.0.weight"].shape[0] == 320
-    taken = state["weights"]["skeleton.leave.weight"][:, -64:]
-    assert taken.abs().max() > 0, "the new units learn"
-    narrower = replace(settings, start=str(best), pair_width=64)
-    again = read_checkpoint(fit(CLASSES, Mixture(table), table, narrower, tmp_path / "again", name))
-    assert again["settings"]["pair_width"] == 320, "weights are not cut off"
-
-
 def test_a_training_may_begin_with_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretrained: list[bool] = []
 

@@ -10,7 +10,7 @@ from training.geopose.settings import FitSettings
 
 def build(class_count: int, settings: FitSettings) -> GeoPoseNet:
     """The network with the backbone that the settings name."""
-    return GeoPoseNet(class_count, crop_stream(settings), settings.pair_width)
+    return GeoPoseNet(class_count, crop_stream(settings))
 
 
 MODEL = NetworkModel("geopose", build)

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from training.classifiers.neural import OF_CROPS, NetworkModel
 from training.geopose.network import GraphStream
-from training.geopose.settings import FitSettings
 
 _WIDTH = 128
 
@@ -17,9 +16,9 @@ class GraphNet(nn.Module):
     hand = None
     crop_geometry = None
 
-    def __init__(self, class_count: int, pair_width: int) -> None:
+    def __init__(self, class_count: int) -> None:
         super().__init__()
-        self.skeleton = GraphStream(_WIDTH, pair_width)
+        self.skeleton = GraphStream(_WIDTH)
         self.head = nn.Sequential(nn.Linear(_WIDTH, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, class_count))
 
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor, crop: Tensor, crop_present: Tensor) -> Tensor:
@@ -30,9 +29,4 @@ class GraphNet(nn.Module):
         return self.head(graph)
 
 
-def build(class_count: int, settings: FitSettings) -> GraphNet:
-    """The network as wide as the settings say."""
-    return GraphNet(class_count, settings.pair_width)
-
-
-MODEL = NetworkModel("geopose_graph", build, ignored=OF_CROPS)
+MODEL = NetworkModel("geopose_graph", lambda class_count, settings: GraphNet(class_count), ignored=OF_CROPS)

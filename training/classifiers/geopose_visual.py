@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.classifiers.crops import crop_stream
-from training.classifiers.neural import OF_EDGES, OF_KEYPOINTS, OF_PAIRS, NetworkModel
+from training.classifiers.neural import OF_EDGES, OF_KEYPOINTS, NetworkModel
 from training.geopose.settings import FitSettings
 
 
@@ -30,4 +30,4 @@ class VisualNet(nn.Module):
         return self.head(torch.cat([seen, crop_present.unsqueeze(-1)], 1))
 
 
-MODEL = NetworkModel("geopose_visual", VisualNet, ignored=OF_EDGES | OF_KEYPOINTS | OF_PAIRS, needs_crops=True)
+MODEL = NetworkModel("geopose_visual", VisualNet, ignored=OF_EDGES | OF_KEYPOINTS, needs_crops=True)

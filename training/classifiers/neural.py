@@ -16,7 +16,6 @@ from training.geopose.data import PoseTable
 from training.geopose.settings import FitSettings
 
 OF_EDGES = frozenset({"drop_edge", "edge_noise"})
-OF_PAIRS = frozenset({"pair_width"})
 OF_BACKBONE = frozenset({"backbone", "pretrained", "frozen_epochs"})
 OF_CROPS = OF_BACKBONE | {"crop_faults", "geometry_weight"}
 OF_KEYPOINTS = frozenset({"faults", "without", "strengths", "arcface", "arcface_margin", "arcface_scale"})
@@ -29,7 +28,7 @@ class NetworkModel:
 
     name: str
     build: Callable[[int, FitSettings], nn.Module]
-    """From the number of classes and the settings; only `backbone`, `pretrained` and `pair_width` may matter."""
+    """From the number of classes and the settings, of which only `backbone` and `pretrained` may matter."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What this variant sets, whatever else is asked for."""
     ignored: frozenset[str] = frozenset()

@@ -9,7 +9,7 @@ from torch.nn import functional
 from stages.graph import CROP_SIZE_PX, NODE_FEATURES
 from stages.skeleton import NODE_COUNT
 from training.classifiers.crops import NodeScale
-from training.classifiers.neural import OF_BACKBONE, OF_EDGES, OF_PAIRS, NetworkModel
+from training.classifiers.neural import OF_BACKBONE, OF_EDGES, NetworkModel
 
 WIDTH, HEADS, LAYERS, PATCH_PX = 96, 4, 3, 16
 PATCHES = (CROP_SIZE_PX // PATCH_PX) ** 2
@@ -89,6 +89,4 @@ class PoseVit(nn.Module):
         return self.head(tokens[:, 0])
 
 
-MODEL = NetworkModel(
-    "pose_vit", lambda class_count, settings: PoseVit(class_count), ignored=OF_BACKBONE | OF_EDGES | OF_PAIRS
-)
+MODEL = NetworkModel("pose_vit", lambda class_count, settings: PoseVit(class_count), ignored=OF_BACKBONE | OF_EDGES)

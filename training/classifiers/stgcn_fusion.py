@@ -10,7 +10,7 @@ from torch.nn import functional
 from stages.graph import DIRECTED_EDGES, NODE_FEATURES
 from stages.skeleton import NODE_COUNT
 from training.classifiers.crops import BACKBONES, NodeScale, backbone
-from training.classifiers.neural import OF_EDGES, OF_PAIRS, NetworkModel
+from training.classifiers.neural import OF_EDGES, NetworkModel
 from training.geopose.settings import FitSettings
 
 WIDTH = 256
@@ -105,4 +105,4 @@ class FusionNet(nn.Module):
         return self.head(torch.cat([hidden.sum(1) / count, most, looked.sum(1) / count], 1))
 
 
-MODEL = NetworkModel("stgcn_fusion", FusionNet, ignored=OF_EDGES | OF_PAIRS)
+MODEL = NetworkModel("stgcn_fusion", FusionNet, ignored=OF_EDGES)

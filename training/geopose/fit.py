@@ -104,16 +104,15 @@ def settings_used(model: str, settings: FitSettings) -> FitSettings:
 
 
 def with_start(settings: FitSettings) -> FitSettings:
-    """The settings with the backbone that the weights to begin with have, and layers no narrower; pretrained backbones
-    stand still for `frozen_epochs` here too.
+    """The settings with the backbone that the weights to begin with have; pretrained ones stand still for
+    `frozen_epochs` here too.
 
     Raises UserError when there are no such weights.
     """
     if not settings.start:
         return settings
-    theirs = FitSettings(**read_checkpoint(weights_file(settings.start))["settings"])
-    width = max(settings.pair_width, theirs.pair_width)
-    return replace(settings, backbone=theirs.backbone, pretrained=theirs.pretrained, pair_width=width)
+    theirs = read_checkpoint(weights_file(settings.start))["settings"]
+    return replace(settings, backbone=theirs["backbone"], pretrained=theirs["pretrained"])
 
 
 @torch.no_grad()
@@ -140,29 +139,14 @@ def begin_with(network: nn.Module, file: Path, class_names: Sequence[str]) -> No
         elif name == _HEAD and len(tensor) == len(theirs):
             shared = min(tensor.shape[1], theirs.shape[1])  # the graph comes first, the hand, if any, behind it
             tensor[:, :shared] = theirs[:, :shared]
-        elif name.startswith(_GROWING) and all(np.greater_equal(tensor.shape, theirs.shape)):
-            _grow(tensor, theirs)
         elif tensor.shape != theirs.shape:
             raise UserError(f"weights {file} do not fit at {name}; train them anew with this version and its settings")
         else:
             tensor.copy_(theirs)
 
 
-def _grow(tensor: Tensor, theirs: Tensor) -> None:
-    """Give a layer that may have more units, behind the others, the weights of a narrower one. The old units take
-    nothing from the new ones, so that the network begins by answering as before (Chen et al. 2016, Net2Net)."""
-    rows = len(theirs)
-    if tensor.dim() == 1:
-        tensor[:rows] = theirs
-        return
-    tensor[:rows] = 0
-    tensor[:rows, : theirs.shape[1]] = theirs
-
-
 _HEAD = "head.0.weight"
 """What joins the graph and the hand."""
-_GROWING = ("skeleton.pairs.", "skeleton.leave.")
-"""Layers whose size `pair_width` decides."""
 
 
 def _last_layer(network: nn.Module) -> tuple[str, str]:

@@ -110,7 +110,7 @@ class GraphStream(nn.Module):
     """Two rounds of attention, then a readout that keeps each node's place (which node it was matters), and the
     differences of all pairs beside it."""
 
-    def __init__(self, width: int, pair_width: int) -> None:
+    def __init__(self, width: int = 128) -> None:
         super().__init__()
         edges, count, features = DIRECTED_EDGES, NODE_COUNT, len(NODE_FEATURES)
         self.register_buffer("node_scale", torch.ones(features))
@@ -121,8 +121,8 @@ class GraphStream(nn.Module):
         self.second = DenseGATv2(128, 64, 1, len(EDGE_FEATURES), edges, count)
         self.skip = nn.Linear(48, 64)
         self.narrow = nn.Linear(64, 16)
-        self.pairs = PairStream(pair_width)
-        self.leave = nn.Linear(64 + 16 * count + pair_width, width)
+        self.pairs = PairStream(256)
+        self.leave = nn.Linear(64 + 16 * count + 256, width)
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
@@ -160,10 +160,10 @@ class CropStream(nn.Module):
 class GeoPoseNet(nn.Module):
     """Logits of the poses; family and chamber follow by sums of their probabilities, so they cannot contradict."""
 
-    def __init__(self, class_count: int, hand: CropStream, pair_width: int) -> None:
+    def __init__(self, class_count: int, hand: CropStream) -> None:
         super().__init__()
         # Not `graph`: the exporter's own modules have an attribute of that name.
-        self.skeleton = GraphStream(128, pair_width)
+        self.skeleton = GraphStream()
         self.hand = hand
         joined = 128 + hand.width + 1
         self.head = nn.Sequential(nn.Linear(joined, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, class_count))

@@ -62,8 +62,6 @@ class FitSettings:
     """Decay of the running mean of the weights, which is what gets validated and shipped."""
     backbone: Backbone = "mobilenet_v3_small"
     """Of the crop."""
-    pair_width: Count = 256
-    """Of the two layers over the differences of all pairs of nodes; 1024 can learn from a hundred thousand samples."""
     pretrained: bool = False
     """Begin with ImageNet weights: they learn at a tenth of the rate, after `frozen_epochs`."""
     frozen_epochs: Annotated[int, Meta(ge=0)] = 20
