@@ -11,10 +11,12 @@ import pytest
 
 pytest.importorskip("torch")
 
+from engine.errors import UserError
 from stages.classes import load_classes
 from stages.graph import mirror_keypoints, torso_length
 from stages.skeleton import LEFT_ANKLE, RIGHT_WRIST
 from training import app
+from training.data.readers import read_any
 from training.data.table import Table, make_table, write_table
 from training.geopose.batches import Mixture, training_batches
 from training.geopose.data import PoseTable, pose_table
@@ -73,6 +75,8 @@ def test_a_body_gets_the_errors_of_those_that_look_like_it() -> None:
         np.testing.assert_allclose(got[:8, :, 2], 0.6)
         assert not got[8:, LEFT_ANKLE].any() and (got[8:, :LEFT_ANKLE, 2] == 1).all()
     np.testing.assert_array_equal(twice[..., :2], wanted[..., :2] * 2)
+    many = errors.seen(np.tile(wanted, (70, 1, 1)), np.random.default_rng(0))
+    assert not many[:, LEFT_ANKLE].any(1).reshape(70, 16)[:, 8:].any(), "more than are compared at once"
 
 
 def test_left_handers_count_in_their_mirrored_form_whatever_hand_was_seen() -> None:
@@ -98,6 +102,8 @@ def test_who_was_taken_for_somebody_else_lends_nothing_nor_does_one_of_whom_noth
     truth = true.copy()
     truth[3:5] = 0
     assert len(SeenErrors(samples(seen, labels, hands=["right"] * 12), truth)) == 7
+    with pytest.raises(UserError, match="no errors can be lent"):
+        SeenErrors(samples(seen + [400, 0, 0], labels, hands=["right"] * 12), truth)
 
 
 def test_errors_of_people_who_are_held_out_are_not_lent() -> None:
@@ -152,3 +158,13 @@ def test_a_truth_of_other_pictures_is_refused(folder: Path, tmp_path: Path, caps
     words = fit_words(folder, tmp_path, "--exact", str(folder / "exact.csv"), "--truth", str(folder / "foreign.csv"))
     assert app.main(words) == 2
     assert "names none of these pictures" in capsys.readouterr().err
+
+
+def test_a_truth_of_people_who_stand_elsewhere_is_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = read_any(folder / "true.csv", CLASSES.names)
+    write_table(replace(elsewhere, keypoints=elsewhere.keypoints + [400, 0, 0]), folder / "else.csv", CLASSES.names)
+    words = fit_words(folder, tmp_path / "run", "--start", "geopose", "--exact", str(folder / "exact.csv"))
+    assert app.main([*words, "--truth", str(folder / "else.csv")]) == 2
+    assert "no errors can be lent" in capsys.readouterr().err and not (tmp_path / "run").exists()

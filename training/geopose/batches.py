@@ -130,7 +130,7 @@ def training_batches(
     errors = mixture.errors()
     sources = [
         (mixture.table, mixture.mild_faults, None),
-        (mixture.exact, mixture.mild_faults if errors else mixture.faults, errors),
+        (mixture.exact, mixture.faults if errors is None else mixture.mild_faults, errors),
     ]
     tables = [(table, faults, lent) for table, faults, lent in sources if table is not None]
     orders = [rng.permutation(len(table)) for table, *_ in tables]
@@ -159,7 +159,7 @@ def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
 
 def _with_errors(part: PoseTable, errors: SeenErrors | None, rng: np.random.Generator) -> PoseTable:
     """The samples as they might be seen; as they are without errors to lend them."""
-    return replace(part, keypoints=errors.seen(part.keypoints, rng)) if errors else part
+    return part if errors is None else replace(part, keypoints=errors.seen(part.keypoints, rng))
 
 
 def _pictured(

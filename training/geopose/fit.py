@@ -48,6 +48,7 @@ def fit(
 
     declared, settings = network_model(model), settings_used(model, settings)
     mixture = mixture.with_faults_of(settings)
+    mixture.errors()  # refuses a truth of no use before anything is begun
     begun = read_checkpoint(weights_file(settings.start)) if settings.start else {}
     facts = {
         "network": model, "classes": list(classes.names), "classes_sha256": classes.digest(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, LEFT_SHOULDER, NODE_COUNT
 from training.geopose.data import PoseTable, centred
 
@@ -17,13 +18,17 @@ _HEAD_WEIGHT = 0.5
 """Of the points above the shoulders, when bodies are compared: five of 19 that move as one."""
 _ANOTHER_PERSON = 0.5
 """Torsos; who was seen farther off than that (median of the limbs) is somebody else, or nobody."""
+_AT_ONCE = 1000
+"""Bodies that are compared with all others at once: a hundred thousand would fill the memory."""
 
 
 class SeenErrors:
     """What the detectors made of each of M bodies, in torsos of the body."""
 
     def __init__(self, seen: PoseTable, truth: np.ndarray) -> None:
-        """`truth`: float32 (R, 19, 3), the true canonical keypoints by `seen.rows`; whom it lacks is left out."""
+        """`truth`: float32 (R, 19, 3), the true canonical keypoints by `seen.rows`; whom it lacks is left out.
+
+        Raises UserError when nobody is left."""
         seen = seen.mirrored(seen.wrong_hand)
         true = truth[seen.rows]
         points, unit = centred(true)
@@ -32,6 +37,11 @@ class SeenErrors:
         distance = np.where(there, np.linalg.norm(offsets, axis=2), np.inf)
         whole = (true[:, :BODY_COUNT, 2] > 0).all(1)
         kept = whole & (np.median(distance[:, LEFT_SHOULDER:BODY_COUNT], axis=1) < _ANOTHER_PERSON)
+        if not kept.any():
+            raise UserError(
+                "nobody whose whole body --truth tells was seen where it says, so no errors can be lent to the samples "
+                "of --exact; give the table that `see` was given, or leave --truth out"
+            )
         self._likeness = _likeness(points[kept], true[kept, :, 2] > 0)
         self._offsets = np.where(there[..., None], offsets, 0)[kept]
         self._confidence = np.where(there, seen.keypoints[..., 2], 0)[kept]
@@ -44,17 +54,21 @@ class SeenErrors:
         confidences and the missing points of one of those bodies that are most like it."""
         points, unit = centred(keypoints)
         wanted = _likeness(points, keypoints[..., 2] > 0)
-        # Squared distances but for what is the same for all.
-        distance = (self._likeness**2).sum(1) - 2 * wanted @ self._likeness.T
-        count = min(LIKEST, len(self))
-        likest = np.argpartition(distance, count - 1, axis=1)[:, :count]
-        chosen = likest[np.arange(len(likest)), rng.integers(0, count, len(likest))]
+        likest = np.concatenate([self._likest(wanted[i : i + _AT_ONCE]) for i in range(0, len(wanted), _AT_ONCE)])
+        chosen = likest[np.arange(len(likest)), rng.integers(0, likest.shape[1], len(likest))]
         there = (self._confidence[chosen] > 0) & (keypoints[..., 2] > 0)
         out = np.zeros((len(keypoints), NODE_COUNT, 3), np.float32)
         out[..., :2] = keypoints[..., :2] + self._offsets[chosen] * unit
         out[..., 2] = self._confidence[chosen]
         out[~there] = 0
         return out
+
+    def _likest(self, wanted: np.ndarray) -> np.ndarray:
+        """int (B, LIKEST or as many as there are): the bodies whose likeness is nearest to each of (B, 38)."""
+        # Squared distances but for what is the same for all.
+        distance = (self._likeness**2).sum(1) - 2 * wanted @ self._likeness.T
+        count = min(LIKEST, len(self))
+        return np.argpartition(distance, count - 1, axis=1)[:, :count]
 
 
 def _likeness(points: np.ndarray, present: np.ndarray) -> np.ndarray:
