@@ -315,6 +315,8 @@ def test_planned_poses_are_a_table_of_whole_people_by_seed_and_gone_on_with(tmp_
         command.run(arguments(*one, "--people", "3", "--spread", "0.5"))
     with pytest.raises(UserError, match="was begun with"):
         command.run(arguments("pictures", *one[1:], "--people", "3"))
+    with pytest.raises(UserError, match="planned and not drawn"):
+        command.run(arguments(*one, "--people", "3", "--size", "640x480"))
 
 
 @pytest.mark.parametrize("kind", sorted(pose.PICK_UPS))

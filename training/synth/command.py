@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.action} needs --out")
     if args.backgrounds is not None and not args.backgrounds.is_dir():
         raise UserError(f"--backgrounds {args.backgrounds} is not a folder")
+    if args.action == "poses" and (args.size or args.backgrounds):
+        raise UserError("poses are planned and not drawn: leave --size and --backgrounds out")
     if args.action == "skeletons":
         from training.synth.skeletons import write_skeletons
 
