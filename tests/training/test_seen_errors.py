@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from engine.errors import UserError
 from stages.classes import load_classes
 from stages.graph import mirror_keypoints, torso_length
-from stages.skeleton import LEFT_ANKLE, RIGHT_WRIST
+from stages.skeleton import GRIP, LEFT_ANKLE, RIGHT_WRIST, TIP
 from training import app
 from training.data.readers import read_any
 from training.data.table import Table, make_table, write_table
@@ -120,6 +120,20 @@ def test_errors_of_people_who_are_held_out_are_not_lent() -> None:
     missing = [1 - b.mask[:, LEFT_ANKLE] for b in training_batches(everybody, FitSettings(batch=50),
                                                                    np.random.default_rng(0))]  # fmt: skip
     assert np.concatenate(missing).sum() > 10, "more than their own ten"
+
+
+def test_what_a_crop_is_to_tell_stays_the_true_shaft() -> None:
+    labels = [HIGH] * 20
+    true = bodies(labels)
+    seen = true.copy()
+    seen[:, TIP, 0] += 0.3 * torso_length(true)
+    people = samples(seen, labels, hands=["right"] * 20)
+    exact = samples(true, labels, hands=["right"] * 20)
+    mixture = Mixture(people.select(np.arange(10)), exact=exact, truth=true).with_faults_of(FitSettings(faults="none"))
+    batch = next(training_batches(mixture, FitSettings(batch=30), np.random.default_rng(0)))
+    shaft = (true[:, TIP] - true[:, GRIP])[:, :2] / torso_length(true)[:, None]
+    assert abs(batch.shaft[10:, :2].mean(0) - shaft.mean(0)).max() < 0.02, "of the exact ones"
+    assert abs(batch.shaft[:10, 0].mean() - shaft[:, 0].mean() - 0.3) < 0.05, "of the table as it was seen"
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,8 @@ class Mixture:
         """Everything that an epoch holds, once and without faults or crops, for classifiers that do not augment."""
         tables = [self.table.without_crops()] if self.table is not None else []
         if self.exact is not None:
-            tables.append(_with_errors(self.exact, self.errors(), rng).without_crops())
+            exact = self.exact.without_crops()
+            tables.append(replace(exact, keypoints=_as_seen(exact, self.errors(), rng)))
         if self.statistics and self.drawn:
             tables.append(self.statistics.table(self.drawn, rng))
         return PoseTable.joined(tables)
@@ -138,7 +139,7 @@ def training_batches(
     steps = mixture.steps(settings.batch)
     for shares in zip(*(np.array_split(order, steps) for order in orders), strict=True):
         parts = [
-            _pictured(_with_errors(table.select(share), lent, rng), faults, mixture, rng)
+            _pictured(table.select(share), lent, faults, mixture, rng)
             for (table, faults, lent), share in zip(tables, shares[:-1], strict=True)
         ]
         if mixture.statistics and len(shares[-1]):
@@ -157,19 +158,19 @@ def graphs_with_crops(table: PoseTable, size: int = 256) -> Iterator[Batch]:
         yield _batch(part.keypoints, part, crop, part.labels, np.ones(len(part), np.float32))
 
 
-def _with_errors(part: PoseTable, errors: SeenErrors | None, rng: np.random.Generator) -> PoseTable:
-    """The samples as they might be seen; as they are without errors to lend them."""
-    return part if errors is None else replace(part, keypoints=errors.seen(part.keypoints, rng))
+def _as_seen(part: PoseTable, errors: SeenErrors | None, rng: np.random.Generator) -> np.ndarray:
+    """The keypoints as they might be seen; as they are without errors to lend them."""
+    return part.keypoints if errors is None else errors.seen(part.keypoints, rng)
 
 
 def _pictured(
-    part: PoseTable, faults: KeypointFaults, mixture: Mixture, rng: np.random.Generator
+    part: PoseTable, errors: SeenErrors | None, faults: KeypointFaults, mixture: Mixture, rng: np.random.Generator
 ) -> tuple[np.ndarray, PoseTable, np.ndarray]:
     """Faulty keypoints, the samples without their crops, and the augmented crops of those that keep theirs; the samples
     have their shaft as it is in the crop, which is what it is told from."""
     part = part.mirrored(part.wrong_hand & (rng.random(len(part)) < mixture.hand_known))
     present = part.crop_present * (rng.random(len(part)) >= mixture.crop_dropout)
-    faulty = augment_keypoints(part.keypoints, rng, faults)
+    faulty = augment_keypoints(_as_seen(part, errors, rng), rng, faults)
     crop = part.crops[present > 0] if len(part.crops) else NO_CROPS
     bare = replace(part, crops=NO_CROPS, crop_present=present.astype(np.float32))
     if mixture.crop_faults and len(crop):

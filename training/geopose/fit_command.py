@@ -153,7 +153,7 @@ def drawn_samples(args: argparse.Namespace) -> int:
 def lent_truth(args: argparse.Namespace, rows: Table, classes: ClassFile) -> np.ndarray | None:
     """By what exact samples are given the errors of those that were seen: the true keypoints of `rows`; None where
     there are no exact samples or no truth."""
-    return true_keypoints(rows, args.truth, classes) if args.exact and args.truth else None
+    return true_keypoints(rows, args.truth, classes, args.hand) if args.exact and args.truth else None
 
 
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:

@@ -70,10 +70,10 @@ def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> tu
     return rows, pose_table(with_hand(rows, hand), classes.names, crops)
 
 
-def true_keypoints(rows: Table, truth: Path, classes: ClassFile) -> np.ndarray:
+def true_keypoints(rows: Table, truth: Path, classes: ClassFile, hand: str | None) -> np.ndarray:
     """float32 (R, 19, 3): the true canonical keypoints of each row of a table that was seen; missing where the table
-    `truth` lacks its picture. Raises UserError when that has none of the pictures."""
-    known = read_any(truth, classes.names).as_held()
+    `truth` lacks its picture; `hand` is the one that all use. Raises UserError when it has none of the pictures."""
+    known = with_hand(read_any(truth, classes.names), hand).as_held()
     ours, theirs = same_pictures(rows, known)
     keypoints = np.zeros_like(rows.keypoints)
     keypoints[ours] = known.canonical()[theirs]
