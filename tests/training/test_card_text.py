@@ -62,6 +62,12 @@ def test_a_card_says_whether_the_threshold_keeps_its_promise(tmp_path: Path) -> 
         assert said in notes_text(PHOTOS, tmp_path, GROUPED, transfer=False, certain=certain)
 
 
+def test_a_card_says_that_the_threshold_was_raised(tmp_path: Path) -> None:
+    for raised in (True, False):
+        told = notes_text(PHOTOS, tmp_path, GROUPED, transfer=False, certain=True, raised=raised)
+        assert ("The threshold was raised from there" in told) == raised
+
+
 def test_a_table_without_names_or_pictures_says_so(tmp_path: Path) -> None:
     bare = table(["", ""], ["", ""])
     assert "names no people" in notes_text(bare, tmp_path / "t.csv", UNGROUPED, transfer=False, certain=True)

@@ -19,6 +19,7 @@ _UNCERTAIN = (
     "it could not be shown, from the surest down, that nine of ten accepted answers are right with 95 % certainty, "
     "so the surest threshold was taken; mistrust it."
 )
+_RAISED = "The threshold was raised from there, for fewer and surer answers."
 _HAND = "top1 knows the weapon hand, as votes over a video do; top1_hand_from_one_picture does not."
 _TRANSFER = (
     "Real keypoints are measured only, without crops, and flatter: the statistics behind the renders were made from "
@@ -40,9 +41,10 @@ def data_text(table: Table, mixture: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain: bool) -> str:
+def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain: bool, raised: bool = False) -> str:
     """For the card's `notes`; `source` is what was given as --seen or --table, `groups` what the test is by, `transfer`
-    whether real keypoints were measured too, `certain` whether the threshold keeps its promise."""
+    whether real keypoints were measured too, `certain` whether the threshold that the validation people ask for keeps
+    its promise, `raised` whether a higher one is used."""
     seen = _eyes(source)
     if table.is_rendered():
         people = f"Test people are rendered and {seen};"
@@ -50,7 +52,7 @@ def notes_text(table: Table, source: Path, groups: str, transfer: bool, certain:
         people = f"The table names no people: test samples, {seen}, may be of people who were trained on, and flatter;"
     else:
         people = f"Test people are in the same table but were not trained on; they are {seen};"
-    confidence = _CONFIDENCE + (_CERTAIN if certain else _UNCERTAIN)
+    confidence = _CONFIDENCE + (_CERTAIN if certain else _UNCERTAIN) + (f" {_RAISED}" if raised else "")
     doubt = [] if groups in (GROUPED, UNGROUPED) else [f"Tested on {groups}."]
     unseen = 1 - float((table.keypoints[..., 2] > 0).any(1).mean())
     left_out = [f"Pictures in which nobody was seen ({unseen:.1%} of the table) are left out."] if unseen else []

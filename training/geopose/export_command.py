@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
-from engine.numbers import at_least
+from engine.numbers import at_least, share
 from stages.classes import load_classes
 from training.data.readers import read_any
 from training.files import whole_model
@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              f"logits by more than {LOGIT_BOUND:g} on average")  # fmt: skip
     parser.add_argument("--ir", type=Path, metavar="DIR", help="also write OpenVINO IR to this folder")
     parser.add_argument("--threads", type=at_least(1), default=1, help="of torch (default 1)")
+    parser.add_argument("--threshold", type=share, default=0.0,
+                        help="accept no answer below this confidence either, for fewer and surer ones (default: as the "
+                             "validation people ask)")  # fmt: skip
     parser.add_argument("--transfer", type=Path, help="table of real keypoints, to measure on (never to train on)")
     parser.add_argument("--transfer-hand", choices=("left", "right"),
                         help="hand in which everybody of that table holds the stick")  # fmt: skip
@@ -81,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"the training in {args.run} stopped in its epoch {trained['epoch']}; repeat its `fit`, which "
                         "goes on there")  # fmt: skip
     refuse_met(trained, best, parts.test.people, parts.validation.people)
-    temperature, (threshold, certain) = calibrate(model, parts.validation)
+    temperature, (asked, certain) = calibrate(model, parts.validation)
+    threshold = max(asked, args.threshold)
     figures = judge(model, parts.test, classes, temperature, threshold)
     keypoints = keypoint_figures_of(parts.rows, classes, parts.test, args.truth)
     log.info("test people: %s", measure.summary_line(figures))
@@ -95,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     groups = groups_with_warning(parts.groups, str(best), parts.test.people)
     if groups == parts.groups:
         groups = trained.get("groups", groups)  # `fit` knows of the weights that it began with
-    notes = args.notes or notes_text(parts.rows, args.seen, groups, bool(args.transfer), certain)
+    notes = args.notes or notes_text(parts.rows, args.seen, groups, bool(args.transfer), certain, threshold > asked)
     card = partial(export.write_card, trained=trained, classes=classes, temperature=temperature, threshold=threshold,
                    data=data, has_pictures=model.hand is not None)  # fmt: skip
     file = (args.output or args.run / "model") / "model.onnx"
