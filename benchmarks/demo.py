@@ -59,8 +59,20 @@ def named_share(results: list[dict[str, Any]], hold: Hold) -> float:
 
 def named_in(results: list[dict[str, Any]], hold: Hold) -> list[str]:
     """The pose that is accepted in each frame of a hold (`ok` or `held`); empty where none is."""
+    return [told[0] if len(told) == 1 else "" for told in told_in(results, hold)]
+
+
+def told_in(results: list[dict[str, Any]], hold: Hold) -> list[tuple[str, ...]]:
+    """The pose that is accepted in each frame of a hold, or the two of which it is said to be one; empty where neither
+    is."""
     frames = [r for r in results if hold.first_frame <= r["sequence"] <= hold.last_frame and r["status"] != "end"]
-    return [r["pose"]["label"] if r["status"] in ("ok", "held") else "" for r in frames]
+    return [_told(r["pose"], r["status"] in ("ok", "held")) for r in frames]
+
+
+def _told(pose: dict[str, Any] | None, accepted: bool) -> tuple[str, ...]:
+    if pose is None or not (accepted or pose["alternative"]):
+        return ()
+    return (pose["label"],) if accepted else (pose["label"], pose["alternative"])
 
 
 def named_holds(results: list[dict[str, Any]]) -> int:

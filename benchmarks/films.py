@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.demo import QUIET, Hold, Truth, load_truth, named_in
+from benchmarks.demo import QUIET, Hold, Truth, load_truth, told_in
 from benchmarks.figures import Chart, Part, Row, Session, ratio
 from benchmarks.running import run_program
 from engine.errors import UserError
@@ -26,8 +26,12 @@ class Seen(msgspec.Struct, frozen=True):
     label: str
     named: bool
     """The pose, for most of its frames."""
+    told: bool
+    """The pose alone, or as one of two, for most of its frames."""
     another: bool
     """Another pose, for LASTING_S."""
+    two_others: bool
+    """Two other poses of which it were one, for LASTING_S."""
     after_s: float | None
     """From its first frame until the pose is named; None: never."""
 
@@ -38,13 +42,13 @@ def measure(session: Session, folder: Path) -> Part:
     if not films:
         raise UserError(f"--films {folder} holds no film with its .json; draw some with `arnis-train synth films`")
     holds: list[Seen] = []
-    between: list[bool] = []
+    between: list[int] = []
     for number, film in enumerate(films, 1):
         session.say(f"film {number} of {len(films)}")
         truth = load_truth(film)
         run = run_program(["--source", str(film.with_suffix(".mp4")), *QUIET], session.folder)
         holds += [look_at(run.results, hold, truth.fps) for hold in truth.holds]
-        between += named_on_the_way(run.results, truth)
+        between += told_on_the_way(run.results, truth)
     neutral = load_classes().neutral
     poses = [hold for hold in holds if hold.label != neutral]
     rows = [row(label, [hold for hold in holds if hold.label == label]) for label in load_classes().names]
@@ -52,25 +56,33 @@ def measure(session: Session, folder: Path) -> Part:
         name="films",
         title=f"What is named in {len(films)} films of sessions",
         rows=[row for row in [*rows, row(ALL, poses)] if row["holds"]],
-        notes=[f"Of {len(between)} frames between holds, {sum(between)} name a pose that is neither before nor after."],
+        notes=[f"Of {len(between)} frames between holds, {between.count(1)} name a pose that is neither before nor "
+               f"after, {between.count(2)} say that it is one of two such."],
         chart=Chart(labels=("pose",), value="named_share"),
     )
 
 
 def look_at(results: list[dict[str, Any]], hold: Hold, fps: float) -> Seen:
     """What the results of a film say of one of its holds."""
-    named, neutral = named_in(results, hold), load_classes().neutral
-    others = sum(label not in ("", hold.label, neutral) for label in named)
-    after_s = round(named.index(hold.label) / fps, 2) if hold.label in named else None
-    return Seen(hold.label, named.count(hold.label) > len(named) / 2, others >= LASTING_S * fps, after_s)
+    frames, alone, neutral = told_in(results, hold), (hold.label,), load_classes().neutral
+    wrong = [len(told) for told in frames if hold.label not in told and told != (neutral,)]
+    return Seen(
+        label=hold.label,
+        named=frames.count(alone) > len(frames) / 2,
+        told=sum(hold.label in told for told in frames) > len(frames) / 2,
+        another=wrong.count(1) >= LASTING_S * fps,
+        two_others=wrong.count(2) >= LASTING_S * fps,
+        after_s=round(frames.index(alone) / fps, 2) if alone in frames else None,
+    )
 
 
-def named_on_the_way(results: list[dict[str, Any]], truth: Truth) -> list[bool]:
-    """For each frame between two holds, whether it names a pose that is neither of the two."""
+def told_on_the_way(results: list[dict[str, Any]], truth: Truth) -> list[int]:
+    """For each frame between two holds, how many poses it tells, 1 or 2, of which none is one of the two; else 0."""
     neutral, out = load_classes().neutral, []
     for before, after in pairwise(truth.holds):
         way = Hold("", before.last_frame + 1, after.first_frame - 1)
-        out += [label not in ("", before.label, after.label, neutral) for label in named_in(results, way)]
+        expected = {before.label, after.label, neutral}
+        out += [len(told) if expected.isdisjoint(told) else 0 for told in told_in(results, way)]
     return out
 
 
@@ -80,6 +92,7 @@ def row(pose: str, holds: list[Seen]) -> Row:
     return {
         "pose": pose, "holds": len(holds), "named": sum(hold.named for hold in holds),
         "named_share": ratio(sum(hold.named for hold in holds), len(holds)),
-        "another": sum(hold.another for hold in holds),
+        "or_one_of_two": sum(hold.told for hold in holds), "another": sum(hold.another for hold in holds),
+        "two_others": sum(hold.two_others for hold in holds),
         "named_after_p50_s": statistics.median(after_s) if after_s else None,
     }  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 from engine.errors import UserError
 from engine.stage import Context
 from stages.cards import Card, ModelName, check_inputs, load_card, load_model_classes
-from stages.classes import CLASSES_FILE, ClassFile
+from stages.classes import CLASSES_FILE, NEUTRAL_KIND, ClassFile
 from stages.graph import CROP_SIZE_PX, DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
 from stages.packets import ArnisPacket, GraphInput, Pose
 from stages.runtime import Backend, Device, Network, load_network
@@ -51,16 +51,20 @@ def network_inputs(graphs: Sequence[GraphInput]) -> list[np.ndarray]:
 
 
 def name_pose(probabilities: np.ndarray, classes: ClassFile, threshold: float) -> Pose:
-    """The answer for one row (classes,) of probabilities; accepted from `threshold` on, `neutral` included."""
-    best = int(probabilities.argmax())
-    chosen = classes.classes[best]
+    """The answer for one row (classes,) of probabilities; accepted from `threshold` on, `neutral` included, and else
+    narrowed to two poses that reach it together, where there are such."""
+    best, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
+    chosen, other = classes.classes[best], classes.classes[second]
     accepted = bool(probabilities[best] >= threshold)
+    narrowed = not accepted and NEUTRAL_KIND not in (chosen.kind, other.kind)
+    is_either = narrowed and bool(probabilities[best] + probabilities[second] >= threshold)
     return Pose(
         label=chosen.name,
         confidence=float(probabilities[best]),
         accepted=accepted,
         family=chosen.family if accepted else _likeliest([c.family for c in classes.classes], probabilities),
         chamber=chosen.chamber if accepted else _likeliest([c.chamber for c in classes.classes], probabilities),
+        alternative=other.name if is_either else None,
         probabilities={c.name: float(p) for c, p in zip(classes.classes, probabilities, strict=True)},
     )
 

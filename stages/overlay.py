@@ -6,6 +6,7 @@ same worker (a recording, a preview that somebody subscribed to) has asked for t
 
 from __future__ import annotations
 
+from os.path import commonprefix
 from typing import Annotated, ClassVar, Literal
 
 import cv2
@@ -129,10 +130,25 @@ def pose_text(packet: ArnisPacket) -> str:
     if pose is None:
         reason = packet.reason
         return f"unsure ({_REASONS.get(reason, reason.replace('_', ' '))})" if reason else "unsure"
-    if not pose.accepted:
+    if not pose.accepted and pose.alternative is None:
         return "unsure"  # a guess that was refused is nobody's business
     left = " (left-handed)" if packet.stick is not None and packet.stick.hand == "left" else ""
-    return f"{pose.label.replace('_', ' ')}{left} {100 * pose.confidence:.0f} %"
+    said, sure = pose.label.replace("_", " "), pose.confidence
+    if pose.alternative is not None:
+        said, sure = either_text(pose.label, pose.alternative), sure + pose.probabilities[pose.alternative]
+    return f"{said}{left} {100 * sure:.0f} %"
+
+
+def either_text(first: str, second: str) -> str:
+    """Two classes in words, what both names have in common said once: `right eye or chest thrust`."""
+    one, two = first.split("_"), second.split("_")
+    head = commonprefix([one, two])
+    one, two = one[len(head) :], two[len(head) :]
+    tail = commonprefix([one[::-1], two[::-1]])[::-1]
+    one, two = one[: len(one) - len(tail)], two[: len(two) - len(tail)]
+    if not (one and two):  # one name is a part of the other
+        return f"{first} or {second}".replace("_", " ")
+    return " ".join([*head, *one, "or", *two, *tail])
 
 
 def is_remembered(packet: ArnisPacket) -> bool:
@@ -232,7 +248,8 @@ class Overlay:
 
 
 def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float) -> None:
-    """Name and confidence at the top left, accepted green, a refused guess amber, all else grey; with a bar."""
+    """Name and confidence at the top left, accepted green, what was refused or is one of two amber, all else grey; with
+    a bar where it is accepted."""
     pose = packet.pose
     is_refused = pose is not None and not pose.accepted
     colour = AMBER if is_refused else GREY if pose is None or pose.label == neutral else GREEN

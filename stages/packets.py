@@ -93,6 +93,9 @@ class Pose(msgspec.Struct, kw_only=True):
     poses together."""
     chamber: str
     """The height of the target, in the same way."""
+    alternative: str | None = None
+    """Where the label is not accepted: the second likeliest class, if together they are as sure as one must be. So it
+    is one of these two. Null where it may be a third, and where either is `neutral`."""
     probabilities: dict[str, float]
     """Of every class."""
     age_frames: int = 0

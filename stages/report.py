@@ -37,6 +37,7 @@ _CAUSES = {
     "grip_unsure": "the grip was not seen clearly",
     "tip_unsure": "the tip of the stick was not seen clearly",
     "not_upright": "the body was not upright: stand straight; if the picture lies on its side, turn the camera",
+    "either": "it was one of two poses, not sure which",
     "doubt": "the pose was in doubt",
 }
 """Why nothing was named."""
@@ -59,6 +60,7 @@ class _Pose(msgspec.Struct):
     label: str
     confidence: float
     accepted: bool
+    alternative: str | None = None
 
 
 class _Cue(msgspec.Struct):
@@ -98,7 +100,8 @@ class Line(msgspec.Struct):
             return "no_person"
         if self.status != "unsure" or self.reason == "nothing_seen_yet":
             return None
-        return self.reason if self.reason in _CAUSES else "doubt"
+        doubt = "either" if self.pose and self.pose.alternative else "doubt"
+        return self.reason if self.reason in _CAUSES else doubt
 
 
 class Hold(msgspec.Struct):

@@ -168,6 +168,18 @@ def test_family_and_chamber_of_a_guess_are_sums() -> None:
     assert name_pose(row, CLASSES, 0.36).accepted, "from the threshold on"
 
 
+def test_a_refused_answer_is_narrowed_to_two_poses_that_are_sure_enough_together() -> None:
+    def alternative(threshold: float, **shares: float) -> str | None:
+        return name_pose(np.array([shares.get(name, 0.0) for name in CLASSES.names]), CLASSES, threshold).alternative
+
+    shares = {"right_chest_thrust": 0.3, "right_eye_thrust": 0.45, "crown_thrust": 0.25}
+    assert alternative(0.75, **shares) == "right_chest_thrust", "from the threshold on"
+    assert alternative(0.76, **shares) is None, "it may be a third"
+    assert alternative(0.45, **shares) is None, "the answer alone is accepted"
+    assert alternative(0.75, right_eye_thrust=0.45, neutral=0.3, crown_thrust=0.25) is None
+    assert alternative(0.75, right_eye_thrust=0.3, neutral=0.45, crown_thrust=0.25) is None
+
+
 def test_probabilities_of_any_score_are_finite() -> None:
     assert class_probabilities(np.array([[1500.0, -1500.0, 0.0]], np.float32), 1.0).tolist() == [[1.0, 0.0, 0.0]]
 

@@ -115,6 +115,18 @@ def test_of_few_frames_that_were_lost_the_page_says_how_many_and_of_a_start_with
         assert "Not named" not in page.read_text()
 
 
+def test_frames_in_which_it_is_one_of_two_poses_are_told_apart_from_those_in_doubt(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    either = pose("left_eye_thrust", 0.5, accepted=False) | {"alternative": "left_chest_thrust"}
+    written(
+        file, frames("crown_thrust", 0, 0.6), frames(None, 0.7, 0.8, pose=either),
+        frames(None, 0.9, 0.9, pose=pose("left_eye_thrust", 0.5, accepted=False)),
+    )  # fmt: skip
+    write_report(file, page, ["0"], SHIPPED)
+    told = page.read_text()
+    assert "<td>20 %</td><td>it was one of two poses" in told and "<td>10 %</td><td>the pose was in doubt" in told
+
+
 def test_a_pose_that_flickers_is_no_hold(tmp_path: Path) -> None:
     parts = [part for n in range(9) for part in (frames("crown_thrust", n, n), frames(None, n + 0.1, n + 0.9))]
     assert not holds(written(tmp_path / "a.jsonl", *parts))
