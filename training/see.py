@@ -124,6 +124,9 @@ def run(args: argparse.Namespace) -> int:
     table = read_any(args.data, names)
     if args.truth and args.hand != DetectSettings().hand:
         raise UserError("--truth takes the hand from the table; leave --hand out, or correct the column `true_hand`")
+    for row, picture in zip(table.rows, table.pictures, strict=True):
+        if not picture:  # planned poses have none
+            raise UserError(f"{row} of {args.data} names no picture to look at; give a table that does")
     see(table.select(slice(args.limit)), names, args.out, detectors_of(args), args.processes)
     return 0
 

@@ -104,6 +104,16 @@ def test_a_folder_that_is_done_says_so_and_nothing_is_looked_at(
     assert "all of its 3 pictures were looked at before" in caplog.text
 
 
+def test_a_table_without_pictures_is_refused_before_a_folder_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_people(tmp_path, 3)
+    rewritten(data, pictures=np.array(["0.png", "", "2.png"]))
+    assert app.main(["see", str(data), "--truth", "--out", str(tmp_path / "exact")]) == 2
+    assert "row 3 of" in (said := capsys.readouterr().err) and "names no picture to look at" in said
+    assert not (tmp_path / "exact").exists()
+
+
 def test_a_folder_made_from_another_table_is_refused_and_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,14 +14,25 @@ pytest.importorskip("torch")
 from engine.errors import UserError
 from stages.classes import load_classes
 from stages.graph import mirror_keypoints, torso_length
-from stages.skeleton import GRIP, LEFT_ANKLE, RIGHT_WRIST, TIP
+from stages.skeleton import (
+    GRIP,
+    LEFT_ANKLE,
+    LEFT_EAR,
+    LEFT_HIP,
+    LEFT_KNEE,
+    LEFT_SHOULDER,
+    RIGHT_ANKLE,
+    RIGHT_KNEE,
+    RIGHT_WRIST,
+    TIP,
+)
 from training import app
 from training.data.readers import read_any
 from training.data.table import Table, make_table, write_table
 from training.geopose.batches import Mixture, training_batches
 from training.geopose.data import PoseTable, pose_table
 from training.geopose.pose_statistics import PoseStatistics
-from training.geopose.seen_errors import SeenErrors
+from training.geopose.seen_errors import LIKEST, SeenErrors
 from training.geopose.settings import FitSettings
 
 CLASSES = load_classes()
@@ -79,6 +90,42 @@ def test_a_body_gets_the_errors_of_those_that_look_like_it() -> None:
     assert not many[:, LEFT_ANKLE].any(1).reshape(70, 16)[:, 8:].any(), "more than are compared at once"
 
 
+def test_who_is_alike_is_told_by_the_points_that_are_there() -> None:
+    labels = [HIGH] * 20 + [LOW] * 20
+    true = bodies(labels)
+    seen = true.copy()
+    seen[:20, RIGHT_WRIST, 0] += 0.2 * torso_length(true)[:20]
+    seen[20:, RIGHT_WRIST, 0] -= 0.2 * torso_length(true)[20:]
+    errors = SeenErrors(samples(seen, labels, hands=["right"] * 40), true)
+    wanted = bodies([HIGH] * 8 + [LOW] * 8, seed=1)
+    for missing in ([LEFT_KNEE, RIGHT_KNEE, LEFT_ANKLE, RIGHT_ANKLE], [GRIP, TIP], list(range(LEFT_SHOULDER))):
+        cut = wanted.copy()
+        cut[:, missing] = 0
+        got = errors.seen(cut, np.random.default_rng(0))
+        assert not got[:, missing].any(), "nothing is made up"
+        moved = (got - cut)[:, RIGHT_WRIST, 0]
+        assert (moved[:8] > 0).all() and (moved[8:] < 0).all(), missing
+    cut = wanted.copy()
+    cut[:, LEFT_HIP] = 0
+    np.testing.assert_array_equal(errors.seen(cut, np.random.default_rng(0)), cut)
+    assert errors.seen(wanted[:0], np.random.default_rng(0)).shape == (0, 19, 3), "a step without any"
+
+
+def test_the_stick_alone_tells_who_is_alike_and_several_lend() -> None:
+    labels = [HIGH] * 40
+    true = bodies(labels)
+    true[20:, TIP] = true[20:, GRIP] * 2 - true[20:, TIP]  # pointing the other way
+    true[20:, TIP, 2] = 1
+    seen = true.copy()
+    shares = np.where(np.arange(40) < 20, 1, -1) * np.linspace(0.1, 0.3, 40)
+    seen[:, RIGHT_WRIST, 0] += shares * torso_length(true)
+    errors = SeenErrors(samples(seen, labels, hands=["right"] * 40), true)
+    moved = (errors.seen(true, np.random.default_rng(0)) - true)[:, RIGHT_WRIST, 0]
+    assert (moved[:20] > 0).all() and (moved[20:] < 0).all()
+    again = [(errors.seen(true[:1], np.random.default_rng(k)) - true[:1])[0, RIGHT_WRIST, 0] for k in range(60)]
+    assert len(set(np.round(again, 3))) == LIKEST
+
+
 def test_left_handers_count_in_their_mirrored_form_whatever_hand_was_seen() -> None:
     labels = [HIGH] * 10
     true = bodies(labels)
@@ -99,9 +146,15 @@ def test_who_was_taken_for_somebody_else_lends_nothing_nor_does_one_of_whom_noth
     true = bodies(labels)
     seen = true.copy()
     seen[:3, :, 0] += 2 * UNIT_PX
+    seen[3:, RIGHT_WRIST, 1] += 0.1 * UNIT_PX
     truth = true.copy()
-    truth[3:5] = 0
-    assert len(SeenErrors(samples(seen, labels, hands=["right"] * 12), truth)) == 7
+    truth[3] = 0
+    truth[4, LEFT_ANKLE] = 0
+    truth[5] = seen[5]
+    truth[6, LEFT_EAR] = 0
+    assert len(SeenErrors(samples(seen, labels, hands=["right"] * 12), truth)) == 6, "an ear is nothing to go by"
+    with pytest.raises(UserError, match="not as it was seen"):
+        SeenErrors(samples(seen, labels, hands=["right"] * 12), seen)
     with pytest.raises(UserError, match="no errors can be lent"):
         SeenErrors(samples(seen + [400, 0, 0], labels, hands=["right"] * 12), truth)
 
@@ -109,7 +162,7 @@ def test_who_was_taken_for_somebody_else_lends_nothing_nor_does_one_of_whom_noth
 def test_errors_of_people_who_are_held_out_are_not_lent() -> None:
     labels = [HIGH] * 20
     true = bodies(labels)
-    seen = true.copy()
+    seen = true + np.array([1, 0, 0], np.float32)
     seen[10:, LEFT_ANKLE] = 0
     people = samples(seen, labels, hands=["right"] * 20)
     exact = samples(bodies([HIGH] * 30, seed=1), [HIGH] * 30, hands=["right"] * 30)
@@ -160,7 +213,7 @@ def fit_words(folder: Path, run: Path, *more: str) -> list[str]:
 def test_with_the_truth_exact_samples_are_learnt_from_as_they_might_be_seen(folder: Path, tmp_path: Path) -> None:
     exact, truth = ["--exact", str(folder / "exact.csv")], ["--truth", str(folder / "true.csv")]
     told = []
-    for number, words in enumerate((exact, [*exact, *truth], truth)):
+    for number, words in enumerate(([*exact, *truth], [*exact, *truth, "--lend-errors"], truth)):
         assert app.main(fit_words(folder, tmp_path / str(number), *words)) == 0
         told.append(json.loads((tmp_path / str(number) / "report.json").read_text())["training"])
     assert [t["mixture"]["as_seen"] for t in told] == [False, True, False]
@@ -169,8 +222,10 @@ def test_with_the_truth_exact_samples_are_learnt_from_as_they_might_be_seen(fold
 
 
 def test_a_truth_of_other_pictures_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = fit_words(folder, tmp_path, "--exact", str(folder / "exact.csv"), "--truth", str(folder / "foreign.csv"))
+    words = fit_words(folder, tmp_path, "--exact", str(folder / "exact.csv"), "--lend-errors")
     assert app.main(words) == 2
+    assert "--lend-errors needs --exact" in capsys.readouterr().err
+    assert app.main([*words, "--truth", str(folder / "foreign.csv")]) == 2
     assert "names none of these pictures" in capsys.readouterr().err
 
 
@@ -180,5 +235,26 @@ def test_a_truth_of_people_who_stand_elsewhere_is_refused_before_anything_is_wri
     elsewhere = read_any(folder / "true.csv", CLASSES.names)
     write_table(replace(elsewhere, keypoints=elsewhere.keypoints + [400, 0, 0]), folder / "else.csv", CLASSES.names)
     words = fit_words(folder, tmp_path / "run", "--start", "geopose", "--exact", str(folder / "exact.csv"))
-    assert app.main([*words, "--truth", str(folder / "else.csv")]) == 2
+    assert app.main([*words, "--truth", str(folder / "else.csv"), "--lend-errors"]) == 2
     assert "no errors can be lent" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_folds_are_refused_before_the_first_is_trained_where_one_has_nobody_who_lends(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = read_any(folder / "true.csv", CLASSES.names)
+    write_table(known.select(known.groups == "p7"), folder / "one.csv", CLASSES.names)
+    words = fit_words(folder, tmp_path / "run", "--folds", "4", "--exact", str(folder / "exact.csv"), "--lend-errors")
+    assert app.main([*words, "--truth", str(folder / "one.csv")]) == 2
+    assert "no errors can be lent" in capsys.readouterr().err and not (tmp_path / "run" / "fold0").exists()
+
+
+def test_a_truth_of_rows_without_a_picture_is_of_none_of_them(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("seen", "true"):
+        rows = read_any(folder / f"{name}.csv", CLASSES.names)
+        write_table(replace(rows, pictures=np.full(len(rows), "")), tmp_path / f"{name}.csv", CLASSES.names)
+    words = ["fit", "--table", str(tmp_path / "seen.csv"), "--run", str(tmp_path / "run"), "--epochs", "1"]
+    assert app.main([*words, "--truth", str(tmp_path / "true.csv")]) == 2
+    assert "names none of these pictures" in capsys.readouterr().err

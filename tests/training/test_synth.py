@@ -88,6 +88,7 @@ def test_a_run_killed_at_its_first_lines_is_gone_on_with(
         return list((cells | {"image_path": f"images/{group}_00.jpg", "group": group, "split": "train"}).values())
 
     monkeypatch.setattr(write, "_drawn", lambda order, people: ((person, [row(person)]) for person in people))
+    write.write_dataset(write.Order(tmp_path, 0, 1, 1, 1, None))
     cut = ",".join(write.TABLE_HEAD) + "\r\n" + ",".join(row(0))[:-1]
     (tmp_path / "table.csv").write_text(left if left != "head and a cut row" else cut, newline="")
     assert write.write_dataset(write.Order(tmp_path, 2, 1, 1, 1, None)) == 2
@@ -116,6 +117,16 @@ def test_a_data_set_is_not_gone_on_with_in_another_way(data: Path) -> None:
     with pytest.raises(UserError, match="was begun with spread 1.0; say the same, or choose another --out"):
         command.run(arguments(*words, "--spread", "0.5"))
     assert len(rows_of(data / "table.csv")) == PEOPLE * PICTURES
+
+
+def test_a_table_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    own = tmp_path / "table.csv"
+    for head in (["image_path", "label_name"], write.TABLE_HEAD):
+        own.write_text(f"{','.join(head)}\nmine.jpg,neutral\n")
+        for action in ("pictures", "poses"):
+            with pytest.raises(UserError, match=r"holds a table\.csv that `synth` did not write"):
+                command.run(arguments(action, "--out", str(tmp_path), "--people", "1", "--processes", "1"))
+        assert [path.name for path in tmp_path.iterdir()] == ["table.csv"] and "mine.jpg" in own.read_text()
 
 
 def test_a_cut_off_note_of_what_was_begun_is_named(tmp_path: Path) -> None:
@@ -313,10 +324,14 @@ def test_planned_poses_are_a_table_of_whole_people_by_seed_and_gone_on_with(tmp_
     assert (heights > 150).all() and (heights < 640).all(), "people who fill a picture, in pixels"
     with pytest.raises(UserError, match="was begun with"):
         command.run(arguments(*one, "--people", "3", "--spread", "0.5"))
-    with pytest.raises(UserError, match="was begun with"):
+    with pytest.raises(UserError, match="holds planned poses; choose another --out"):
         command.run(arguments("pictures", *one[1:], "--people", "3"))
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["order.json", "table.csv"]
     with pytest.raises(UserError, match="planned and not drawn"):
         command.run(arguments(*one, "--people", "3", "--size", "640x480"))
+    for option, said in (("--truth", "--truth is of the demo clip"), ("--data", "--data is of `compare`")):
+        with pytest.raises(UserError, match=said):
+            command.run(arguments(*one, option, str(tmp_path)))
 
 
 @pytest.mark.parametrize("kind", sorted(pose.PICK_UPS))

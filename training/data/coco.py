@@ -78,7 +78,10 @@ class _Content(msgspec.Struct):
 
 
 def write_coco(table: Table, path: Path) -> None:
-    """Write a table as COCO keypoints; names of pictures stay as they are in the table."""
+    """Write a table as COCO keypoints; names of pictures stay as they are in the table. Raises UserError when there are
+    rows without a picture, which the format cannot tell apart."""
+    if not all(table.pictures):
+        raise UserError(f"{path}: COCO is of pictures, and rows of this table have none; write a .csv")
     category = {
         "id": 1, "name": "person", "supercategory": "person", "keypoints": list(KEYPOINT_NAMES),
         "skeleton": [[a + 1, b + 1] for a, b in (*BODY_EDGES, STICK_EDGE)],

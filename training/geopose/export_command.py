@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_met(trained, best, parts.test.people, parts.validation.people)
     temperature, (asked, certain) = calibrate(model, parts.validation)
     threshold = max(asked, args.threshold)
+    log.info("answers are accepted from %.2f on", threshold)
     figures = judge(model, parts.test, classes, temperature, threshold)
     keypoints = keypoint_figures_of(parts.rows, classes, parts.test, args.truth)
     log.info("test people: %s", measure.summary_line(figures))

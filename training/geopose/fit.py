@@ -48,7 +48,9 @@ def fit(
 
     declared, settings = network_model(model), settings_used(model, settings)
     mixture = mixture.with_faults_of(settings)
-    mixture.errors()  # refuses a truth of no use before anything is begun
+    lent = mixture.errors()  # refuses a truth of no use before anything is begun
+    if lent is not None and mixture.table is not None:
+        log.info("the errors made of %d of %d samples are lent", len(lent), len(mixture.table))
     begun = read_checkpoint(weights_file(settings.start)) if settings.start else {}
     facts = {
         "network": model, "classes": list(classes.names), "classes_sha256": classes.digest(),

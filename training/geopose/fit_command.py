@@ -54,9 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="measure by so many folds instead of training one model to ship")  # fmt: skip
     parser.add_argument("--poses-only", action="store_true", help="with --folds: leave out the class neutral")
     parser.add_argument("--exact", type=Path,
-                        help="folder that `see --truth` wrote, or a table file (`synth poses`): further samples; with "
-                             "--truth they get the errors that the detectors made of people alike")  # fmt: skip
+                        help="folder that `see --truth` wrote, or a table file (`synth poses`): further samples")
     add_truth_argument(parser)
+    parser.add_argument("--lend-errors", action="store_true",
+                        help="give the samples of --exact, in place of made-up noise, the errors that the detectors "
+                             "made of people alike, by --truth")  # fmt: skip
     parser.add_argument("--statistics", type=Path, default=STATISTICS, help="pose statistics to draw from")
     parser.add_argument("--drawn", type=at_least(0),
                         help=f"samples drawn an epoch (default {DRAWN}; with a bare table, folds or a class file of "
@@ -151,9 +153,13 @@ def drawn_samples(args: argparse.Namespace) -> int:
 
 
 def lent_truth(args: argparse.Namespace, rows: Table, classes: ClassFile) -> np.ndarray | None:
-    """By what exact samples are given the errors of those that were seen: the true keypoints of `rows`; None where
-    there are no exact samples or no truth."""
-    return true_keypoints(rows, args.truth, classes, args.hand) if args.exact and args.truth else None
+    """By what exact samples are given the errors of those that were seen, if they are to: the true keypoints of `rows`.
+    Raises UserError without exact samples or a truth."""
+    if not args.lend_errors:
+        return None
+    if not (args.exact and args.truth):
+        raise UserError("--lend-errors needs --exact, whose samples get them, and --truth, by which they are known")
+    return true_keypoints(rows, args.truth, classes, args.hand)
 
 
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:

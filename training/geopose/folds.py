@@ -129,12 +129,14 @@ def cross_validate(
     thresholds, fold, right = np.zeros(len(table)), np.zeros(len(table), int), np.zeros(len(table), bool)
     as_seen, table = table, table.mirrored(table.wrong_hand)  # learnt from with its mistakes, as the one to ship does
     temperatures, certain, seconds, ms = [], [], [], []
-    for number, (train, test) in enumerate(splits(table, count, settings.seed)):
-        kept, stopping = _inner(table.select(train), settings.seed)
-        inner = table.select(train[stopping])
+    folds = splits(table, count, settings.seed)
+    for train, test in folds if mixture.truth is not None else ():
+        # A fold of no use is refused before the first is begun.
+        _learnt_and_inner(as_seen.without_crops(), mixture, train, test, settings.seed)[0].errors()
+    for number, (train, test) in enumerate(folds):
+        learnt, inner = _learnt_and_inner(as_seen, mixture, train, test, settings.seed)
+        inner = inner.mirrored(inner.wrong_hand)
         classifier = make_classifier(model, classes)
-        held_out = np.concatenate([table.people[test], inner.people])
-        learnt = replace(mixture.without_people(held_out), table=as_seen.select(train[kept]))
         seconds.append(classifier.fit(learnt, inner, settings, run / f"fold{number}"))
         trained = now_ns()
         logits = classifier.logits(table.select(test))
@@ -191,6 +193,16 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
         "mean": float(np.mean(values)) if values else 0.0,
         "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
     }
+
+
+def _learnt_and_inner(
+    table: PoseTable, mixture: Mixture, train: np.ndarray, test: np.ndarray, seed: int
+) -> tuple[Mixture, PoseTable]:
+    """What a fold learns from, and by whom it is stopped; nobody of the test is in either."""
+    kept, stopping = _inner(table.select(train), seed)
+    inner = table.select(train[stopping])
+    held_out = np.concatenate([table.people[test], inner.people])
+    return replace(mixture.without_people(held_out), table=table.select(train[kept])), inner
 
 
 def _inner(part: PoseTable, seed: int) -> tuple[np.ndarray, np.ndarray]:

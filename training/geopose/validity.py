@@ -66,10 +66,11 @@ def stick_figures(seen: Table, truth: Table) -> dict[str, float]:
 
 
 def same_pictures(seen: Table, truth: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the rows of both tables that show the same pictures; raises UserError when none do."""
-    place = {truth.picture_path(i).resolve(): i for i in range(len(truth))}
-    files = [seen.picture_path(i).resolve() for i in range(len(seen))]
-    pairs = [(i, place[file]) for i, file in enumerate(files) if file in place]
+    """Places of the rows of both tables that show the same pictures, those without one left out; raises UserError when
+    none do."""
+    place = {truth.picture_path(i).resolve(): i for i in range(len(truth)) if truth.pictures[i]}
+    files = {i: seen.picture_path(i).resolve() for i in range(len(seen)) if seen.pictures[i]}
+    pairs = [(i, place[file]) for i, file in files.items() if file in place]
     if not pairs:
         raise UserError("the table of the truth names none of these pictures; give the one that `see` was given")
     ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))

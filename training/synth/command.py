@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, help="compare: data set; without it, poses are planned and not drawn")
     parser.add_argument("--people", type=at_least(1), default=100, help="synthetic people (default 100)")
-    parser.add_argument("--per-person", type=at_least(1), default=9, help="pictures of each (default 9)")
-    parser.add_argument("--seed", type=at_least(0), default=1, help="the same seed draws the same pictures (default 1)")
+    parser.add_argument("--per-person", type=at_least(1), default=9, help="pictures or poses of each (default 9)")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="the same seed makes the same (default 1)")
     parser.add_argument(
         "--spread", type=float, default=1.0,
         help="how far poses stray from the mean of their class: 1 as in photographs (default), 0.5 in good form",
@@ -68,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--backgrounds {args.backgrounds} is not a folder")
     if args.action == "poses" and (args.size or args.backgrounds):
         raise UserError("poses are planned and not drawn: leave --size and --backgrounds out")
+    if args.truth is not None and args.action != "demo":
+        raise UserError(f"--truth is of the demo clip; {args.action} has its keypoints in table.csv: leave it out")
+    if args.data is not None:
+        raise UserError(f"--data is of `compare`; {args.action} is made anew: leave it out")
     if args.action == "skeletons":
         from training.synth.skeletons import write_skeletons
 

@@ -45,7 +45,6 @@ def write_poses(order: Order) -> int:
     """Write `table.csv` of a data set without pictures as far as it is missing; returns the number of new poses. The
     same seed gives the same table."""
     drawable_classes()  # before a folder is made
-    order.out.mkdir(parents=True, exist_ok=True)
     keep_order(order.out, {"poses": True, "seed": order.seed, "per_person": order.per_person, "spread": order.spread})
     return write_people(order.out / "table.csv", order, partial(_planned, order), "poses", 500)
 

@@ -40,7 +40,6 @@ def write_sessions(out: Path, people: int, seed: int, processes: int, background
     Raises UserError when the folder holds films that were drawn otherwise, or a process dies.
     """
     drawable_classes()  # before a folder is made
-    out.mkdir(parents=True, exist_ok=True)
     keep_order(out, {"seed": seed, "spread": spread, "backgrounds": backgrounds and str(backgrounds)})
     films = [out / f"{group_of(seed, person)}.mp4" for person in range(people)]
     missing = [person for person, film in enumerate(films) if not film.with_suffix(".json").exists()]

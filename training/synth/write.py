@@ -209,11 +209,11 @@ def _in_parallel(order: Order, people: list[int]) -> Iterator[tuple[int, Rows]]:
 def write_dataset(order: Order) -> int:
     """Write what is still missing; returns the number of new pictures."""
     drawable_classes()  # before a folder is made
-    for sub in ("images", "labels"):
-        (order.out / sub).mkdir(parents=True, exist_ok=True)
     facts = {"seed": order.seed, "per_person": order.per_person, "spread": order.spread, "size": order.size,
              "backgrounds": order.backgrounds and str(order.backgrounds)}  # fmt: skip
     keep_order(order.out, facts)
+    for sub in ("images", "labels"):
+        (order.out / sub).mkdir(exist_ok=True)
     _write_yaml(order.out)
     table = order.out / "table.csv"
     pictures = write_people(table, order, partial(_drawn, order), "pictures", 10)
@@ -229,7 +229,7 @@ def write_people(
     many of `what` there are."""
     done = finished_people(table, order.per_person)
     people = [p for p in range(order.people) if group_of(order.seed, p) not in done]
-    log.info("%d people to draw, %d are there", len(people), len(done))
+    log.info("%s of %d people to make, %d are there", what, len(people), len(done))
     started, count = now_ns(), 0
     with table.open("a", newline="") as file:
         writer = csv.writer(file)
@@ -246,13 +246,25 @@ def write_people(
 
 
 def keep_order(out: Path, facts: dict[str, Any]) -> None:
-    """Raises UserError when the folder holds what was drawn otherwise."""
+    """Make the folder; raises UserError when it holds what was made otherwise, or by others."""
     file, told = out / "order.json", json.loads(json.dumps(facts))
+    if (out / "table.csv").is_file() and not (file.is_file() and _is_ours(out / "table.csv")):
+        raise UserError(f"{out} holds a table.csv that `synth` did not write; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
     if file.is_file() and (there := read_note(file, dict[str, Any], _AS_BEGUN)) != told:
+        if there.get("poses") != told.get("poses"):
+            kind = "planned poses" if there.get("poses") else "what was drawn"
+            raise UserError(f"{out} holds {kind}; choose another --out")
         changed = ", ".join(f"{name} {there.get(name)}" for name in told | there if there.get(name) != told.get(name))
         raise UserError(f"{out} was begun with {changed}; say the same, or choose another --out")
     with whole_file(file) as part:
         part.write_text(json.dumps(told, indent=1))
+
+
+def _is_ours(table: Path) -> bool:
+    with table.open(newline="", encoding="utf-8", errors="replace") as stream:
+        head = stream.readline()
+    return not head.endswith("\n") or head.rstrip("\r\n").split(",") == TABLE_HEAD  # or nothing is whole yet
 
 
 def _sort(table: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -129,6 +130,9 @@ def test_coco_keypoints_come_back_as_they_went_out(tmp_path: Path) -> None:
     for name in ("pictures", "labels", "groups", "views", "hands", "splits", "sizes"):
         assert getattr(again, name).tolist() == getattr(table, name).tolist(), name
     np.testing.assert_allclose(again.keypoints, wanted, atol=0.01)
+    with pytest.raises(UserError, match=r"COCO is of pictures.* write a \.csv"):
+        write_coco(replace(table, pictures=np.array(["", *table.pictures[1:]])), tmp_path / "b.json")
+    assert not (tmp_path / "b.json").exists()
 
 
 def test_coco_keypoints_are_placed_by_name_and_the_class_may_be_the_category(tmp_path: Path) -> None:
