@@ -135,7 +135,9 @@ def pose_text(packet: ArnisPacket) -> str:
     left = " (left-handed)" if packet.stick is not None and packet.stick.hand == "left" else ""
     said, sure = pose.label.replace("_", " "), pose.confidence
     if pose.alternative is not None:
-        said, sure = either_text(pose.label, pose.alternative), sure + pose.probabilities[pose.alternative]
+        # In the order of the classes: which is the likelier changes from look to look.
+        said = either_text(*(name for name in pose.probabilities if name in (pose.label, pose.alternative)))
+        sure += pose.probabilities[pose.alternative]
     return f"{said}{left} {100 * sure:.0f} %"
 
 

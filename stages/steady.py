@@ -23,17 +23,24 @@ class SteadySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     6,547 frames on the way from pose to pose, without it in 207."""
 
 
+_ALONE = 0.95
+"""Share of a look in the mean from which those before hardly count."""
+
+
 class _Mean(msgspec.Struct):
     """Of one person, at the last look."""
 
     track: int
     pts: float
     probabilities: np.ndarray
+    either: frozenset[str | None]
+    """The two poses of which it was one; with None where it wasn't narrowed to two."""
 
 
 class Steady:
     """Puts the exponentially weighted mean of the classes' probabilities in the place of each look's own, while
-    somebody moves: a look at who has come to rest stands by itself."""
+    somebody moves, and lets two poses of which it is one be told at the second look that says so: a look at who has
+    come to rest stands by itself."""
 
     name: ClassVar[str] = "steady"
     settings_type: ClassVar[type[msgspec.Struct]] = SteadySettings
@@ -58,10 +65,14 @@ class Steady:
         now = np.array([pose.probabilities[name] for name in self._classes.names])
         before = self._means.get(packet.stream)
         rests = packet.gate is not None and packet.gate.still
+        either = frozenset((pose.label, pose.alternative))
         if before is not None and before.track == person.track and packet.pts > before.pts and not rests:
             weight = 1 - math.exp((before.pts - packet.pts) / constant_s)
             now = before.probabilities + weight * (now - before.probabilities)
-            packet.pose = name_pose(now, self._classes, self._threshold)
-            packet.status = "ok" if packet.pose.accepted else "unsure"
-        self._means[packet.stream] = _Mean(person.track, packet.pts, now)
+            pose = name_pose(now, self._classes, self._threshold)
+            either = frozenset((pose.label, pose.alternative))
+            if either != before.either and weight < _ALONE:
+                pose.alternative = None  # in passing; the next look may say so again
+            packet.pose, packet.status = pose, "ok" if pose.accepted else "unsure"
+        self._means[packet.stream] = _Mean(person.track, packet.pts, now, either)
         return packet

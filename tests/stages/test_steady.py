@@ -65,6 +65,32 @@ def test_a_look_at_who_rests_stands_by_itself() -> None:
     assert told(stage(), look(THRUST, 0), resting) == [THRUST, BLOCK]
 
 
+def either(first: str, second: str, pts: float, track: int = 1) -> ArnisPacket:
+    """A frame in which it is one of two poses, the first a little rather."""
+    packet = look(first, pts, track)
+    shares = np.array([{first: 0.5, second: 0.4}.get(name, 0.1 / (len(CLASSES.names) - 2)) for name in CLASSES.names])
+    packet.pose, packet.status = name_pose(shares, CLASSES, threshold=0.77), "unsure"
+    assert packet.pose.alternative == second
+    return packet
+
+
+def test_one_of_two_poses_is_told_at_the_second_look_of_a_movement_and_at_once_of_who_rests() -> None:
+    def alternatives(*looks: ArnisPacket) -> list[str | None]:
+        steady = stage()
+        return [answer.pose.alternative for each in looks if (answer := steady.process(each)).pose is not None]
+
+    assert alternatives(look(THRUST, 0), *(either(BLOCK, THRUST, 0.2 + i / 5) for i in range(3)))[1:] == [
+        None, THRUST, THRUST,
+    ]  # fmt: skip
+    swapped = [either(BLOCK, THRUST, 0), either(THRUST, BLOCK, 0.2)]
+    assert alternatives(*swapped) == [THRUST, BLOCK], "the same two"
+    for other in (either(BLOCK, THRUST, 0.2, track=2), either(BLOCK, THRUST, 1.0)):
+        assert alternatives(look(THRUST, 0), other) == [None, THRUST], "somebody else, or long after"
+    resting = either(BLOCK, THRUST, 0.1)
+    resting.gate = GateDecision(still=True)
+    assert alternatives(look(THRUST, 0), resting) == [None, THRUST]
+
+
 def test_without_it_each_look_stands_by_itself() -> None:
     assert told(stage(0), look(THRUST, 0), look(BLOCK, 0.01)) == [THRUST, BLOCK]
 
