@@ -56,7 +56,8 @@ def name_pose(probabilities: np.ndarray, classes: ClassFile, threshold: float) -
     best, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
     chosen, other = classes.classes[best], classes.classes[second]
     accepted = bool(probabilities[best] >= threshold)
-    narrowed = not accepted and NEUTRAL_KIND not in (chosen.kind, other.kind)
+    # Of two classes alone it is always one of the two.
+    narrowed = not accepted and len(classes.classes) > 2 and NEUTRAL_KIND not in (chosen.kind, other.kind)
     is_either = narrowed and bool(probabilities[best] + probabilities[second] >= threshold)
     return Pose(
         label=chosen.name,

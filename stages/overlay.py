@@ -256,14 +256,23 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
     is_refused = pose is not None and not pose.accepted
     colour = AMBER if is_refused else GREY if pose is None or pose.label == neutral else GREEN
     left, top = round(0.3 * em), round(1.4 * em)
-    width, height = _draw_text(canvas, pose_text(packet), (left, top), em, colour)
+    width = 0
+    for line in _lines(canvas, pose_text(packet), em):
+        width, height = _draw_text(canvas, line, (left, top), em, colour)
+        top += height
     if pose is not None and not is_refused:
-        upper, right = top + height + 2, left + max(1, round(width * pose.confidence))
+        upper, right = top + 2, left + max(1, round(width * pose.confidence))
         lower = upper + round(0.4 * em)
         cv2.rectangle(canvas, (left, upper), (right, lower), colour, cv2.FILLED)
         if is_remembered(packet):  # Shown hollow: it is remembered, not seen.
             edge = _line_px(canvas)
             cv2.rectangle(canvas, (left + edge, upper + edge), (right - edge, lower - edge), OUTLINE, cv2.FILLED)
+
+
+def _lines(canvas: np.ndarray, text: str, size: float) -> list[str]:
+    """A text of two poses in two lines where it is too wide for one of this size: smaller, it is read from less far."""
+    first, _, second = text.partition(" or ")
+    return [f"{first} or", second] if second and _fitting(canvas, text, size) < size else [text]
 
 
 def _draw_cues(canvas: np.ndarray, cues: list[Cue], em: float) -> None:

@@ -95,7 +95,7 @@ class Pose(msgspec.Struct, kw_only=True):
     """The height of the target, in the same way."""
     alternative: str | None = None
     """Where the label is not accepted: the second likeliest class, if together they are as sure as one must be. So it
-    is one of these two. Null where it may be a third, and where either is `neutral`."""
+    is one of these two. Null where it may be a third, where either is `neutral`, and at a single look at a movement."""
     probabilities: dict[str, float]
     """Of every class."""
     age_frames: int = 0

@@ -213,8 +213,8 @@ def caveat(sections: Mapping[str, Any]) -> str:
     settings = settings_of(sections)
     card, _ = load_card(settings.model)
     right, people = card.metrics.get("accepted_accuracy"), card.metrics.get("people", _FEWEST_PEOPLE)
-    # A card of somebody's own may hold anything there.
-    if settings.threshold or not (isinstance(right, float) and isinstance(people, int)):
+    # A card of somebody's own may hold anything there, and 0 where no answer was accepted.
+    if settings.threshold or not (isinstance(right, float) and right and isinstance(people, int)):
         return _CAVEAT
     if people < _FEWEST_PEOPLE:
         return f"The model was tested on too few people to say how often a named pose is right. {_CAVEAT}"

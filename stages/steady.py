@@ -12,15 +12,15 @@ import numpy as np
 from engine.stage import Context
 from stages.cards import load_card, load_model_classes
 from stages.classify import name_pose, settings_of, threshold_of
-from stages.packets import ArnisPacket
+from stages.packets import ArnisPacket, Pose
 
 
 class SteadySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section [steady]; `config.toml` says what each means, and its unit."""
 
     time_constant_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.1
-    """In films of 18 rendered people (seed 8100) 110 of 216 holds are named with it, 112 without; a third pose in 55 of
-    6,547 frames on the way from pose to pose, without it in 207."""
+    """In films of 18 rendered people (seed 8100) the classifier of that time named 110 of 216 holds with it, 112 without;
+    a third pose in 55 of 6,547 frames on the way from pose to pose, without it in 207."""
 
 
 _ALONE = 0.95
@@ -33,14 +33,16 @@ class _Mean(msgspec.Struct):
     track: int
     pts: float
     probabilities: np.ndarray
-    either: frozenset[str | None]
-    """The two poses of which it was one; with None where it wasn't narrowed to two."""
+    either: frozenset[str]
+    """The two poses to which that look by itself was narrowed; empty where it was not."""
+    named: str
+    """What was accepted; empty: nothing."""
 
 
 class Steady:
     """Puts the exponentially weighted mean of the classes' probabilities in the place of each look's own, while
-    somebody moves, and lets two poses of which it is one be told at the second look that says so: a look at who has
-    come to rest stands by itself."""
+    somebody moves: a look at who has come to rest stands by itself. Two poses of which it is one are told only where
+    the look by itself says so too, and for the second time, or the one that was named is among them."""
 
     name: ClassVar[str] = "steady"
     settings_type: ClassVar[type[msgspec.Struct]] = SteadySettings
@@ -65,14 +67,20 @@ class Steady:
         now = np.array([pose.probabilities[name] for name in self._classes.names])
         before = self._means.get(packet.stream)
         rests = packet.gate is not None and packet.gate.still
-        either = frozenset((pose.label, pose.alternative))
+        either = _either(pose)
         if before is not None and before.track == person.track and packet.pts > before.pts and not rests:
             weight = 1 - math.exp((before.pts - packet.pts) / constant_s)
             now = before.probabilities + weight * (now - before.probabilities)
             pose = name_pose(now, self._classes, self._threshold)
-            either = frozenset((pose.label, pose.alternative))
-            if either != before.either and weight < _ALONE:
-                pose.alternative = None  # in passing; the next look may say so again
+            lasts = _either(pose) == either and (either == before.either or before.named in either)
+            if weight < _ALONE and not lasts:
+                pose.alternative = None  # a mean of two poses is none of both
             packet.pose, packet.status = pose, "ok" if pose.accepted else "unsure"
-        self._means[packet.stream] = _Mean(person.track, packet.pts, now, either)
+        named = pose.label if pose.accepted else ""
+        self._means[packet.stream] = _Mean(person.track, packet.pts, now, either, named)
         return packet
+
+
+def _either(pose: Pose) -> frozenset[str]:
+    """The two poses to which an answer is narrowed; empty where it is not."""
+    return frozenset() if pose.alternative is None else frozenset((pose.label, pose.alternative))

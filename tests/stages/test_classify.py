@@ -14,7 +14,7 @@ from engine.errors import UserError
 from engine.frames import OwnedFrames
 from engine.stage import Context
 from stages.cards import load_card
-from stages.classes import load_classes, models_folder
+from stages.classes import ClassFile, load_classes, models_folder
 from stages.classify import Classify, ClassifySettings, check_card, class_probabilities, name_pose
 from stages.graph import build_graph
 from stages.packets import ArnisPacket, GraphInput
@@ -178,6 +178,8 @@ def test_a_refused_answer_is_narrowed_to_two_poses_that_are_sure_enough_together
     assert alternative(0.45, **shares) is None, "the answer alone is accepted"
     assert alternative(0.75, right_eye_thrust=0.45, neutral=0.3, crown_thrust=0.25) is None
     assert alternative(0.75, right_eye_thrust=0.3, neutral=0.45, crown_thrust=0.25) is None
+    alone = ClassFile(classes=tuple(c for c in CLASSES.classes if c.name in ("left_knee_block", "right_knee_block")))
+    assert name_pose(np.array([0.5, 0.5]), alone, 0.75).alternative is None, "of two classes that says nothing"
 
 
 def test_probabilities_of_any_score_are_finite() -> None:

@@ -158,6 +158,23 @@ def test_a_guess_that_is_one_of_two_is_told_as_such(label: str, alternative: str
     assert len(coloured(corner, (60, 190, 255))) > 100
 
 
+def test_two_poses_too_long_for_a_line_take_two_of_full_size() -> None:
+    pose = packet().pose
+    assert pose is not None
+
+    def rows(label: str, alternative: str) -> int:
+        """Height of what is written in amber."""
+        shares = {label: 0.5, alternative: 0.375}
+        either = msgspec.structs.replace(
+            pose, label=label, accepted=False, alternative=alternative, probabilities=shares
+        )
+        canvas = draw_overlay(np.full((480, 640, 3), 120, np.uint8), packet(pose=either, person=None, feedback=[]))
+        return int(np.ptp(coloured(canvas, (60, 190, 255))[:, 0]))
+
+    one, two = rows("left_knee_block", "right_knee_block"), rows("left_temple_block", "right_eye_thrust")
+    assert one + 30 < two < 2.6 * one + 30
+
+
 def test_who_leans_is_told_to_stand_straight_or_to_turn_the_camera() -> None:
     assert pose_text(packet(status="unsure", pose=None, reason="not_upright")) == (
         "unsure (not upright: stand straight, or turn the camera)"

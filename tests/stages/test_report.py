@@ -254,9 +254,9 @@ def test_of_a_model_that_too_few_have_tested_no_share_is_told(
     assert ("too few people" in caveat({})) != told
 
 
-@pytest.mark.parametrize("wrong", [{"accepted_accuracy": "often"}, {"people": "many"}])
-def test_of_a_card_with_words_for_figures_no_share_is_told(
-    wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong", [{"accepted_accuracy": "often"}, {"people": "many"}, {"accepted_accuracy": 0.0}])
+def test_of_a_card_with_words_for_figures_or_without_an_accepted_answer_no_share_is_told(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card, file = load_card("geopose")
     mine = msgspec.structs.replace(card, metrics=card.metrics | wrong)

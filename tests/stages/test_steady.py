@@ -74,21 +74,33 @@ def either(first: str, second: str, pts: float, track: int = 1) -> ArnisPacket:
     return packet
 
 
-def test_one_of_two_poses_is_told_at_the_second_look_of_a_movement_and_at_once_of_who_rests() -> None:
-    def alternatives(*looks: ArnisPacket) -> list[str | None]:
-        steady = stage()
-        return [answer.pose.alternative for each in looks if (answer := steady.process(each)).pose is not None]
+def alternatives(*looks: ArnisPacket) -> list[str | None]:
+    steady = stage()
+    return [answer.pose.alternative for each in looks if (answer := steady.process(each)).pose is not None]
 
-    assert alternatives(look(THRUST, 0), *(either(BLOCK, THRUST, 0.2 + i / 5) for i in range(3)))[1:] == [
+
+def test_one_of_two_poses_is_told_at_the_second_look_of_a_movement_and_at_once_of_who_rests() -> None:
+    third = "right_eye_thrust"
+    assert alternatives(look(third, 0), *(either(BLOCK, THRUST, 0.2 + i / 5) for i in range(3)))[1:] == [
         None, THRUST, THRUST,
     ]  # fmt: skip
     swapped = [either(BLOCK, THRUST, 0), either(THRUST, BLOCK, 0.2)]
     assert alternatives(*swapped) == [THRUST, BLOCK], "the same two"
     for other in (either(BLOCK, THRUST, 0.2, track=2), either(BLOCK, THRUST, 1.0)):
-        assert alternatives(look(THRUST, 0), other) == [None, THRUST], "somebody else, or long after"
+        assert alternatives(look(third, 0), other) == [None, THRUST], "somebody else, or long after"
     resting = either(BLOCK, THRUST, 0.1)
     resting.gate = GateDecision(still=True)
-    assert alternatives(look(THRUST, 0), resting) == [None, THRUST]
+    assert alternatives(look(third, 0), resting) == [None, THRUST]
+
+
+def test_one_of_two_poses_is_told_at_once_where_one_of_them_was_named() -> None:
+    assert alternatives(look(THRUST, 0), either(BLOCK, THRUST, 0.2)) == [None, BLOCK]
+
+
+@pytest.mark.parametrize("step_s", [1 / 30, 1 / 15])
+def test_between_two_poses_that_were_seen_surely_it_is_not_one_of_the_two(step_s: float) -> None:
+    labels = [THRUST] * 3 + [BLOCK] * 6
+    assert alternatives(*(look(label, i * step_s) for i, label in enumerate(labels))) == [None] * 9
 
 
 def test_without_it_each_look_stands_by_itself() -> None:

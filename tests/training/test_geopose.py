@@ -228,6 +228,8 @@ def test_the_export_is_what_the_classifier_takes_and_equals_torch(
 ) -> None:
     run = shutil.copytree(run_folder, tmp_path / "run")
     words = ["export", "--seen", str(seen), "--truth", str(data / "table.csv"), "--run", str(run)]
+    lower = ["--threshold", "0.1", "--output", str(tmp_path / "lower")]
+    assert app.main([*words, *lower]) == 0 and load_card(tmp_path / "lower")[0].threshold >= 0.5
     assert app.main([*words, "--notes", "Mind the wall.", "--threshold", "0.99"]) == 0
     report = json.loads((run / "report.json").read_text())
     assert report["stick"]["tip_off_by_a_tenth"] == 0 and 0 < report["stick"]["sticks"] < POSES_MADE / 2

@@ -92,6 +92,12 @@ def full_report() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_a_threshold_that_was_raised_is_told_as_such(tmp_path: Path) -> None:
+    for raised in (True, False):
+        page = page_of(tmp_path, full_report() | {"threshold_raised": raised})
+        assert ("tested here, which ask for less." in page.text) == raised and "chosen on other pictures" in page.text
+
+
 def test_a_page_holds_all_figures_and_fetches_nothing(tmp_path: Path) -> None:
     page = page_of(tmp_path, full_report())
     for said in ("91.2%", "0.620 ± 0.016", "66.1%", "81.2%", "98.7%", "0.034", "abc1234", "random onnxruntime 4.0e-06",

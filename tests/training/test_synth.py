@@ -88,7 +88,6 @@ def test_a_run_killed_at_its_first_lines_is_gone_on_with(
         return list((cells | {"image_path": f"images/{group}_00.jpg", "group": group, "split": "train"}).values())
 
     monkeypatch.setattr(write, "_drawn", lambda order, people: ((person, [row(person)]) for person in people))
-    write.write_dataset(write.Order(tmp_path, 0, 1, 1, 1, None))
     cut = ",".join(write.TABLE_HEAD) + "\r\n" + ",".join(row(0))[:-1]
     (tmp_path / "table.csv").write_text(left if left != "head and a cut row" else cut, newline="")
     assert write.write_dataset(write.Order(tmp_path, 2, 1, 1, 1, None)) == 2
@@ -120,13 +119,20 @@ def test_a_data_set_is_not_gone_on_with_in_another_way(data: Path) -> None:
 
 
 def test_a_table_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
-    own = tmp_path / "table.csv"
-    for head in (["image_path", "label_name"], write.TABLE_HEAD):
-        own.write_text(f"{','.join(head)}\nmine.jpg,neutral\n")
-        for action in ("pictures", "poses"):
-            with pytest.raises(UserError, match=r"holds a table\.csv that `synth` did not write"):
-                command.run(arguments(action, "--out", str(tmp_path), "--people", "1", "--processes", "1"))
-        assert [path.name for path in tmp_path.iterdir()] == ["table.csv"] and "mine.jpg" in own.read_text()
+    words = ["poses", "--out", str(tmp_path), "--people", "1", "--processes", "1"]
+    assert command.run(arguments(*words)) == 0
+    own, order = tmp_path / "table.csv", tmp_path / "order.json"
+    head, row, *_ = own.read_text().splitlines()
+    for table in ("image_path,label_name\nmine.jpg,neutral\n", f"{head}\n{row.replace('s1p0000', 'anna')}\n"):
+        own.write_text(table)
+        for kept in (True, False):
+            if not kept:
+                order.rename(tmp_path / "away.json")
+            with pytest.raises(UserError, match=r"holds a table\.csv that `synth` did not write with this seed"):
+                command.run(arguments(*words))
+            assert own.read_text() == table
+            if not kept:
+                (tmp_path / "away.json").rename(order)
 
 
 def test_a_cut_off_note_of_what_was_begun_is_named(tmp_path: Path) -> None:
@@ -329,9 +335,15 @@ def test_planned_poses_are_a_table_of_whole_people_by_seed_and_gone_on_with(tmp_
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["order.json", "table.csv"]
     with pytest.raises(UserError, match="planned and not drawn"):
         command.run(arguments(*one, "--people", "3", "--size", "640x480"))
-    for option, said in (("--truth", "--truth is of the demo clip"), ("--data", "--data is of `compare`")):
+    for option, said in (("--truth", "--truth is for `synth demo`"), ("--data", "--data is for `synth compare`")):
         with pytest.raises(UserError, match=said):
             command.run(arguments(*one, option, str(tmp_path)))
+    (tmp_path / "one" / "order.json").write_text('{"seed": 1,')
+    with pytest.raises(UserError, match="delete this file alone"):
+        command.run(arguments(*one, "--people", "3"))
+    (tmp_path / "one" / "order.json").unlink()
+    assert command.run(arguments(*one, "--people", "4", "--processes", "1")) == 0
+    assert len(read_any(tmp_path / "one" / "table.csv")) == 16
 
 
 @pytest.mark.parametrize("kind", sorted(pose.PICK_UPS))

@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     explained = evenly_sampled(parts.test, EXPLAINED_SAMPLES)
     explain_table(model, explained, classes.names, args.run / "explain", temperature)
     facts = {"classes": classes.names, "temperature": temperature, "threshold": threshold,
-             "threshold_certain": certain, "groups": groups, "data": data,
+             "threshold_certain": certain, "threshold_raised": threshold > asked, "groups": groups, "data": data,
              "notes": f"{notes} {refusal}".strip()}  # fmt: skip
     _report(args.run, figures | keypoints | facts, trained)
     return 0

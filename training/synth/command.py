@@ -52,6 +52,9 @@ def picture_size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say; 0 on success."""
+    for name, action in (("truth", "demo"), ("data", "compare")):
+        if getattr(args, name) is not None and args.action != action:
+            raise UserError(f"--{name} is for `synth {action}`; leave it out")
     if args.action == "compare":
         from training.synth.compare import compare, format_rows, planned_samples, write_comparison
 
@@ -68,10 +71,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--backgrounds {args.backgrounds} is not a folder")
     if args.action == "poses" and (args.size or args.backgrounds):
         raise UserError("poses are planned and not drawn: leave --size and --backgrounds out")
-    if args.truth is not None and args.action != "demo":
-        raise UserError(f"--truth is of the demo clip; {args.action} has its keypoints in table.csv: leave it out")
-    if args.data is not None:
-        raise UserError(f"--data is of `compare`; {args.action} is made anew: leave it out")
     if args.action == "skeletons":
         from training.synth.skeletons import write_skeletons
 

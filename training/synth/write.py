@@ -248,8 +248,6 @@ def write_people(
 def keep_order(out: Path, facts: dict[str, Any]) -> None:
     """Make the folder; raises UserError when it holds what was made otherwise, or by others."""
     file, told = out / "order.json", json.loads(json.dumps(facts))
-    if (out / "table.csv").is_file() and not (file.is_file() and _is_ours(out / "table.csv")):
-        raise UserError(f"{out} holds a table.csv that `synth` did not write; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     if file.is_file() and (there := read_note(file, dict[str, Any], _AS_BEGUN)) != told:
         if there.get("poses") != told.get("poses"):
@@ -257,14 +255,17 @@ def keep_order(out: Path, facts: dict[str, Any]) -> None:
             raise UserError(f"{out} holds {kind}; choose another --out")
         changed = ", ".join(f"{name} {there.get(name)}" for name in told | there if there.get(name) != told.get(name))
         raise UserError(f"{out} was begun with {changed}; say the same, or choose another --out")
+    if (out / "table.csv").is_file() and not _is_of(facts["seed"], out / "table.csv"):
+        raise UserError(f"{out} holds a table.csv that `synth` did not write with this seed; choose another --out")
     with whole_file(file) as part:
         part.write_text(json.dumps(told, indent=1))
 
 
-def _is_ours(table: Path) -> bool:
-    with table.open(newline="", encoding="utf-8", errors="replace") as stream:
-        head = stream.readline()
-    return not head.endswith("\n") or head.rstrip("\r\n").split(",") == TABLE_HEAD  # or nothing is whole yet
+def _is_of(seed: int, table: Path) -> bool:
+    """Whether all whole lines of a table are of people who are drawn by this seed."""
+    head, *rows = whole_lines(table) or [TABLE_HEAD]
+    known = group_of(seed, 0).rstrip("0")
+    return head == TABLE_HEAD and all(len(row) == len(head) and row[3].startswith(known) for row in rows)
 
 
 def _sort(table: Path) -> None:

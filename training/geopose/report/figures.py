@@ -61,6 +61,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     threshold_certain: bool = True
     """Whether nine of ten accepted answers are certainly right; older reports don't say."""
+    threshold_raised: bool = False
+    """Whether somebody wants surer answers than that."""
     by_view: dict[str, ViewFigures] = {}
     risk_coverage: list[tuple[float, float]] = []
     """Share of samples answered, share of those answers that are wrong."""

@@ -106,7 +106,8 @@ def confidence(report: RunReport) -> str:
     if report.temperature is not None and report.threshold is not None:
         text += (
             f"<p>Temperature {report.temperature:g}; answers are accepted from a confidence of {report.threshold:.0%}. "
-            "Both were chosen on other pictures than those tested here."
+            "Both were chosen on other pictures than those tested here"
+            + (", which ask for less." if report.threshold_raised else ".")
         )
         if not report.threshold_certain:
             text += f" {_UNCERTAIN}"
