@@ -19,8 +19,8 @@ class SteadySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section [steady]; `config.toml` says what each means, and its unit."""
 
     time_constant_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.1
-    """In films of 18 rendered people (seed 8100) the classifier of that time named 110 of 216 holds with it, 112 without;
-    a third pose in 55 of 6,547 frames on the way from pose to pose, without it in 207."""
+    """In films of 18 rendered people (seed 8100) the classifier of that time named 110 of 216 holds with it and 112
+    without; a third pose in 55 of 6,547 frames on the way from pose to pose, without it in 207."""
 
 
 _ALONE = 0.95
