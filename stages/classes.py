@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
+from os.path import commonprefix
 from pathlib import Path
 from typing import Annotated
 
@@ -68,6 +69,19 @@ class ClassFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """SHA-256 over names, families and chambers: what a model's outputs depend on."""
         text = "\n".join(f"{c.name} {c.family} {c.chamber}" for c in self.classes)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def either_text(first: str, second: str) -> str:
+    """Two classes in words, what both names have in common said once: `right chest or eye thrust`. In alphabetical
+    order, as which is the likelier changes from look to look."""
+    one, two = (name.split("_") for name in sorted((first, second)))
+    head = commonprefix([one, two])
+    one, two = one[len(head) :], two[len(head) :]
+    tail = commonprefix([one[::-1], two[::-1]])[::-1]
+    one, two = one[: len(one) - len(tail)], two[: len(two) - len(tail)]
+    if not (one and two):  # one name is a part of the other
+        return " or ".join(sorted((first, second))).replace("_", " ")
+    return " ".join([*head, *one, "or", *two, *tail])
 
 
 def models_folder() -> Path:

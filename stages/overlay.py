@@ -6,7 +6,6 @@ same worker (a recording, a preview that somebody subscribed to) has asked for t
 
 from __future__ import annotations
 
-from os.path import commonprefix
 from typing import Annotated, ClassVar, Literal
 
 import cv2
@@ -15,6 +14,7 @@ import numpy as np
 
 from engine.clock import NS_PER_MS, now_ns
 from engine.stage import Context, FrameOverrun
+from stages.classes import either_text
 from stages.classify import classes_of
 from stages.gate import MOVING
 from stages.packets import ArnisPacket, Cue, Person, Stick
@@ -135,22 +135,8 @@ def pose_text(packet: ArnisPacket) -> str:
     left = " (left-handed)" if packet.stick is not None and packet.stick.hand == "left" else ""
     said, sure = pose.label.replace("_", " "), pose.confidence
     if pose.alternative is not None:
-        # In the order of the classes: which is the likelier changes from look to look.
-        said = either_text(*(name for name in pose.probabilities if name in (pose.label, pose.alternative)))
-        sure += pose.probabilities[pose.alternative]
+        said, sure = either_text(pose.label, pose.alternative), sure + pose.probabilities[pose.alternative]
     return f"{said}{left} {100 * sure:.0f} %"
-
-
-def either_text(first: str, second: str) -> str:
-    """Two classes in words, what both names have in common said once: `right eye or chest thrust`."""
-    one, two = first.split("_"), second.split("_")
-    head = commonprefix([one, two])
-    one, two = one[len(head) :], two[len(head) :]
-    tail = commonprefix([one[::-1], two[::-1]])[::-1]
-    one, two = one[: len(one) - len(tail)], two[: len(two) - len(tail)]
-    if not (one and two):  # one name is a part of the other
-        return f"{first} or {second}".replace("_", " ")
-    return " ".join([*head, *one, "or", *two, *tail])
 
 
 def is_remembered(packet: ArnisPacket) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 from engine.errors import UserError
 from engine.packet import Ending
 from stages.cards import load_card
+from stages.classes import either_text
 from stages.classify import classes_of, settings_of
 from stages.packets import LONGEST_STEP_S, Hand
 from stages.tally import PoseTally
@@ -30,6 +31,8 @@ SHORTEST_ADVICE_S = 0.3
 """A sentence that was to be read for less in a hold is not repeated."""
 _ADVICE_SHOWN = 2
 
+_EITHER = "either"
+_EITHERS_SHOWN = 3
 _CAUSES = {
     "no_person": "nobody was seen",
     "no_stick": "no stick was seen: stand where it differs from what is behind it",
@@ -37,7 +40,7 @@ _CAUSES = {
     "grip_unsure": "the grip was not seen clearly",
     "tip_unsure": "the tip of the stick was not seen clearly",
     "not_upright": "the body was not upright: stand straight; if the picture lies on its side, turn the camera",
-    "either": "it was one of two poses, not sure which",
+    _EITHER: "it was one of two poses, not sure which",
     "doubt": "the pose was in doubt",
 }
 """Why nothing was named."""
@@ -100,7 +103,7 @@ class Line(msgspec.Struct):
             return "no_person"
         if self.status != "unsure" or self.reason == "nothing_seen_yet":
             return None
-        doubt = "either" if self.pose and self.pose.alternative else "doubt"
+        doubt = _EITHER if self.pose and self.pose.alternative else "doubt"
         return self.reason if self.reason in _CAUSES else doubt
 
 
@@ -316,7 +319,19 @@ def _hold_rows(holds: Sequence[Hold], with_stream: bool, alone: bool) -> list[tu
 def _cause_rows(lines: Sequence[Line]) -> list[tuple[str, ...]]:
     looked = [line for line in lines if line.status in ("ok", "held", "unsure", "no_person")]
     causes = Counter(line.cause for line in looked if line.cause)
-    return [(f"{100 * n / len(looked):.0f} %", _CAUSES[cause]) for cause, n in causes.most_common()]
+    return [(_share(n, looked), f"{_CAUSES[cause]}{_eithers(looked) if cause == _EITHER else ''}")
+            for cause, n in causes.most_common()]  # fmt: skip
+
+
+def _eithers(looked: Sequence[Line]) -> str:
+    """The two poses that it was oftenest."""
+    told = [line.pose for line in looked if line.cause == _EITHER and line.pose]
+    pairs = Counter(either_text(pose.label, pose.alternative) for pose in told if pose.alternative)
+    return ": " + ", ".join(f"{escape(pair)} ({_share(n, looked)})" for pair, n in pairs.most_common(_EITHERS_SHOWN))
+
+
+def _share(number: int, looked: Sequence[Line]) -> str:
+    return f"{100 * number / len(looked):.0f} %"
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

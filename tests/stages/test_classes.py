@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UserError
-from stages.classes import load_classes
+from stages.classes import either_text, load_classes
 
 Write = Callable[..., Path]
 
@@ -71,3 +71,19 @@ def test_a_file_that_cannot_be_is_one_sentence(
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_classes(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ("right_eye_thrust", "right_chest_thrust", "right chest or eye thrust"),
+        ("right_chest_thrust", "right_eye_thrust", "right chest or eye thrust"),
+        ("crown_thrust", "solar_plexus_thrust", "crown or solar plexus thrust"),
+        ("left_knee_block", "right_knee_block", "left or right knee block"),
+        ("left_eye_thrust", "right_temple_block", "left eye thrust or right temple block"),
+        ("left_block", "left_high_block", "left block or left high block"),
+        ("guard", "lunge", "guard or lunge"),
+    ],
+)
+def test_two_classes_are_told_with_what_they_share_said_once(one: str, other: str, said: str) -> None:
+    assert either_text(one, other) == said
