@@ -126,6 +126,7 @@ class Parcel:
     def __init__(self, codec: PacketCodec, frames: OwnedFrames | None) -> None:
         self._codec = codec
         self._frames = frames
+        self._said = ""
 
     def pack(self, packet: Packet) -> list[Any]:
         pixels: list[Any] = []
@@ -137,7 +138,7 @@ class Parcel:
         try:
             return [self._codec.encode(packet), *pixels]
         except _UNSENDABLE as error:
-            _log.error("what a stage gave cannot be sent, and its packet is dropped: %s", error)
+            self._say(f"what a stage gave cannot be sent, and its packet is dropped: {error}")
             return [self._codec.encode(self._codec.bare(packet))]
 
     def unpack(self, parts: Sequence[bytes]) -> Packet | None:
@@ -148,11 +149,17 @@ class Parcel:
                 self._frames.put(packet.frame, parts[1])
             return packet
         except _MALFORMED as error:
-            _log.error("what came is not of the packet's type and is dropped: %s", error)
+            self._say(f"what came is not of the packet's type and is dropped: {error}")
         try:
             return self._codec.decode_bare(parts[0])
         except _MALFORMED:
             return None
+
+    def _say(self, mistake: str) -> None:
+        """Once in a row: who makes a mistake makes it with every frame."""
+        if mistake != self._said:
+            _log.error(mistake)
+        self._said = mistake
 
 
 class TakeInlet:

@@ -67,6 +67,17 @@ def test_a_frame_whose_pixels_are_gone_is_sent_as_dropped() -> None:
     assert (sent.sequence, sent.status, sent.reason) == (3, "dropped", "overrun")
 
 
+def test_a_mistake_that_comes_with_every_frame_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    parcel, codec = Parcel(PacketCodec(Packet), None), PacketCodec(Packet)
+
+    def send(reason: Any) -> Packet:
+        return codec.decode(parcel.pack(Packet(stream="0", sequence=3, pts=0.0, captured_at_ns=0, reason=reason))[0])
+
+    for reason in (object(), object(), 1 + 2j):
+        assert send(reason).status == "dropped"
+    assert [record.message.count("cannot be sent") for record in caplog.records] == [1, 1], "two kinds of mistake"
+
+
 def test_a_request_stands_until_there_is_a_frame_and_a_busy_worker_gets_none(link: Link) -> None:
     assert link.receive(50) == []
     link.serve_soon(7)
