@@ -133,10 +133,9 @@ def pose_text(packet: ArnisPacket) -> str:
     if not pose.accepted and pose.alternative is None:
         return "unsure"  # a guess that was refused is nobody's business
     left = " (left-handed)" if packet.stick is not None and packet.stick.hand == "left" else ""
-    said, sure = pose.label.replace("_", " "), pose.confidence
     if pose.alternative is not None:
-        said, sure = either_text(pose.label, pose.alternative), sure + pose.probabilities[pose.alternative]
-    return f"{said}{left} {100 * sure:.0f} %"
+        return f"{either_text(pose.label, pose.alternative)}{left}"
+    return f"{pose.label.replace('_', ' ')}{left} {100 * pose.confidence:.0f} %"
 
 
 def is_remembered(packet: ArnisPacket) -> bool:
@@ -243,8 +242,10 @@ def _draw_pose(canvas: np.ndarray, packet: ArnisPacket, neutral: str, em: float)
     colour = AMBER if is_refused else GREY if pose is None or pose.label == neutral else GREEN
     left, top = round(0.3 * em), round(1.4 * em)
     width = 0
-    for line in _lines(canvas, pose_text(packet), em):
-        width, height = _draw_text(canvas, line, (left, top), em, colour)
+    lines = _lines(canvas, pose_text(packet), em)
+    size = min(_fitting(canvas, line, em) for line in lines)
+    for line in lines:
+        width, height = _draw_text(canvas, line, (left, top), size, colour)
         top += height
     if pose is not None and not is_refused:
         upper, right = top + 2, left + max(1, round(width * pose.confidence))

@@ -87,7 +87,8 @@ class Pose(msgspec.Struct, kw_only=True):
     confidence: float
     """Its probability."""
     accepted: bool
-    """Whether that is enough; where it is not, the label is a guess that should not be shown as an answer."""
+    """Whether that is enough; where it is not, the label is a guess that should not be shown as an answer, but with the
+    `alternative` where there is one."""
     family: str
     """The foot that leads, as a right-hander does it: in the class `label` where it is accepted, else in the likeliest
     poses together."""
@@ -95,7 +96,7 @@ class Pose(msgspec.Struct, kw_only=True):
     """The height of the target, in the same way."""
     alternative: str | None = None
     """Where the label is not accepted: the second likeliest class, if together they are as sure as one must be. So it
-    is one of these two. Null where it may be a third, where either is `neutral`, and at a single look at a movement."""
+    is one of these two. Null where it may be a third, where either is `neutral`, and in a movement at first."""
     probabilities: dict[str, float]
     """Of every class."""
     age_frames: int = 0

@@ -23,6 +23,8 @@ class SteadySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     without; a third pose in 55 of 6,547 frames on the way from pose to pose, without it in 207."""
 
 
+_EITHER_AFTER_S = 0.2
+"""For so long looks at a movement must be narrowed to the same two poses: what is shorter nobody reads."""
 _ALONE = 0.95
 """Share of a look in the mean from which those before hardly count."""
 
@@ -35,6 +37,8 @@ class _Mean(msgspec.Struct):
     probabilities: np.ndarray
     either: frozenset[str]
     """The two poses to which that look by itself was narrowed; empty where it was not."""
+    either_since: float
+    """Time of the first look in a row that was narrowed to these."""
     named: str
     """What was accepted; empty: nothing."""
 
@@ -42,7 +46,7 @@ class _Mean(msgspec.Struct):
 class Steady:
     """Puts the exponentially weighted mean of the classes' probabilities in the place of each look's own, while
     somebody moves: a look at who has come to rest stands by itself. Two poses of which it is one are told only where
-    the look by itself says so too, and for the second time, or the one that was named is among them."""
+    the look by itself says so too, and those before for a while, or the one that was named is among them."""
 
     name: ClassVar[str] = "steady"
     settings_type: ClassVar[type[msgspec.Struct]] = SteadySettings
@@ -67,17 +71,21 @@ class Steady:
         now = np.array([pose.probabilities[name] for name in self._classes.names])
         before = self._means.get(packet.stream)
         rests = packet.gate is not None and packet.gate.still
-        either = _either(pose)
+        either, since = _either(pose), packet.pts
         if before is not None and before.track == person.track and packet.pts > before.pts and not rests:
             weight = 1 - math.exp((before.pts - packet.pts) / constant_s)
             now = before.probabilities + weight * (now - before.probabilities)
             pose = name_pose(now, self._classes, self._threshold)
-            lasts = _either(pose) == either and (either == before.either or before.named in either)
-            if weight < _ALONE and not lasts:
+            if either == before.either:
+                since = before.either_since
+            elif before.named in either:
+                since -= _EITHER_AFTER_S  # only less is said than before
+            lasts = packet.pts - since >= _EITHER_AFTER_S
+            if weight < _ALONE and not (lasts and _either(pose) == either):
                 pose.alternative = None  # a mean of two poses is none of both
             packet.pose, packet.status = pose, "ok" if pose.accepted else "unsure"
         named = pose.label if pose.accepted else ""
-        self._means[packet.stream] = _Mean(person.track, packet.pts, now, either, named)
+        self._means[packet.stream] = _Mean(person.track, packet.pts, now, either, since, named)
         return packet
 
 
