@@ -32,7 +32,6 @@ SHORTEST_ADVICE_S = 0.3
 _ADVICE_SHOWN = 2
 
 _EITHER = "either"
-_EITHERS_SHOWN = 3
 _CAUSES = {
     "no_person": "nobody was seen",
     "no_stick": "no stick was seen: stand where it differs from what is behind it",
@@ -50,7 +49,7 @@ _TOO_FAST = ("replaced", "too_old", "late", "overrun")
 _WORTH_SAYING = 0.01
 _SECONDS = (
     "Seconds count as long as a pose is named, with the way into it and out of it; a hold is named for "
-    f"{SHORTEST_HOLD_S} s or longer, and what is shorter counts into the sum alone."
+    f"{SHORTEST_HOLD_S} s or longer, and what is shorter counts into the sum of a pose that was held."
 )
 _LEFT_HANDED = "A left-hander's poses are named as a right-hander does them: left is right in their names."
 _NOT_APART = "People are not told apart, nor two views of one: all that was seen is added up."
@@ -97,29 +96,70 @@ class Line(msgspec.Struct):
         return self.pose.label if self.pose and self.pose.accepted else None
 
     @property
+    def either(self) -> str:
+        """In words, the two poses of which it is told to be one, if it is."""
+        pose = self.pose
+        return either_text(pose.label, pose.alternative) if pose and pose.alternative and not pose.accepted else ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What it may be, of what is told: one pose, two or none."""
+        if self.pose is None or not (self.named or self.either):
+            return frozenset()
+        return frozenset(name for name in (self.pose.label, self.named or self.pose.alternative) if name)
+
+    @property
     def cause(self) -> str | None:
         """Why nothing is named, where somebody looked."""
         if self.status == "no_person":
             return "no_person"
         if self.status != "unsure" or self.reason == "nothing_seen_yet":
             return None
-        doubt = _EITHER if self.pose and self.pose.alternative else "doubt"
+        doubt = _EITHER if self.either else "doubt"
         return self.reason if self.reason in _CAUSES else doubt
 
 
 class Hold(msgspec.Struct):
-    """A pose that was held, or that a picture shows."""
+    """A pose that was held, or that a picture shows; or two of which it was one."""
 
     stream: str
-    label: str
+    names: frozenset[str]
+    """What it may have been all the time."""
     start_s: float
     end_s: float
     picture: str | None = None
+    label: str = ""
+    """The pose, where it was named alone."""
     named_s: float = 0.0
     """Without the breaks."""
+    either_s: dict[str, float] = {}
+    """By the words for two poses, for how long it was told to be one of them."""
     confidences: list[float] = []
+    """Of the frames in which it was named alone."""
+    left_handed: int = 0
+    """How many of these frames show the stick in the left hand."""
     told_s: dict[str, float] = {}
     """By sentence, for how long it was to be read."""
+
+    @property
+    def is_either(self) -> bool:
+        """Whether it was never named alone, or not long enough."""
+        return not self.label or (self.picture is None and self.named_s < SHORTEST_HOLD_S)
+
+    @property
+    def told(self) -> str:
+        """The pose, or in words the two that it was told to be longest."""
+        return max(self.either_s, key=lambda two: self.either_s[two]) if self.is_either else self.label
+
+    @property
+    def told_for_s(self) -> float:
+        """Without the breaks: where it was named alone for that, else for how long it was told to be one of two too."""
+        return self.named_s + (sum(self.either_s.values()) if self.is_either else 0.0)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it was told long enough to be a hold; a picture always is."""
+        return self.picture is not None or self.told_for_s >= SHORTEST_HOLD_S
 
     @property
     def advice(self) -> list[str]:
@@ -163,16 +203,21 @@ def _runs(lines: Sequence[Line], tally: PoseTally) -> Iterator[Hold]:
     alone = stand_alone(lines)
     for line in lines:
         step_s = tally.add(line.stream, line.pts, line.named, line.picture)
-        if run is not None and (line.named != run.label or not step_s):
+        if run is not None and (line.names != run.names or not step_s):
             yield run
             run = None
-        if line.named is None or line.pose is None:
+        if not line.names or line.pose is None:
             continue
         if run is None:
-            run = Hold(line.stream, line.named, line.pts - step_s, line.pts, line.picture if alone else None)
+            run = Hold(line.stream, line.names, line.pts - step_s, line.pts, line.picture if alone else None)
         run.end_s = line.pts
+        if line.named is None:
+            run.either_s[line.either] = run.either_s.get(line.either, 0.0) + step_s
+            continue
+        run.label = line.named
         run.named_s += step_s
         run.confidences.append(line.pose.confidence)
+        run.left_handed += line.stick is not None and line.stick.hand == "left"
         for cue in line.feedback:
             run.told_s[cue.sentence] = run.told_s.get(cue.sentence, 0.0) + step_s
     if run is not None:
@@ -180,13 +225,13 @@ def _runs(lines: Sequence[Line], tally: PoseTally) -> Iterator[Hold]:
 
 
 def _joined(runs: Iterable[Hold]) -> list[Hold]:
-    """Runs of one pose with only a short break between them are one hold, whatever was named in it; what is short then
-    is none."""
+    """Runs of one pose with only a short break between them are one hold, whatever was named in it, and so are runs of
+    two poses of which it may be one; what is short then is none."""
     holds: list[Hold] = []
     for run in runs:
         broken_off = len(holds) - 1
         while broken_off >= 0 and run.start_s - holds[broken_off].end_s <= LONGEST_BREAK_S:
-            if holds[broken_off].label == run.label:
+            if holds[broken_off].names & run.names:
                 break
             broken_off -= 1
         else:
@@ -194,12 +239,15 @@ def _joined(runs: Iterable[Hold]) -> list[Hold]:
             continue
         hold = holds[broken_off]
         del holds[broken_off + 1 :]  # of no more than the break
-        hold.end_s = run.end_s
+        hold.end_s, hold.names, hold.label = run.end_s, hold.names & run.names, hold.label or run.label
         hold.named_s += run.named_s
         hold.confidences += run.confidences
+        hold.left_handed += run.left_handed
+        for two, told_s in run.either_s.items():
+            hold.either_s[two] = hold.either_s.get(two, 0.0) + told_s
         for sentence, told_s in run.told_s.items():
             hold.told_s[sentence] = hold.told_s.get(sentence, 0.0) + told_s
-    return [hold for hold in holds if hold.picture is not None or hold.named_s >= SHORTEST_HOLD_S]
+    return [hold for hold in holds if hold.lasts]
 
 
 def write_report(results: Path, page: Path, sources: Sequence[str], sections: Mapping[str, Any]) -> None:
@@ -235,15 +283,18 @@ def report_html(
     folders = {stream for stream, _ in pictures}
     times = [line.pts for line in lines if line.stream not in folders]
     over = ([_clock(_length_s(times))] if times else []) + ([_count(len(pictures), "picture")] if pictures else [])
-    poses = _count(len({hold.label for hold in holds}), "pose")
-    head = f"{_count(len(holds), 'hold')} of {poses} in {' and '.join(over)}"
+    named = [hold for hold in holds if not hold.is_either]
+    poses = _count(len({hold.label for hold in named}), "pose")
+    head = f"{_count(len(named), 'hold')} of {poses} in {' and '.join(over)}"
+    if len(holds) > len(named):
+        head += f", and {len(holds) - len(named)} that may be one of two"
     names = [f"camera {name}" if name.isdigit() else name for name in sources]
     if len(names) > 1:
         names = [f"[{number}] {name}" for number, name in enumerate(names)]
     frames = "frames" if times else "pictures"
-    lasting, shown = [hold for hold in holds if hold.picture is None], [hold for hold in holds if hold.picture]
-    alone = not lasting
-    said = " ".join([*_notes(lines), *([] if alone else [_SECONDS]), said])
+    lasting, shown = [hold for hold in named if hold.picture is None], [hold for hold in named if hold.picture]
+    alone = all(hold.picture for hold in holds)
+    said = " ".join([*_notes(lines, named), *([] if alone else [_SECONDS]), said])
     parts = [
         f"<h1>Session of {ended:%Y-%m-%d, %H:%M}</h1>",
         f"<p>{escape(', '.join(names))}: {head}.{_losses(lines)}</p>",
@@ -252,7 +303,7 @@ def report_html(
         _table("Poses in pictures" if lasting else "Poses", ("pose", "pictures", "most often to correct"),
                _pose_rows(shown, named_s, alone=True)),
         _table("In order",
-               (*(("picture", "pose") if alone else ("when", "pose", "named for, s")), "how sure", "to correct"),
+               (*(("picture", "pose") if alone else ("when", "pose", "told for, s")), "how sure it was", "to correct"),
                _hold_rows(holds, len(sources) > 1, alone)),
         _table("Not named", (f"share of the {frames}", "because"), _cause_rows(lines)),
         f"<p class=soft>{escape(said)}</p>",
@@ -277,12 +328,12 @@ def _losses(lines: Sequence[Line]) -> str:
     return said
 
 
-def _notes(lines: Sequence[Line]) -> Iterator[str]:
+def _notes(lines: Sequence[Line], holds: Sequence[Hold]) -> Iterator[str]:
     """What to know of the people before one reads the rows."""
     named = [line for line in lines if line.named]
     if len({(line.stream, line.person.track) for line in named if line.person}) > 1:
         yield _NOT_APART
-    if any(line.stick and line.stick.hand == "left" for line in named):
+    if any(2 * hold.left_handed > len(hold.confidences) for hold in holds):
         yield _LEFT_HANDED
 
 
@@ -310,28 +361,17 @@ def _hold_rows(holds: Sequence[Hold], with_stream: bool, alone: bool) -> list[tu
         when = escape(hold.picture) if hold.picture is not None else _clock(hold.start_s)
         when = f"[{escape(hold.stream)}] {when}" if with_stream else when
         told = "<br>".join(map(escape, hold.advice))
-        sure = f"{100 * sum(hold.confidences) / len(hold.confidences):.0f} %"
-        times = () if alone else ("" if hold.picture else f"{hold.named_s:.1f}",)
-        rows.append((when, _words(hold.label), *times, sure, told))
+        sure = "one of two" if hold.is_either else f"{100 * sum(hold.confidences) / len(hold.confidences):.0f} %"
+        times = () if alone else ("" if hold.picture else f"{hold.told_for_s:.1f}",)
+        rows.append((when, _words(hold.told), *times, sure, told))
     return rows
 
 
 def _cause_rows(lines: Sequence[Line]) -> list[tuple[str, ...]]:
     looked = [line for line in lines if line.status in ("ok", "held", "unsure", "no_person")]
     causes = Counter(line.cause for line in looked if line.cause)
-    return [(_share(n, looked), f"{_CAUSES[cause]}{_eithers(looked) if cause == _EITHER else ''}")
-            for cause, n in causes.most_common()]  # fmt: skip
-
-
-def _eithers(looked: Sequence[Line]) -> str:
-    """The two poses that it was oftenest."""
-    told = [line.pose for line in looked if line.cause == _EITHER and line.pose]
-    pairs = Counter(either_text(pose.label, pose.alternative) for pose in told if pose.alternative)
-    return ": " + ", ".join(f"{escape(pair)} ({_share(n, looked)})" for pair, n in pairs.most_common(_EITHERS_SHOWN))
-
-
-def _share(number: int, looked: Sequence[Line]) -> str:
-    return f"{100 * number / len(looked):.0f} %"
+    shares = {_CAUSES[cause]: n / len(looked) for cause, n in causes.most_common()}
+    return [(f"{100 * share:.0f} %", said) for said, share in shares.items() if share >= _WORTH_SAYING]
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -124,8 +124,61 @@ def test_frames_in_which_it_is_one_of_two_poses_are_told_apart_from_those_in_dou
     )  # fmt: skip
     write_report(file, page, ["0"], SHIPPED)
     told = page.read_text()
-    said = "<td>20 %</td><td>it was one of two poses, not sure which: left chest or eye thrust (20 %)</td>"
+    said = "<td>20 %</td><td>it was one of two poses, not sure which</td>"
     assert said in told and "<td>10 %</td><td>the pose was in doubt" in told
+
+
+def between(first: str, second: str, start_s: float, end_s: float, **changes: Any) -> Iterator[dict[str, Any]]:
+    """Frames in which it is told to be one of two."""
+    refused = pose(first, 0.5, accepted=False) | {"alternative": second}
+    return frames(None, start_s, end_s, pose=refused, **changes)
+
+
+def rows_of(lines: Path) -> list[tuple[str, bool, float]]:
+    found = holds_of(list(read_lines(lines)), "neutral", PoseTally())
+    return [(hold.told, hold.is_either, round(hold.told_for_s, 3)) for hold in found]
+
+
+def test_a_hold_that_was_only_told_as_one_of_two_has_its_row(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    eye, chest = "right_eye_thrust", "right_chest_thrust"
+    parts = [frames(None, 1.1, 1.4), between(eye, chest, 1.5, 2), between(chest, eye, 2.1, 3)]
+    written(file, frames("crown_thrust", 0, 1), *parts)
+    assert rows_of(file) == [("crown_thrust", False, 1.0), ("right chest or eye thrust", True, 1.6)]
+    write_report(file, page, ["0"], SHIPPED)
+    told = page.read_text()
+    assert "1 hold of 1 pose in 0:03, and 1 that may be one of two." in told
+    assert "<td>right chest or eye thrust</td><td>1.6</td><td>one of two</td>" in told
+
+
+def test_a_hold_goes_on_while_it_is_told_as_one_of_two_of_which_it_is_one(tmp_path: Path) -> None:
+    crown, plexus = "crown_thrust", "solar_plexus_thrust"
+    parts = [frames(crown, 0, 0.3), between(plexus, crown, 0.4, 0.8), frames(crown, 0.9, 1.2),
+             between("left_eye_thrust", plexus, 1.3, 2)]  # fmt: skip
+    assert rows_of(written(tmp_path / "a.jsonl", *parts)) == [
+        (crown, False, 0.7), ("left eye or solar plexus thrust", True, 0.8),
+    ]  # fmt: skip
+    short = [frames(crown, 0, 0.3), between(plexus, crown, 0.4, 0.8)]
+    assert rows_of(written(tmp_path / "b.jsonl", *short)) == [("crown or solar plexus thrust", True, 0.8)]
+
+
+def test_a_picture_that_is_one_of_two_has_its_row(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    alone = [between("left_eye_thrust", "left_chest_thrust", 0, 0, picture="a.jpg"),
+             frames("crown_thrust", 5, 5, picture="b.jpg")]  # fmt: skip
+    written(file, *alone)
+    write_report(file, tmp_path / "a.html", ["0"], SHIPPED)
+    told = (tmp_path / "a.html").read_text()
+    assert "<td>a.jpg</td><td>left chest or eye thrust</td><td>one of two</td>" in told
+    assert "<td>b.jpg</td><td>crown thrust</td><td>90 %</td>" in told
+
+
+def test_a_right_hander_taken_for_a_left_hander_at_ease_is_told_nothing_of_left_handers(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.jsonl", tmp_path / "a.html"
+    left = {"stick": {"hand": "left"}}
+    for held, said in ((frames("crown_thrust", 1, 2), False), (frames("crown_thrust", 1, 2, **left), True)):
+        write_report(written(file, frames("neutral", 0, 0.9, **left), held), page, ["0"], SHIPPED)
+        assert ("poses are named as a right-hander does them" in page.read_text()) == said
 
 
 def test_a_pose_that_flickers_is_no_hold(tmp_path: Path) -> None:
