@@ -79,7 +79,7 @@ class Steady:
             if either == before.either:
                 since = before.either_since
             elif before.named in either:
-                since -= _EITHER_AFTER_S  # only less is said than before
+                since = -math.inf  # only less is said than before
             lasts = packet.pts - since >= _EITHER_AFTER_S
             if weight < _ALONE and not (lasts and _either(pose) == either):
                 pose.alternative = None  # a mean of two poses is none of both
