@@ -123,14 +123,17 @@ def test_a_table_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     assert command.run(arguments(*words)) == 0
     own, order = tmp_path / "table.csv", tmp_path / "order.json"
     head, row, *_ = own.read_text().splitlines()
-    for table in ("image_path,label_name\nmine.jpg,neutral\n", f"{head}\n{row.replace('s1p0000', 'anna')}\n"):
-        own.write_text(table)
+    for table in (
+        b"image_path,label_name\nmine.jpg,neutral\n", f"{head}\n{row.replace('s1p0000', 'anna')}\n".encode(),
+        "Bild;Name\nJosé.jpg;neutral\n".encode("latin-1"),
+    ):  # fmt: skip
+        own.write_bytes(table)
         for kept in (True, False):
             if not kept:
                 order.rename(tmp_path / "away.json")
             with pytest.raises(UserError, match=r"holds a table\.csv that `synth` did not write with this seed"):
                 command.run(arguments(*words))
-            assert own.read_text() == table
+            assert own.read_bytes() == table
             if not kept:
                 (tmp_path / "away.json").rename(order)
 

@@ -80,6 +80,9 @@ class DenseGATv2(nn.Module):
         return torch.softmax(slot_logits + (1 - weighs).unsqueeze(-1) * _MASKED, dim=2)
 
 
+_PAIR_WIDTH = 256
+
+
 class PairStream(nn.Module):
     """Two dense layers over the vectors between all pairs of nodes, and over the nodes' own features.
 
@@ -121,8 +124,8 @@ class GraphStream(nn.Module):
         self.second = DenseGATv2(128, 64, 1, len(EDGE_FEATURES), edges, count)
         self.skip = nn.Linear(48, 64)
         self.narrow = nn.Linear(64, 16)
-        self.pairs = PairStream(256)
-        self.leave = nn.Linear(64 + 16 * count + 256, width)
+        self.pairs = PairStream(_PAIR_WIDTH)
+        self.leave = nn.Linear(64 + 16 * count + _PAIR_WIDTH, width)
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor) -> Tensor:

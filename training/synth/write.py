@@ -263,7 +263,10 @@ def keep_order(out: Path, facts: dict[str, Any]) -> None:
 
 def _is_of(seed: int, table: Path) -> bool:
     """Whether all whole lines of a table are of people who are drawn by this seed."""
-    head, *rows = whole_lines(table) or [TABLE_HEAD]
+    try:
+        head, *rows = whole_lines(table) or [TABLE_HEAD]
+    except (UnicodeDecodeError, csv.Error):
+        return False
     known = group_of(seed, 0).rstrip("0")
     return head == TABLE_HEAD and all(len(row) == len(head) and row[3].startswith(known) for row in rows)
 
