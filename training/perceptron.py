@@ -26,23 +26,25 @@ GRAPH = tuple(CardInput(name, "float32", shape) for name, shape in zip(GRAPH_INP
 
 
 class Perceptron(nn.Module):
-    """Two hidden layers over nodes (B, 19, 15) and edges (B, 75, 8); gives (B, outputs)."""
+    """Two hidden layers over nodes (B, 19, 15), edges (B, 75, 8) and, together, `others` features (B, ...) more; gives
+    (B, outputs)."""
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, outputs: int, hidden: int, dropout: float) -> None:
+    def __init__(self, outputs: int, hidden: int, dropout: float, others: int = 0) -> None:
         super().__init__()
         width = NODE_COUNT * len(NODE_FEATURES) + len(COCO19.directed_edges) * len(EDGE_FEATURES)
         self.register_buffer("shift", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.layers = nn.Sequential(
-            nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(width + others, hidden), nn.ReLU(), nn.Dropout(dropout),
             nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs),
         )  # fmt: skip
 
-    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
-        answers: Tensor = self.layers((_features(nodes, edges) - self.shift) * self.scale)
+    def forward(self, nodes: Tensor, edges: Tensor, *others: Tensor) -> Tensor:
+        features = (_features(nodes, edges) - self.shift) * self.scale
+        answers: Tensor = self.layers(torch.cat([features, *others], 1))
         return answers
 
     def measure(self, nodes: Tensor, edges: Tensor) -> None:

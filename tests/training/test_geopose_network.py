@@ -9,8 +9,9 @@ torch = pytest.importorskip("torch")
 
 from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, build_graph  # noqa: E402
 from stages.skeleton import NODE_COUNT, TIP  # noqa: E402
+from training.classifiers import network_model  # noqa: E402
 from training.classifiers.geopose import build  # noqa: E402
-from training.geopose.network import DenseGATv2  # noqa: E402
+from training.geopose.network import OPINIONS, DenseGATv2, answers  # noqa: E402
 from training.geopose.settings import FitSettings  # noqa: E402
 
 
@@ -64,3 +65,25 @@ def test_a_person_is_judged_alike_alone_and_in_a_batch() -> None:
         together = network(*every)
         alone = torch.cat([network(*(part[i : i + 1] for part in every)) for i in range(4)])  # type: ignore[index]
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["geopose", "geopose_graph"])
+def test_the_answer_is_what_head_and_further_opinions_say_together(name: str) -> None:
+    network = network_model(name).build(13, FitSettings()).eval()
+    nodes, edges, mask, crop, present = inputs(keypoints(3), 1.0)
+    with torch.no_grad():
+        graph = network.skeleton(nodes, edges, mask)
+        seen = nodes if network.hand is None else network.hand(crop)
+        each = answers(network, (nodes, edges), graph, seen, present).softmax(-1)
+        got = network(nodes, edges, mask, crop, present).softmax(-1)
+    assert len(each) == 1 + OPINIONS and (each[0] - each[1]).abs().max() > 0.01
+    wanted = each.prod(0) ** (1 / len(each))
+    torch.testing.assert_close(got, wanted / wanted.sum(1, keepdim=True))
+
+
+def test_a_network_without_further_opinions_answers_by_its_head() -> None:
+    network = network_model("geopose_alone").build(13, FitSettings()).eval()
+    nodes, edges, mask, crop, present = inputs(keypoints(3), 1.0)
+    with torch.no_grad():
+        wanted = network.combine(network.skeleton(nodes, edges, mask), network.hand(crop), present)
+        assert torch.equal(network(nodes, edges, mask, crop, present), wanted)

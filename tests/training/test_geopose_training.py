@@ -29,9 +29,10 @@ from training.classifiers.neural import NetworkModel
 from training.data.table import make_table
 from training.geopose import measure
 from training.geopose.augment import KeypointFaults
-from training.geopose.batches import Mixture, mix_within_views, swap_sticks, training_batches
+from training.geopose.batches import Mixture, graphs_with_crops, mix_within_views, swap_sticks, training_batches
+from training.geopose.checkpoint import read_checkpoint, write_checkpoint
 from training.geopose.data import keypoint_table
-from training.geopose.fit import begin_with, fit, load_trained, predict, read_checkpoint
+from training.geopose.fit import begin_with, fit, load_trained, predict
 from training.geopose.loop import dropped_edges, rate_at
 from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
 from training.geopose.pose_statistics import PoseStatistics
@@ -194,8 +195,37 @@ def test_a_training_may_begin_with_the_weights_of_other_classes(tmp_path: Path) 
     assert torch.equal(with_crops.skeleton.pairs.layers[0].weight, weights["skeleton.pairs.layers.0.weight"])
     after = with_crops.head[0].weight
     assert torch.equal(after[:, :128], weights["head.0.weight"]) and torch.equal(after[:, 128:], before[:, 128:])
+    first = "opinions.members.1.layers.0.weight"
+    shared = weights[first].shape[1]
+    assert torch.equal(with_crops.state_dict()[first][:, :shared], weights[first])
     again = fit(CLASSES, Mixture(table), table, replace(settings, start=str(best)), tmp_path / "next", "geopose_graph")
     assert read_checkpoint(again)["loss"] < read_checkpoint(best)["loss"]
+
+
+def test_a_training_may_begin_with_weights_that_have_no_further_opinions(tmp_path: Path) -> None:
+    table = keypoint_table(*drawn(60))
+    settings = FitSettings(epochs=1, batch=60, threads=1)
+    best = fit(CLASSES, Mixture(table), table, settings, tmp_path / "first", model="geopose_alone")
+    again = fit(CLASSES, Mixture(table), table, replace(settings, start=str(best), learning_rate=1e-12),
+                tmp_path / "next", model="geopose")  # fmt: skip
+    weights, before = read_checkpoint(again)["weights"], read_checkpoint(best)["weights"]
+    torch.testing.assert_close(weights["head.0.weight"], before["head.0.weight"])
+    # The new ones know what is usual in what they are to learn from.
+    assert (weights["opinions.members.0.shift"] != 0).any()
+
+
+def test_older_weights_without_further_opinions_answer_by_their_head(tmp_path: Path) -> None:
+    table = keypoint_table(*drawn(60))
+    best = fit(CLASSES, Mixture(table), table, FitSettings(epochs=1, batch=60, threads=1), tmp_path, "geopose_graph")
+    state = read_checkpoint(best)
+    state["weights"] = {name: values for name, values in state["weights"].items() if not name.startswith("opinions.")}
+    write_checkpoint(state, best)
+    network, _ = load_trained(best, CLASSES)
+    batch = next(graphs_with_crops(table))
+    nodes, edges, mask = (torch.from_numpy(values) for values in (batch.nodes, batch.edges, batch.mask))
+    with torch.no_grad():
+        wanted = network.head(network.skeleton(nodes, edges, mask))
+    torch.testing.assert_close(predict(network, table)[0], wanted)
 
 
 def test_without_pictures_it_begins_by_answering_as_the_shipped_model_does_without_them() -> None:

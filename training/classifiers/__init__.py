@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from training.classifiers.protocol import Classifier
 
 NETWORKS = (
-    "geopose", "geopose_graph", "geopose_visual", "geopose_flat", "geopose_single", "stgcn_fusion", "pose_vit",
+    "geopose", "geopose_graph", "geopose_visual", "geopose_flat", "geopose_single", "geopose_alone", "stgcn_fusion",
+    "pose_vit",
 )  # fmt: skip
 """They have weights, and can be exported."""
 TREES = ("pairs_trees", "angles_rf", "angles_xgb")

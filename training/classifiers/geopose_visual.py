@@ -13,6 +13,8 @@ from training.geopose.settings import FitSettings
 class VisualNet(nn.Module):
     """See `protocol.PoseNetwork`; without a crop it says what is likely of any sample."""
 
+    opinions = None
+
     def __init__(self, class_count: int, settings: FitSettings) -> None:
         super().__init__()
         self.hand = crop_stream(settings)

@@ -66,6 +66,8 @@ class Block(nn.Module):
 class PoseVit(nn.Module):
     """See `protocol.PoseNetwork`; missing nodes and crops are masked out of the attention."""
 
+    opinions = None
+
     def __init__(self, class_count: int) -> None:
         super().__init__()
         self.skeleton, self.hand = Landmarks(), Patches()

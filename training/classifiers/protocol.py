@@ -36,5 +36,8 @@ class PoseNetwork(Protocol):
     crop_geometry: Any
     """Module from the hand's features to grip to tip in torsos (P, 2); None only where `hand` is."""
 
+    opinions: Any
+    """`Opinions` beside the head's; None where there are none."""
+
     def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
         """Logits (B, classes); `seen` (B, ...) is zero where there is no crop."""

@@ -83,6 +83,8 @@ class Hand(nn.Module):
 class FusionNet(nn.Module):
     """See `protocol.PoseNetwork`."""
 
+    opinions = None
+
     def __init__(self, class_count: int, settings: FitSettings) -> None:
         super().__init__()
         self.skeleton = Skeleton()

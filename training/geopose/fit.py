@@ -25,8 +25,10 @@ from training.classifiers.crops import EfficientNet
 from training.geopose.batches import Batch, Mixture, graphs_with_crops, training_batches
 from training.geopose.checkpoint import is_finished, plain, read_checkpoint, weights_hash
 from training.geopose.data import PoseTable
+from training.geopose.network import answers, together
 from training.geopose.people import people_facts
 from training.geopose.settings import FitSettings
+from training.perceptron import Perceptron
 from training.weights import weights_file
 
 log = logging.getLogger(__name__)
@@ -66,11 +68,11 @@ def fit(
     torch.manual_seed(settings.seed)
     # Where weights are here, none need be fetched.
     network = declared.build(len(classes.classes), replace(settings, pretrained=False) if settings.start else settings)
+    _standardise(network, mixture, settings)
     if settings.start:
         begin_with(network, weights_file(settings.start), classes.names)
     else:
         _refuse_random_backbone(network, settings)
-        _standardise(network, mixture, settings)
     run.mkdir(parents=True, exist_ok=True)
     told = mixture.facts()
     log.info("%s: %d samples an epoch from the table, %d with exact keypoints, %d drawn; at most %d epochs, each tells "
@@ -97,6 +99,8 @@ def load_trained(file: Path, classes: ClassFile) -> tuple[nn.Module, dict[str, A
     # The weights are here: none need be fetched.
     settings = FitSettings(**state["settings"] | {"pretrained": False})
     network = network_model(state["network"]).build(len(state["classes"]), settings)
+    if not any(name.startswith("opinions.") for name in state["weights"]):
+        network.opinions = None  # older ones answer by their head alone
     network.load_state_dict(state["weights"])
     return network.eval(), state
 
@@ -121,25 +125,26 @@ def with_start(settings: FitSettings) -> FitSettings:
 @torch.no_grad()
 def begin_with(network: nn.Module, file: Path, class_names: Sequence[str]) -> None:
     """Give a network the weights of a `best.pt`, which may be of other classes: what says which class it is goes over
-    class by class, new classes keep their random weights. Between networks with and without a picture of the hand,
-    all that they share goes over, so that the one without begins by answering as the other does where it sees none.
+    class by class, new classes keep their random weights. Between networks with and without a picture of the hand, or
+    with and without further opinions, all that they share goes over, so that one without a picture begins by answering
+    as the other does where it sees none.
 
     Raises UserError when there is no such file or it holds a network that makes something else of the graph.
     """
     state = read_checkpoint(file)
     new = [row for row, name in enumerate(class_names) if name in state["classes"]]
     old = [state["classes"].index(class_names[row]) for row in new]
-    own, given, last = network.state_dict(), state["weights"], _last_layer(network)
-    names = own.keys()
+    own, given = network.state_dict(), state["weights"]
+    first, last = _outer_layers(network)
     if own.keys() != given.keys():
-        names = {name for name in own if name.startswith(("skeleton.", "head."))}
-        if not names <= given.keys() or not any(name.startswith("skeleton.") for name in names):
+        needed = {name for name in own if name.startswith(("skeleton.", "head."))}
+        if not needed <= given.keys() or not any(name.startswith("skeleton.") for name in needed):
             raise UserError(f"weights {file} are of the network {state['network']}; choose --model {state['network']}")
-    for name in names:
+    for name in own.keys() & given.keys():
         tensor, theirs = own[name], given[name]
         if name in last:
             tensor[new] = theirs[old]
-        elif name == _HEAD and len(tensor) == len(theirs):
+        elif name in first and len(tensor) == len(theirs):
             shared = min(tensor.shape[1], theirs.shape[1])  # the graph comes first, the hand, if any, behind it
             tensor[:, :shared] = theirs[:, :shared]
         elif tensor.shape != theirs.shape:
@@ -148,32 +153,33 @@ def begin_with(network: nn.Module, file: Path, class_names: Sequence[str]) -> No
             tensor.copy_(theirs)
 
 
-_HEAD = "head.0.weight"
-"""What joins the graph and the hand."""
-
-
-def _last_layer(network: nn.Module) -> tuple[str, str]:
-    """Names of the weights and the biases that have a row for each class."""
-    linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear) and name.startswith("head")]
-    return f"{linear[-1]}.weight", f"{linear[-1]}.bias"
+def _outer_layers(network: nn.Module) -> tuple[set[str], set[str]]:
+    """Names of the weights that join the graph and the hand, and of what has a row for each class."""
+    first, last = set(), set()
+    answering = {"head": network.head} | {name: m for name, m in network.named_modules() if isinstance(m, Perceptron)}
+    for path, module in answering.items():
+        linear = [f"{path}.{name}".removesuffix(".") for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+        first.add(f"{linear[0]}.weight")
+        last |= {f"{linear[-1]}.weight", f"{linear[-1]}.bias"}
+    return first - last, last
 
 
 @torch.no_grad()
 def predict(network: nn.Module, table: PoseTable) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) and labels (N,) of a table."""
     network.eval()
-    logits = [streams(network, batch)[0] for batch in graphs_with_crops(table)]
+    logits = [together(streams(network, batch)[0]) for batch in graphs_with_crops(table)]
     return torch.cat(logits), torch.from_numpy(table.labels)
 
 
 def streams(network: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits (B, classes), the graph's embedding (B, ...), and the loss of the shaft told from the crops, if there are
-    any; only the crops that are there run through their stream."""
+    """Logits of each opinion (M, B, classes), the graph's embedding (B, ...), and the loss of the shaft told from the
+    crops, if there are any; only the crops that are there run through their stream."""
     nodes, edges, mask = (torch.from_numpy(array) for array in (batch.nodes, batch.edges, batch.mask))
     present = torch.from_numpy(batch.crop_present)
     graph, geometry = network.skeleton(nodes, edges, mask), None
     if network.hand is None:
-        return network.combine(graph, nodes, present), graph, None
+        return answers(network, (nodes, edges), graph, nodes, present), graph, None
     seen = torch.zeros(len(nodes), *network.hand.shape)
     if len(batch.crop):
         inner = network.hand(torch.from_numpy(batch.crop))
@@ -181,7 +187,7 @@ def streams(network: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         shaft = torch.from_numpy(batch.shaft)[present > 0]
         error = functional.smooth_l1_loss(network.crop_geometry(inner), shaft[:, :2], reduction="none").sum(1)
         geometry = (error * shaft[:, 2]).sum() / shaft[:, 2].sum().clamp(min=1)
-    return network.combine(graph, seen, present), graph, geometry
+    return answers(network, (nodes, edges), graph, seen, present), graph, geometry
 
 
 def data_hash(mixture: Mixture, validation: PoseTable) -> str:
@@ -202,10 +208,13 @@ def data_hash(mixture: Mixture, validation: PoseTable) -> str:
 
 
 def _standardise(network: nn.Module, mixture: Mixture, settings: FitSettings) -> None:
-    """Set the network's own normalisation from one batch of what it will be trained on; over present nodes only."""
+    """Set the network's own normalisation from one batch of what it will be trained on; where it looks at nodes one by
+    one, over present ones only."""
     batch = next(training_batches(mixture, replace(settings, batch=4096), np.random.default_rng(settings.seed)))
     nodes = batch.nodes[batch.mask > 0]
     for module in network.modules():
         if hasattr(module, "node_shift"):
             module.node_shift.copy_(torch.from_numpy(nodes.mean(0)))
             module.node_scale.copy_(torch.from_numpy(1 / np.maximum(nodes.std(0), 0.1)))
+        elif isinstance(module, Perceptron):
+            module.measure(torch.from_numpy(batch.nodes), torch.from_numpy(batch.edges))

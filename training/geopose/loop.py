@@ -31,6 +31,7 @@ from training.geopose.checkpoint import write_checkpoint
 from training.geopose.data import PoseTable
 from training.geopose.fit import streams
 from training.geopose.losses import ArcFace, HierarchicalLoss, margin_ramp
+from training.geopose.network import together
 from training.geopose.settings import FitSettings
 
 log = logging.getLogger(__name__)
@@ -85,12 +86,14 @@ class Task(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with dropped_edges(self.network, self.settings.drop_edge, len(batch.nodes)):
-            logits, graph, geometry = streams(self.network, batch)
+            answers, graph, geometry = streams(self.network, batch)
         labels, others, share = (torch.from_numpy(a) for a in (batch.labels, batch.other_labels, batch.share))
-        losses = share * self._loss(logits, labels)
-        if (batch.share < 1).any():
-            losses = losses + (1 - share) * self._loss(logits, others)
-        total = losses.mean()
+        total = torch.zeros(())
+        for logits in answers:  # each opinion learns by itself
+            losses = share * self._loss(logits, labels)
+            if (batch.share < 1).any():
+                losses = losses + (1 - share) * self._loss(logits, others)
+            total = total + losses.mean()
         if geometry is not None:
             total = total + self.settings.geometry_weight * geometry
         if self.arcface is not None:
@@ -103,7 +106,7 @@ class Task(LightningModule):
         self.average.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits, labels = streams(self.average.module, batch)[0], torch.from_numpy(batch.labels)
+        logits, labels = together(streams(self.average.module, batch)[0]), torch.from_numpy(batch.labels)
         self.held_out.update(self._loss(logits, labels))
         self.top1.update(logits, labels)
         self.macro_f1.update(logits, labels)

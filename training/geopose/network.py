@@ -1,10 +1,14 @@
-"""The network: GATv2 and pair differences over the 19 nodes, a backbone over the hand crop, one shallow head.
+"""The network: GATv2 and pair differences over the 19 nodes, a backbone over the hand crop, one shallow head; and dense
+networks beside it, for a second opinion.
 
 The graph's edges never change, so attention is a gather over a fixed table of neighbours and a softmax along it. That
 equals `torch_geometric.nn.GATv2Conv` (a test proves it), trains faster than a scatter and exports to plain operators.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +17,7 @@ from torch.nn import functional
 
 from stages.graph import DIRECTED_EDGES, EDGE_FEATURES, NODE_FEATURES
 from stages.skeleton import NODE_COUNT
+from training.perceptron import Perceptron
 
 _MASKED = -1e9
 """Added to attention that must not count; a boolean mask has been a source of faulty exports."""
@@ -160,10 +165,46 @@ class CropStream(nn.Module):
         return functional.relu(self.leave(self.dropout(places)))
 
 
+OPINIONS = 2
+_OPINION_WIDTH = 512
+
+
+class Opinions(nn.Module):
+    """Dense networks that answer each by itself, from all features of the graph and from what is seen in the crop.
+
+    Two networks that have learnt from the same people are wrong in different ways, so that what they say together is
+    right more often than either.
+    """
+
+    def __init__(self, class_count: int, seen: int = 0) -> None:
+        """`seen`: width of what the crop's stream says and whether there is a crop; 0: no picture is looked at."""
+        super().__init__()
+        self.members = nn.ModuleList(Perceptron(class_count, _OPINION_WIDTH, 0.1, seen) for _ in range(OPINIONS))
+
+    def forward(self, nodes: Tensor, edges: Tensor, *seen: Tensor) -> Tensor:
+        """nodes (B, 19, 15), edges (B, 75, 8), each of `seen` (B, ...) -> logits (OPINIONS, B, classes)."""
+        return torch.stack([member(nodes, edges, *seen) for member in self.members])
+
+
+def answers(network: Any, inputs: Sequence[Tensor], graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
+    """Logits (M, B, classes) of a network's head and of its further opinions, if it has any; `inputs` begin with nodes
+    and edges, the rest is as in `PoseNetwork.combine`."""
+    logits = network.combine(graph, seen, crop_present).unsqueeze(0)
+    if network.opinions is None:
+        return logits
+    picture = () if network.hand is None else (seen, crop_present.unsqueeze(-1))
+    return torch.cat([logits, network.opinions(*inputs[:2], *picture)])
+
+
+def together(answers: Tensor) -> Tensor:
+    """Logits (B, classes) of logits (M, B, classes): the mean of M opinions' log probabilities."""
+    return answers[0] if len(answers) == 1 else answers.log_softmax(-1).mean(0)
+
+
 class GeoPoseNet(nn.Module):
     """Logits of the poses; family and chamber follow by sums of their probabilities, so they cannot contradict."""
 
-    def __init__(self, class_count: int, hand: CropStream) -> None:
+    def __init__(self, class_count: int, hand: CropStream, has_opinions: bool = True) -> None:
         super().__init__()
         # Not `graph`: the exporter's own modules have an attribute of that name.
         self.skeleton = GraphStream()
@@ -172,13 +213,15 @@ class GeoPoseNet(nn.Module):
         self.head = nn.Sequential(nn.Linear(joined, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, class_count))
         self.crop_geometry = nn.Linear(hand.width, 2)
         """Grip to tip in torsos, told from the crop alone: makes the crop stream look at the shaft."""
+        self.opinions = Opinions(class_count, hand.width + 1) if has_opinions else None
 
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor, crop: Tensor, crop_present: Tensor) -> Tensor:
         """nodes (B, 19, 15), edges (B, 75, 8), mask (B, 19), crop uint8 RGB (B, 128, 128, 3), crop_present (B,)
         -> logits (B, classes)."""
         seen = self.hand(crop) * crop_present.unsqueeze(-1)
-        return self.combine(self.skeleton(nodes, edges, mask), seen, crop_present)
+        graph = self.skeleton(nodes, edges, mask)
+        return together(answers(self, (nodes, edges), graph, seen, crop_present))
 
     def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
-        """Logits from both streams; `seen` must be zero where there is no crop."""
+        """Logits of the head from both streams; `seen` must be zero where there is no crop."""
         return self.head(torch.cat([graph, seen, crop_present.unsqueeze(-1)], 1))
