@@ -48,7 +48,7 @@ DESCRIPTION = "glass to glass, with a camera pointed at the screen; not in the s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. 0: measured; 2: a mistake that the user can mend."""
+    """Entry point. 0: measured; 2: a mistake that the user can mend; 130: interrupted."""
     options = parse(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else what is measured would go on, and its files stay
     try:

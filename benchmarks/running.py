@@ -112,7 +112,8 @@ def environment() -> dict[str, str]:
     root = str(Path(stages.__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    return kept | {"PYTHONPATH": os.pathsep.join(paths)}
+    # Else a file of the folder that this is called in could take the place of a package.
+    return kept | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 def free_url() -> str:

@@ -37,7 +37,7 @@ from stages.classify import Classify
 from stages.detect import Detect, DetectSettings
 from stages.dry_run import check_outputs, dry_run
 from stages.gate import GateSettings
-from stages.outputs import keep_earlier, owned
+from stages.outputs import check_name, keep_earlier, owned
 from stages.overlay import Overlay, OverlaySettings
 from stages.packets import ArnisPacket
 from stages.publish import Results, ResultsSettings, program_version
@@ -219,6 +219,10 @@ def decide(config: Config, sources: Sequence[str]) -> Config:
     results, overlay = config.section(ResultsSettings), config.section(OverlaySettings)
     if results and results.path == "-" and overlay and overlay.live_line == "stdout":
         changes.setdefault("overlay", {})["live_line"] = "stderr"
+    record = config.section(RecordSettings)
+    for setting, path in (("results.report", results and results.report), ("record.path", record and record.path)):
+        if path:
+            check_name(Path(path), setting)  # others are named after it
     if results and results.report and not results.path:
         changes.setdefault("results", {})["path"] = str(Path(results.report).with_suffix(".jsonl"))
     sections = {
@@ -376,9 +380,12 @@ def statistics_mistakes(file: Path, summary: RunSummary) -> list[str]:
     versions = {PROGRAM: program_version(), "opencv": cv2.__version__, "pyav": av.__version__}
     stats = summary.stats | {"versions": versions | summary.stats["versions"]}
     try:
+        keep_earlier(file, "--stats")
         file.write_bytes(msgspec.json.format(msgspec.json.encode(stats), indent=2) + b"\n")
     except OSError as error:
         return [f"--stats: cannot write {file}: {error.strerror}"]
+    except UserError as error:
+        return [str(error)]
     return []
 
 

@@ -60,10 +60,13 @@ _SHORTEST = 0.3
 """Torsos; a shorter (foreshortened) stick shows no edges worth following."""
 
 
+CorrectMethod = Literal["evidence", "forearm", "off"]
+
+
 class CorrectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [correct]; `config.toml` says what each means, and its unit."""
 
-    method: Literal["evidence", "forearm", "off"] = "evidence"
+    method: CorrectMethod = "evidence"
     min_evidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
     min_margin: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.3
 

@@ -124,7 +124,7 @@ def build_graph(keypoints: np.ndarray, layout: Layout = COCO19) -> tuple[np.ndar
             np.where(there, keypoints[..., 2:3], 0),
             there,
             _bones(points, present, middles, layout),
-            _heights(points, present, middles),
+            _heights(points, middles),
             _from_ends(points, present, at),
             _against_stick(points, present, at),
         ],
@@ -261,7 +261,7 @@ def _bones(points: np.ndarray, present: np.ndarray, middles: _Middles, layout: L
     return np.where(every_present[..., parents, None], points - every[..., parents, :], 0)
 
 
-def _heights(points: np.ndarray, present: np.ndarray, middles: _Middles) -> np.ndarray:
+def _heights(points: np.ndarray, middles: _Middles) -> np.ndarray:
     """(..., K, 3): above eyes, shoulders and knees; zero where these are missing."""
     levels = [HEAD, SHOULDERS, KNEES]
     known = middles.known[..., None, levels]

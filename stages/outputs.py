@@ -23,8 +23,7 @@ _MAY_LOCK = sys.platform != "win32"
 
 def check_writable(path: Path, setting: str) -> None:
     """Raise UserError unless `path` can be written; an existing file stays as it is, a missing one is not left."""
-    if path.is_dir():
-        raise UserError(f"{setting}: {path} is a folder; give the name of a file")
+    check_name(path, setting)
     if not path.parent.is_dir():
         raise UserError(f"{setting}: cannot write {path}: there is no folder {path.parent}; make it first")
     existed = path.exists()
@@ -38,6 +37,12 @@ def check_writable(path: Path, setting: str) -> None:
         raise UserError(f"{setting}: cannot write {path}: {error.strerror}; choose another place") from error
     if not existed:
         path.resolve().unlink()  # of a link that leads to nothing yet, not the link
+
+
+def check_name(path: Path, setting: str) -> None:
+    """Raise UserError where the name is a folder's."""
+    if path.is_dir():
+        raise UserError(f"{setting}: {path} is a folder; give the name of a file")
 
 
 def is_file_to_be(path: Path) -> bool:

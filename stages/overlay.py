@@ -91,10 +91,10 @@ def draw_person(canvas: np.ndarray, person: Person, min_confidence: float) -> No
     seen = (points[:, 2] >= min_confidence) & np.isfinite(points[:, :2]).all(axis=1)
     for a, b in DRAWN_EDGES:
         if seen[a] and seen[b]:
-            cv2.line(canvas, _pixel(points[a]), _pixel(points[b]), _side_colour(a, b), thick, cv2.LINE_AA)
+            cv2.line(canvas, pixel(points[a]), pixel(points[b]), _side_colour(a, b), thick, cv2.LINE_AA)
     for node in np.flatnonzero(seen):
-        cv2.circle(canvas, _pixel(points[node]), thick + 1, OUTLINE, cv2.FILLED, cv2.LINE_AA)
-        cv2.circle(canvas, _pixel(points[node]), thick, _side_colour(int(node)), cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(canvas, pixel(points[node]), thick + 1, OUTLINE, cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(canvas, pixel(points[node]), thick, _side_colour(int(node)), cv2.FILLED, cv2.LINE_AA)
 
 
 def draw_stick(canvas: np.ndarray, stick: Stick, min_confidence: float) -> None:
@@ -102,11 +102,11 @@ def draw_stick(canvas: np.ndarray, stick: Stick, min_confidence: float) -> None:
     thick = _line_px(canvas)
     if not _end_seen(stick.grip, min_confidence):
         return
-    grip = _pixel(stick.grip)
+    grip = pixel(stick.grip)
     if _end_seen(stick.tip, min_confidence):
         if stick.detected_tip is not None and np.isfinite(stick.detected_tip).all():
-            cv2.line(canvas, grip, _pixel(stick.detected_tip), WHITE, max(1, thick // 2), cv2.LINE_AA)
-        tip = _pixel(stick.tip)
+            cv2.line(canvas, grip, pixel(stick.detected_tip), WHITE, max(1, thick // 2), cv2.LINE_AA)
+        tip = pixel(stick.tip)
         cv2.line(canvas, grip, tip, OUTLINE, 2 * thick + 2, cv2.LINE_AA)
         cv2.line(canvas, grip, tip, STICK, 2 * thick, cv2.LINE_AA)
         cv2.circle(canvas, tip, 3 * thick, STICK, thick, cv2.LINE_AA)
@@ -276,8 +276,8 @@ def _mark(canvas: np.ndarray, packet: ArnisPacket, cue: Cue) -> None:
     if point is not None and np.isfinite(point[:2]).all():
         thick = _line_px(canvas)
         # White on both sides: who sees no red sees a ring too, and not the stick's.
-        cv2.circle(canvas, _pixel(point), 6 * thick, WHITE, 3 * thick, cv2.LINE_AA)
-        cv2.circle(canvas, _pixel(point), 6 * thick, RED, thick, cv2.LINE_AA)
+        cv2.circle(canvas, pixel(point), 6 * thick, WHITE, 3 * thick, cv2.LINE_AA)
+        cv2.circle(canvas, pixel(point), 6 * thick, RED, thick, cv2.LINE_AA)
 
 
 def _point_of(packet: ArnisPacket, quantity: str) -> np.ndarray | tuple[float, float, float] | None:
@@ -337,7 +337,8 @@ def _line_px(canvas: np.ndarray) -> int:
     return max(2, round(float(min(canvas.shape[:2])) / 280))
 
 
-def _pixel(point: np.ndarray | tuple[float, ...]) -> tuple[int, int]:
+def pixel(point: np.ndarray | tuple[float, ...]) -> tuple[int, int]:
+    """Whole pixels of a point (x, y, ...)."""
     return round(float(point[0])), round(float(point[1]))
 
 

@@ -86,8 +86,13 @@ class Results:
                 self._out.flush()
         except BrokenPipeError:
             # The reader (`| head`) has gone, and a run for nobody has no purpose.
+            if self._path == "-":
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, sys.stdout.fileno())
+                os.close(nowhere)
+            else:
+                self._out.close()
             self._out = None
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._request_stop()
         except OSError as error:
             where = self._path if self._path != "-" else "the standard output"

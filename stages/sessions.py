@@ -116,7 +116,7 @@ def _load_onnxruntime(place: Place, data: bytes, how: How) -> Network:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if place.device == "cpu":
         session = onnxruntime.InferenceSession(data, options, providers=[place.key])
-        specs = tuple(_onnxruntime_spec(item) for item in session.get_inputs())
+        specs = tuple(onnxruntime_spec(item) for item in session.get_inputs())
         device = _cpu_text(how.threads, "f32")
     else:
         session, specs, shared = _proven_session(place, data, options, how)
@@ -133,7 +133,7 @@ def _load_onnxruntime(place: Place, data: bytes, how: How) -> Network:
         device=device,
         version=onnxruntime.__version__,
         inputs=specs,
-        outputs=tuple(_onnxruntime_spec(item) for item in session.get_outputs()),
+        outputs=tuple(onnxruntime_spec(item) for item in session.get_outputs()),
         metadata=dict(session.get_modelmeta().custom_metadata_map),
     )
 
@@ -155,7 +155,7 @@ def _proven_session(place: Place, data: bytes, options: Any, how: How) -> tuple[
         session = onnxruntime.InferenceSession(
             data, options, providers=providers_for(place, how, onnxruntime.get_available_providers()), enable_fallback=0
         )
-        specs = tuple(_onnxruntime_spec(item) for item in session.get_inputs())
+        specs = tuple(onnxruntime_spec(item) for item in session.get_inputs())
         inputs = trial_inputs(specs, how.shapes)
         try:
             session.run(None, {spec.name: array for spec, array in zip(specs, inputs, strict=True)})
@@ -206,7 +206,8 @@ def providers_used(profile: Sequence[Mapping[str, Any]]) -> Counter[str]:
     return Counter(provider for provider in done if provider)
 
 
-def _onnxruntime_spec(item: Any) -> TensorSpec:
+def onnxruntime_spec(item: Any) -> TensorSpec:
+    """Of an input or an output (`onnxruntime.NodeArg`); 0 in the shape for what is free."""
     kind = item.type.removeprefix("tensor(").removesuffix(")")
     dtype = np.dtype({"float": "float32", "double": "float64"}.get(kind, kind))
     return TensorSpec(item.name, dtype, tuple(size if isinstance(size, int) else 0 for size in item.shape))

@@ -88,6 +88,8 @@ def test_a_mistake_in_mid_run_costs_neither_recording_nor_account(tmp_path: Path
     [
         ("--results", "missing/out.jsonl", ("results.path", "no folder")),
         ("--results", ".", ("results.path", "is a folder")),
+        ("--report", ".", ("results.report", "is a folder")),
+        ("--record", ".", ("record.path", "is a folder")),
         ("--record", "missing/out.mkv", ("record.path", "no folder")),
         ("--record", "out.avi", ("record.path", ".mkv or .mp4")),
         ("--stats", "missing/stats.json", ("--stats", "no folder")),
@@ -97,7 +99,17 @@ def test_a_mistake_in_mid_run_costs_neither_recording_nor_account(tmp_path: Path
 def test_an_output_that_cannot_be_written_is_named(
     tmp_path: Path, light: Path, clip: Path, flag: str, name: str, words: tuple[str, ...]
 ) -> None:
-    check_sentence(run("--config", light, "--source", clip, flag, tmp_path / name), *words)
+    # A lone point stands for the folder that one is in, and has no name of its own.
+    path = name if name == "." else tmp_path / name
+    check_sentence(run("--config", light, "--source", clip, flag, path), *words)
+
+
+def test_statistics_of_an_earlier_run_are_kept(tmp_path: Path, light: Path, clip: Path) -> None:
+    stats = tmp_path / "s.json"
+    stats.write_text("yesterday")
+    done = run("--config", light, "--source", clip, "--stats", stats)
+    assert done.returncode == 0 and "s.json of an earlier run is now called s.earlier-1.json" in done.stderr
+    assert json.loads(stats.read_text())["frames_in"] and (tmp_path / "s.earlier-1.json").read_text() == "yesterday"
 
 
 def test_a_report_without_a_file_of_results_is_refused(tmp_path: Path, light: Path, clip: Path) -> None:
@@ -170,6 +182,17 @@ def test_results_go_into_a_pipe_that_somebody_reads(tmp_path: Path, light: Path,
         out, _ = reader.communicate(timeout=30)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["sequence"] for line in out.splitlines()] == list(range(31))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes with names")
+def test_a_reader_that_leaves_a_pipe_ends_the_run_which_still_gives_its_account(tmp_path: Path, light: Path) -> None:
+    pipe, clip = tmp_path / "pipe", make_clip(tmp_path / "long.mkv", frames=600)
+    os.mkfifo(pipe)
+    with subprocess.Popen(["head", "-n", "1", pipe], stdout=subprocess.PIPE) as reader:
+        time.sleep(0.3)
+        done = run("--config", light, "--source", clip, "--realtime", "--results", pipe, "--workers", 1)
+        reader.communicate(timeout=30)
+    assert done.returncode == 0 and "frames, " in done.stdout, done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell when a pipe is full")

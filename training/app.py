@@ -38,7 +38,8 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. 0: done; 1: `check` says no; 2: a mistake that the user can mend."""
+    """Entry point. 0: done; 1: `check` says no, or the reader of the output has gone; 2: a mistake that the user can
+    mend; 130: interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # of torch-geometric, when it is imported
     parser = Parser(prog=PROGRAM, description="Make the models of arnis-stream, in this order.")

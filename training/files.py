@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.errors import UserError
 from stages.cards import CARD_FILE
 from stages.classes import CLASSES_FILE
 from training.weights import WEIGHTS_FILE
@@ -15,7 +16,11 @@ from training.weights import WEIGHTS_FILE
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside the file to write to; what is there at the end takes the file's place at once."""
+    """A name beside the file to write to; what is there at the end takes the file's place at once.
+
+    Raises UserError when the name can only be a folder's."""
+    if not path.name:
+        raise UserError(f"{path} is a folder; give the name of a file")
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     try:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import cv2
 import msgspec
@@ -29,7 +29,7 @@ from engine.packet import FrameRef
 from engine.stage import Context
 from stages.cards import load_card, sha256_of
 from stages.classes import load_classes
-from stages.correct import Correct, CorrectSettings
+from stages.correct import Correct, CorrectMethod, CorrectSettings
 from stages.detect import Detect, DetectSettings, DetectStick, closer_model, hand_in_picture, make_hand
 from stages.detectors import Runtime
 from stages.graph import CROP_SIZE_PX, hand_crop
@@ -64,7 +64,7 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
     hand: str = ""
     """Network that tells which hand holds the stick, or that hand; empty: the program's. In older folders, which don't
     say, it was the wrist nearer to the grip."""
-    correct: Literal["evidence", "forearm", "off"] = CorrectSettings().method
+    correct: CorrectMethod = CorrectSettings().method
     sha256: dict[str, str] = {}
     """Of each network's file: one trained anew sees otherwise under the same name. Older folders don't say."""
 
@@ -91,7 +91,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hand", default=DetectSettings().hand,
                         help="left or right if all hold the stick so, else a network that tells it "
                              "(default: as in the program)")  # fmt: skip
-    parser.add_argument("--correct", default=shipped.correct, choices=("evidence", "forearm", "off"),
+    parser.add_argument("--correct", default=shipped.correct, choices=get_args(CorrectMethod),
                         help=f"what is done to the stick then (default {shipped.correct})")  # fmt: skip
 
 

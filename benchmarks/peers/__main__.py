@@ -62,7 +62,7 @@ def result_line(sequence: int, answer: Answer, ready_at_ns: int) -> bytes:
             "captured_at_ns": answer.decoded_at_ns,
             "latency_ms": (ready_at_ns - answer.decoded_at_ns) / NS_PER_MS,
             "status": "unsure" if answer.label is None else "ok",
-            "pose": {"label": answer.label},
+            "pose": {"label": answer.label, "alternative": None},
         }
     )
 

@@ -15,9 +15,8 @@ import numpy as np
 from benchmarks.demo import load_truth
 from benchmarks.peers.loop import Answer, Answers, Job, StickAndPose, frames_of
 from engine.clock import now_ns
-from stages.detectors import BodyCandidate, box_around, mark_missing
-from stages.detectors.mediapipe import MediaPipePose
-from stages.skeleton import BLAZE35, BODY_COUNT
+from stages.detectors import BodyCandidate
+from stages.detectors.mediapipe import MediaPipePose, candidate_of
 
 _MODEL = "modules/pose_landmark/pose_landmark_full.tflite"
 
@@ -62,12 +61,8 @@ def from_package() -> Iterator[Detect]:
         if found is None:
             return []
         height, width = image.shape[:2]
-        marks = [found.landmark[i] for i in BLAZE35.coco[:BODY_COUNT]]
-        points = np.array([(mark.x * width, mark.y * height, mark.visibility) for mark in marks], np.float32)
-        keypoints = mark_missing(points, width, height)
-        if not keypoints[:, 2].any():
-            return []
-        return [BodyCandidate(keypoints, float(keypoints[:, 2].mean()), box_around(keypoints, width, height))]
+        candidate = candidate_of(found.landmark, width, height)
+        return [] if candidate is None else [candidate]
 
     try:
         yield detect

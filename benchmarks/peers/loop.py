@@ -19,7 +19,7 @@ from stages.detectors.movenet import MoveNet
 from stages.detectors.stick import StickHeatmap
 from stages.graph import build_graph, canonical_keypoints, hand_crop, torso_length
 from stages.packets import GraphInput, Hand
-from stages.sessions import Network, TensorSpec
+from stages.sessions import Network, onnxruntime_spec
 from stages.skeleton import BODY_COUNT, GRIP, LEFT_WRIST, NODE_COUNT, RIGHT_WRIST, TIP
 from stages.smooth import SmoothSettings, smooth_keypoints
 
@@ -53,7 +53,7 @@ def load_plainly(model: str) -> Network:
     """A shipped model on ONNX Runtime with every option left alone, as a tutorial loads it. Raises UserError."""
     _, file = load_card(model)
     session = onnxruntime.InferenceSession(file)
-    specs = [tuple(map(_spec, items)) for items in (session.get_inputs(), session.get_outputs())]
+    specs = [tuple(map(onnxruntime_spec, items)) for items in (session.get_inputs(), session.get_outputs())]
     names = [item.name for item in session.get_inputs()]
 
     def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -141,9 +141,3 @@ def frames_of(clip: Path) -> Iterator[np.ndarray]:
         if not there:
             return
         yield image
-
-
-def _spec(item: onnxruntime.NodeArg) -> TensorSpec:
-    kind = item.type.removeprefix("tensor(").removesuffix(")")
-    shape = tuple(size if isinstance(size, int) else 0 for size in item.shape)
-    return TensorSpec(item.name, np.dtype({"float": "float32"}.get(kind, kind)), shape)

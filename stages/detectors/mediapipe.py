@@ -50,7 +50,7 @@ class MediaPipePose:
             image_format=self._mediapipe.ImageFormat.SRGB, data=cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         )
         result = self._landmarkers[stream].detect_for_video(picture, milliseconds)
-        return [c for found in result.pose_landmarks if (c := _candidate(found, width, height)) is not None]
+        return [c for found in result.pose_landmarks if (c := candidate_of(found, width, height)) is not None]
 
     def describe(self) -> str:
         return f"mediapipe {self._mediapipe.__version__} on CPU"
@@ -72,7 +72,7 @@ class MediaPipePose:
             raise UserError(f"mediapipe cannot load {self._file}: {reason}; fetch the file again") from None
 
 
-def _candidate(landmarks: Sequence[Any], width: int, height: int) -> BodyCandidate | None:
+def candidate_of(landmarks: Sequence[Any], width: int, height: int) -> BodyCandidate | None:
     """COCO-17 of 33 landmarks, whose places are 0..1 of the picture; None when nothing of it is in the picture."""
     chosen = [landmarks[i] for i in BLAZE35.coco[:BODY_COUNT]]
     points = np.array([(mark.x * width, mark.y * height, mark.visibility) for mark in chosen], np.float32)

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks.demo import load_holds, named_in
 from benchmarks.figures import Row
 from benchmarks.peers import blazepose, sequential
 from benchmarks.peers.__main__ import write
@@ -93,6 +94,13 @@ def test_results_are_held_back_until_warm_up_is_over(tmp_path: Path) -> None:
     assert write(answers(), path) == WARM_UP_FRAMES + 3
     assert not any(sizes[:WARM_UP_FRAMES]) and sizes[WARM_UP_FRAMES] > 0
     assert [msgspec.json.decode(line)["sequence"] for line in path.read_bytes().splitlines()] == [*range(len(sizes))]
+
+
+def test_a_frame_that_a_peer_is_unsure_of_names_nothing(tmp_path: Path) -> None:
+    path, hold = tmp_path / "results.jsonl", load_holds()[0]
+    write(iter([Answer(i, hold.label if i % 2 else None) for i in range(hold.last_frame + 1)]), path)
+    named = named_in([msgspec.json.decode(line) for line in path.read_bytes().splitlines()], hold)
+    assert set(named) == {hold.label, ""}
 
 
 def test_the_table_says_where_a_peer_wins() -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from engine.errors import UserError
 from stages.cards import CARD_FILE
 from stages.classes import CLASSES_FILE, load_classes
 from stages.skeleton import NODE_COUNT
@@ -46,6 +47,11 @@ def test_a_file_is_what_was_there_until_the_new_one_is_whole(tmp_path: Path) -> 
     with whole_file(file) as part, part.open("a") as stream:
         stream.write("new")
     assert file.read_text() == "new" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_place_without_a_name_is_no_file() -> None:
+    with pytest.raises(UserError, match=r"\. is a folder; give the name of a file"), whole_file(Path()):
+        pass
 
 
 def test_a_model_is_what_was_there_until_the_new_one_is_whole(tmp_path: Path) -> None:

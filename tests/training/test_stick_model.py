@@ -20,7 +20,7 @@ from stages.classes import models_folder
 from stages.runtime import Network, load_network
 from stages.stick_crop import stick_crop, stick_inputs
 from training import app
-from training.stick.clips import body_detector, frames_with_person
+from training.stick.clips import body_detector, clip_frames, frames_with_person
 from training.stick.evaluate import Answer, StickModel, is_somebody_else
 from training.stick.export import KINDS, load_weights
 from training.stick.network import Served
@@ -90,6 +90,11 @@ def test_the_ends_are_rarely_taken_for_each_other(held_poses: list[tuple[Answer,
         for answer, ends in held_poses
     ]
     assert np.mean(swapped) <= 0.2
+
+
+def test_a_clip_is_looked_at_in_its_own_time() -> None:
+    times_s = [time_s for time_s, _ in clip_frames(HERE.parent / "clips" / "tfjs_pose_1.mp4", step=30)]
+    assert len(times_s) > 1 and np.allclose(np.diff(times_s), times_s[1]) and 0.9 < times_s[1] < 1.3
 
 
 @pytest.mark.parametrize("clip", ["sam2_juggle", "tfjs_pose_1"])

@@ -424,3 +424,6 @@ def test_videos_are_known_by_their_suffix_however_a_camera_writes_it(tmp_path: P
     for name in ("GOPR0001.MP4", "a.mov", "b.webm", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     assert [file.name for file in command.video_files(tmp_path)] == ["GOPR0001.MP4", "a.mov", "b.webm"]
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match="2 videos a, told apart by their endings alone; rename them"):
+        command.video_files(tmp_path)

@@ -196,7 +196,7 @@ def _keypoints(person: _Person, category: _Category, where: str) -> np.ndarray:
     """float32 (19, 3) with confidences."""
     try:
         points = np.array(person.keypoints, np.float32).reshape(-1, 3)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise UserError(f"{where}: its keypoints are not numbers in threes; export the file again") from None
     named = [as_class_name(str(name)) for name in category.keypoints]
     placed = np.zeros((NODE_COUNT, 3), np.float32)

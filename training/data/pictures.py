@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from stages.sources.images import SUFFIXES
 
@@ -27,6 +27,7 @@ _NOBODY = frozenset({
 _DATE = re.compile(r"\d{8}")
 """Other phones put this there."""
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
+Image.MAX_IMAGE_PIXELS = None  # phones take pictures of 200 megapixels
 _EXIF_ORIENTATION = 274
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
@@ -71,7 +72,7 @@ def picture_size(path: Path) -> tuple[int, int]:
             width, height = picture.size
             # Phones store portraits lying down; readers turn them by this tag.
             lies = picture.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, UnidentifiedImageError):
+    except OSError:
         return 0, 0
     return (height, width) if lies else (width, height)
 

@@ -67,7 +67,7 @@ def draw_cell(table: Table, row: int, problem: str) -> np.ndarray:
     cell: np.ndarray = np.full((CELL_PX, CELL_PX, 3), 90, np.uint8)
     if picture is not None:
         matrix = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]], np.float32)
-        cell = cv2.warpAffine(picture, matrix, (CELL_PX, CELL_PX), borderValue=(BACKGROUND,) * 3, flags=cv2.INTER_AREA)
+        cell = cv2.warpAffine(picture, matrix, (CELL_PX, CELL_PX), borderValue=(BACKGROUND,) * 3)
     keypoints[:, :2] = (keypoints[:, :2] - corner) * scale
     _draw(cell, keypoints)
     return np.vstack([_head(table, row, problem), cell])

@@ -79,7 +79,7 @@ def _read_yaml(path: Path) -> _DataSet:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         count, parts = (int(number) for number in content["kpt_shape"])
         found = content["names"]
-        names = dict(enumerate(found)) if isinstance(found, list) else {int(k): str(v) for k, v in found.items()}
+        names = {int(k): str(v) for k, v in (enumerate(found) if isinstance(found, list) else found.items())}
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{file} is no pose data set; it must have names, kpt_shape: [17, 3], train and val") from None
     if count not in NODES or parts not in (2, 3):

@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.numbers import at_least
 from stages.classes import load_classes
+from stages.correct import CorrectMethod
 from training.geopose.ablation import (
     Variant,
     effect_variants,
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     poses = without_neutral(pose_table(rows, classes.names), classes)[1] if args.poses_only else classes
 
     @cache
-    def samples(correct: str) -> tuple[PoseTable, str]:
+    def samples(correct: CorrectMethod) -> tuple[PoseTable, str]:
         table = pose_table(corrected(rows, correct, args.pictures), classes.names, crops)
         table, groups = with_groups(table, args.no_groups)
         return (without_neutral(table, classes)[0] if args.poses_only else table), groups

@@ -8,18 +8,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
 
 from engine.errors import UserError
 from stages.classes import ClassFile
+from stages.correct import CorrectMethod
 from training.classifiers import NAMES, TREES, network_model
 from training.geopose.augment import KeypointFaults
 from training.geopose.batches import Mixture
 from training.geopose.checkpoint import read_checkpoint, weights_hash
-from training.geopose.corrected import METHODS
 from training.geopose.data import PoseTable
 from training.geopose.fit import data_hash
 from training.geopose.folds import cross_validate, fold_report
@@ -40,7 +40,7 @@ class Variant:
     model: str
     changes: tuple[str, ...] = ()
     """Settings of the training."""
-    correct: str = "off"
+    correct: CorrectMethod = "off"
     crop: bool = True
 
 
@@ -72,9 +72,11 @@ def parse_variant(text: str) -> Variant:
         raise UserError(f"{text!r} is no variant: crop is on or off")
     changes = tuple(part for part in parts if not part.startswith(("correct=", "crop=")))
     FitSettings().changed(changes)
-    if values.get("correct", "off") not in METHODS:
-        raise UserError(f"{text!r} is no variant: correct is one of {', '.join(METHODS)}")
-    return Variant(text, model, changes, values.get("correct", "off"), values.get("crop", "on") == "on")
+    methods: dict[str, CorrectMethod] = {method: method for method in get_args(CorrectMethod)}
+    correct = methods.get(values.get("correct", "off"))
+    if correct is None:
+        raise UserError(f"{text!r} is no variant: correct is one of {', '.join(methods)}")
+    return Variant(text, model, changes, correct, values.get("crop", "on") == "on")
 
 
 def model_variants(has_crops: bool) -> list[str]:

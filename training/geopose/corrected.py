@@ -11,24 +11,20 @@ import numpy as np
 from engine.errors import UserError
 from engine.packet import FrameRef
 from engine.stage import Context
-from stages.correct import Correct, CorrectSettings
+from stages.correct import Correct, CorrectMethod, CorrectSettings
 from stages.packets import ArnisPacket, Person, Stick
 from stages.skeleton import BODY_COUNT, GRIP, TIP
 from training.data.table import Table
 from training.see import OnePicture
 
-METHODS = ("off", "forearm", "evidence")
 
-
-def corrected(table: Table, method: str, pictures: Path | None) -> Table:
+def corrected(table: Table, method: CorrectMethod, pictures: Path | None) -> Table:
     """The table with its sticks changed by `stages.correct`; `evidence` looks into the pictures, whose names are
-    relative to `pictures`. Raises UserError for an unknown method or when a picture cannot be read."""
-    if method not in METHODS:
-        raise UserError(f"there is no correction {method!r}; there are {', '.join(METHODS)}")
+    relative to `pictures`. Raises UserError when a picture cannot be read."""
     if method == "off":
         return table
     frames = OnePicture()
-    stage = Correct(CorrectSettings(method=method))  # type: ignore[arg-type]
+    stage = Correct(CorrectSettings(method=method))
     stage.open(Context(streams=[], frames=frames, request_stop=lambda: None, health=dict))
     keypoints, left = table.keypoints.copy(), table.left_handed()
     for i in np.flatnonzero((keypoints[:, [GRIP, TIP], 2] > 0).all(1)).tolist():

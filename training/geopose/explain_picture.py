@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from stages.overlay import pixel
 from stages.skeleton import BODY_EDGES, EDGES, GRIP, NODE_COUNT, STICK_EDGE, TIP
 from stages.view import BACKGROUND, arrange
 
@@ -80,19 +81,19 @@ def draw_weights(
             continue
         is_bone = number < len(BODY_EDGES) or EDGES[number] == STICK_EDGE
         if is_bone:
-            cv2.line(canvas, _pixel(points[a]), _pixel(points[b]), _BONE, round(unit), cv2.LINE_AA)
+            cv2.line(canvas, pixel(points[a]), pixel(points[b]), _BONE, round(unit), cv2.LINE_AA)
         if edges is not None:
             thick = max(1, round(unit * (0.4 + 3.6 * weights[number])))
-            cv2.line(canvas, _pixel(points[a]), _pixel(points[b]), _colour(weights[number]), thick, cv2.LINE_AA)
+            cv2.line(canvas, pixel(points[a]), pixel(points[b]), _colour(weights[number]), thick, cv2.LINE_AA)
     for node in np.argsort(nodes):
         if present[node]:
             weight = float(np.clip(nodes[node], 0, 1))
             radius = round(unit * (2.0 + 5.5 * weight))
-            cv2.circle(canvas, _pixel(points[node]), radius + round(unit), (BACKGROUND,) * 3, cv2.FILLED, cv2.LINE_AA)
-            cv2.circle(canvas, _pixel(points[node]), radius, _colour(weight), cv2.FILLED, cv2.LINE_AA)
+            cv2.circle(canvas, pixel(points[node]), radius + round(unit), (BACKGROUND,) * 3, cv2.FILLED, cv2.LINE_AA)
+            cv2.circle(canvas, pixel(points[node]), radius, _colour(weight), cv2.FILLED, cv2.LINE_AA)
     for node, name in ((GRIP, "grip"), (TIP, "tip")):
         if present[node]:
-            x, y = _pixel(points[node])
+            x, y = pixel(points[node])
             place = (round(x + 8 * unit), round(y - 5 * unit))
             cv2.putText(canvas, name, place, _FONT, unit / 5.5, _INK, max(1, round(unit / 3)), cv2.LINE_AA)
 
@@ -134,7 +135,3 @@ def _colour(weight: float) -> tuple[int, int, int]:
     level = np.uint8([[round(255 * (0.28 + 0.72 * float(np.clip(weight, 0, 1))))]])
     blue, green, red = cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[0, 0].tolist()
     return blue, green, red
-
-
-def _pixel(point: np.ndarray) -> tuple[int, int]:
-    return round(float(point[0])), round(float(point[1]))

@@ -101,9 +101,9 @@ def clip_distances(clip: Path, reference: BodyDetector, other: BodyDetector, fra
     step = step_for(clip, frames) if frames else 1
     theirs, ours = Follower(reference), Follower(other)
     rows = [np.empty((0, BODY_COUNT))]
-    for index, frame in clip_frames(clip, step):
-        wanted = theirs.look(index, frame)
-        found = ours.look(index, frame, beside=wanted)
+    for time_s, frame in clip_frames(clip, step):
+        wanted = theirs.look(time_s, frame)
+        found = ours.look(time_s, frame, beside=wanted)
         if wanted is not None:
             rows.append(keypoint_distances(wanted.keypoints, None if found is None else found.keypoints)[None])
     return np.concatenate(rows)

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 HELD_OUT = ("sam2_juggle", "tfjs_pose_squats")
 """Clips that training never sees, so that false alarms on real video can be counted honestly."""
 
+FRAMES_PER_CLIP = 60
+"""That are learnt from."""
+
 REFERENCE = "movenet_thunder"
 """Model whose bodies count as true on real clips."""
 
@@ -49,8 +52,8 @@ def keypoints_finder(detector: BodyDetector) -> Find:
     return find
 
 
-def clip_frames(clip: Path, step: int = 1) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and picture, uint8 (H, W, 3) BGR, of every `step`-th frame, shrunk to what serving would look at.
+def clip_frames(clip: Path, step: int = 1) -> Iterator[tuple[float, np.ndarray]]:
+    """Second and picture, uint8 (H, W, 3) BGR, of every `step`-th frame, shrunk to what serving would look at.
 
     Raises UserError when the clip cannot be read.
     """
@@ -61,7 +64,7 @@ def clip_frames(clip: Path, step: int = 1) -> Iterator[tuple[int, np.ndarray]]:
     while capture.grab():
         index += 1
         if index % step == 0:
-            yield index, _bounded(capture.retrieve()[1])
+            yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, _bounded(capture.retrieve()[1])
     capture.release()
 
 
@@ -77,9 +80,9 @@ class Follower:
         self._finder = finder
         self._previous: BodyCandidate | None = None
 
-    def look(self, index: int, frame: np.ndarray, beside: BodyCandidate | None = None) -> BodyCandidate | None:
+    def look(self, time_s: float, frame: np.ndarray, beside: BodyCandidate | None = None) -> BodyCandidate | None:
         """The person of this frame; of several the one at `beside`, by default the one of the frame before."""
-        found = self._finder.detect(frame, self._previous, "", float(index))
+        found = self._finder.detect(frame, self._previous, "", time_s)
         self._previous = choose_person(found, beside or self._previous)
         return self._previous
 
@@ -92,12 +95,12 @@ def frames_with_person(
     Raises UserError when the clip cannot be read.
     """
     follower = Follower(finder)
-    for index, frame in clip_frames(clip, step):
-        body = follower.look(index, frame)
+    for time_s, frame in clip_frames(clip, step):
+        body = follower.look(time_s, frame)
         yield frame, None if body is None else body.keypoints
 
 
-def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
+def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int = FRAMES_PER_CLIP) -> int:
     """Cache crops of people in clips (without those held out) that are not cached yet, as a new shard of `clips`;
     returns how many.
 
@@ -118,9 +121,9 @@ def cache_clips(clips: list[Path], cache: Path, frames_per_clip: int) -> int:
     reference, served = body_detector(), served_detector()
     for clip in fresh.values():
         before, true, seen = len(images), Follower(reference), Follower(served)
-        for index, frame in clip_frames(clip, step_for(clip, frames_per_clip)):
-            person = true.look(index, frame)
-            told = seen.look(index, frame, beside=person)
+        for time_s, frame in clip_frames(clip, step_for(clip, frames_per_clip)):
+            person = true.look(time_s, frame)
+            told = seen.look(time_s, frame, beside=person)
             if person is not None and told is not None:
                 for kept, made in zip(
                     (images, keypoints, bodies), cache_sample(frame, person.keypoints, told.keypoints), strict=True

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,6 @@ from training.stick.yolo import refuse_unfinished as refuse_unfinished_yolo
 from training.weights import WEIGHTS_FILE, weights_file
 
 log = logging.getLogger(__name__)
-
-_FRAMES_PER_CLIP = 60
-"""That are learnt from."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `arnis-train detector`."""
@@ -227,7 +224,7 @@ def fill_cache(table: Path | None, clips: list[Path], cache: Path) -> None:
     """Cache what is new in the table, and the clips once. Raises UserError when the cache holds anything else."""
     find = keypoints_finder(served_detector())
     extend_cache(table, cache, "train", find)
-    if added := cache_clips(clips, cache, _FRAMES_PER_CLIP):
+    if added := cache_clips(clips, cache):
         log.info("cached %d crops of clips", added)
 
 
@@ -236,6 +233,9 @@ def video_files(folder: Path) -> list[Path]:
     found = sorted(p for p in folder.glob("*") if p.suffix.lower() in VIDEO_FILES)
     if not found:
         raise UserError(f"folder {folder} holds no video ({', '.join(VIDEO_FILES)})")
+    stem, count = Counter(p.stem for p in found).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"folder {folder} holds {count} videos {stem}, told apart by their endings alone; rename them")
     return found
 
 

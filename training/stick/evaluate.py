@@ -227,11 +227,11 @@ def drawn_outcomes(model: Model, clips: Sequence[Path], frames_per_clip: int = D
     judged = []
     for clip in clips:
         true, told = Follower(body_detector()), Follower(served_detector())
-        for index, frame in clip_frames(clip, step_for(clip, frames_per_clip)):
-            person = true.look(index, frame)
+        for time_s, frame in clip_frames(clip, step_for(clip, frames_per_clip)):
+            person = true.look(time_s, frame)
             if person is None or (stick := add_stick(frame, person.keypoints, rng)) is None:
                 continue
-            seen = told.look(index, frame, beside=person)
+            seen = told.look(time_s, frame, beside=person)
             keypoints = np.concatenate([person.keypoints, [[*stick.grip, 1], [*stick.tip, 1]]]).astype(np.float32)
             if seen is None or is_somebody_else(seen.keypoints, keypoints):
                 continue

@@ -16,7 +16,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.skeleton import BODY_COUNT, GRIP, MIRROR, NODE_COUNT, TIP
 from training.data.ultralytics import label_file
-from training.stick.clips import HELD_OUT, body_detector, frames_with_person, step_for
+from training.stick.clips import FRAMES_PER_CLIP, HELD_OUT, body_detector, frames_with_person, step_for
 from training.stick.composite import add_distractors, add_stick
 from training.stick.data import read_rows
 from training.synth.write import KEYPOINT_SIGMAS, pose_label
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 SURE = 0.3
 """Score from which a pseudo-labelled keypoint is learned; a less sure one is labelled as absent."""
 STICK_SHARE, DISTRACTOR_SHARE = 0.6, 0.35
-_FRAMES_PER_CLIP = 60
 _LARGEST_SIDE_PX = 640
 
 
@@ -56,7 +55,7 @@ def write_clips(clips: Sequence[Path], folder: Path, pictures: int, seed: int) -
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     finder, written = body_detector(), 0
-    frames_each = max(1, min(_FRAMES_PER_CLIP, pictures // max(1, len(used))))
+    frames_each = max(1, min(FRAMES_PER_CLIP, pictures // max(1, len(used))))
     copies = max(1, round(pictures / max(1, len(used) * frames_each)))
     for clip_number, clip in enumerate(used):
         for number, (frame, body) in enumerate(frames_with_person(clip, finder, step_for(clip, frames_each))):

@@ -56,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None and args.action != action:
             raise UserError(f"--{name} is for `synth {action}`; leave it out")
     if args.action == "compare":
-        from training.synth.compare import compare, format_rows, planned_samples, write_comparison
+        from training.synth.compare import compare, format_rows, planned_samples, read_table
 
         if args.data is None:
             # Planned pictures are as good as a data set for the keypoints, in a fraction of the time.
-            text = format_rows(compare(planned_samples(args.people, args.per_person, args.seed)))
+            samples = planned_samples(args.people, args.per_person, args.seed)
         else:
-            text = write_comparison(args.data)
-        sys.stdout.write(text + "\n")
+            samples = read_table(args.data)
+        sys.stdout.write(format_rows(compare(samples)) + "\n")
         return 0
     if args.out is None:
         raise UserError(f"{args.action} needs --out")

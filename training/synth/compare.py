@@ -110,10 +110,3 @@ def format_rows(rows: list[Row]) -> str:
             f"{r.missed:6.2f} {r.wanted_missed:6.2f}"
         )
     return "\n".join(lines)
-
-
-def write_comparison(data: Path) -> str:
-    """Write `comparison.txt` beside the table of a data set and return what it says."""
-    text = format_rows(compare(read_table(data)))
-    (data / "comparison.txt").write_text(text + "\n")
-    return text

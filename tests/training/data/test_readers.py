@@ -77,6 +77,12 @@ def test_labels_without_visibility_and_with_own_classes_are_read(tmp_path: Path)
     assert (table.keypoints[0, :, 2] == 1).all()
 
 
+@pytest.mark.parametrize("names", ["[1, 2]", "[no, yes]", "{0: 1}"])
+def test_what_is_no_text_may_be_the_name_of_a_class(names: str, tmp_path: Path) -> None:
+    table = read_any(ultralytics(tmp_path, slice(0, NODE_COUNT), points(1), names))
+    assert table.labels.tolist() == ["crown_thrust"]
+
+
 def test_a_point_at_the_very_corner_of_a_label_without_visibility_is_missing(tmp_path: Path) -> None:
     wanted = points(1)
     wanted[0, TIP, :2] = 0
@@ -200,6 +206,13 @@ def test_a_portrait_that_lies_in_its_file_is_measured_upright(tmp_path: Path) ->
     assert [p.name for p in list_pictures(tmp_path)] == ["a.jpg"]
 
 
+def test_a_picture_of_200_megapixels_is_measured(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "phone.png")
+    assert picture_size(tmp_path / "phone.png") == (20_000, 10_000)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
@@ -247,6 +260,7 @@ def coco_file(path: Path, **changes: object) -> None:
         ({"image_file_name": "caf\udce9.jpg"}, "images, id 7: .*surrogates"),
         ({"attributes": ["pose"]}, r"annotations, id 5: .*`\$\.attributes`"),
         ({"keypoints": 5}, r"annotations, id 5: .*`\$\.keypoints`"),
+        ({"keypoints": [10**400, 2, 2] * NODE_COUNT}, "its keypoints are not numbers in threes"),
         ({"keypoints": [1, 2, float("nan")] * NODE_COUNT}, "picture ben/1.jpg: a keypoint's visibility is no number"),
         ({"image_id": [7]}, "annotations, id 5: unhashable"),
         ({"category_keypoints": 5}, r"categories, id 3: .*`\$\.keypoints`"),
