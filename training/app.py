@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import warnings
@@ -33,6 +34,7 @@ COMMANDS = {
     "explain": ("training.geopose.explain_command", "show what the pose classifier looks at and hangs on"),
     "report": ("training.geopose.report.command", "write the HTML report of a run anew"),
     "bands": ("training.bands", "learn the bands that feedback judges by"),
+    "halve": ("training.halve", "store a model's weights as float16, where that loses nothing"),
 }
 """Module with `add_arguments(parser)` and `run(args)`, and what it does."""
 
@@ -64,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader (`| head`) has gone; Python would complain about it once more at exit
         return 1
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            complain(PROGRAM, f"{error.strerror}; make room, then repeat the command")
+            return 2
         if error.filename is None:
             raise
         place = error.filename2 or error.filename  # where the part of a file was to go

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from engine.errors import UserError
 from stages.cards import CARD_FILE
@@ -28,6 +30,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def packed(write: Callable[[BinaryIO], object]) -> memoryview:
+    """What is written to a file: for writers that do not say why a disk takes no more."""
+    buffer = BytesIO()
+    write(buffer)
+    return buffer.getbuffer()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`python -m training.halve FOLDER`: a model's weights as float16, where that holds them exactly.
+"""`arnis-train halve`: a model's weights as float16, where that holds them exactly.
 
 Networks converted from another format often have weights that were float16 there: half of their file is zeros. What
 they answer stays the same to the last bit, as runtimes make float32 of them once, when they load them.
@@ -7,18 +7,19 @@ they answer stays the same to the last bit, as runtimes make float32 of them onc
 from __future__ import annotations
 
 import argparse
-import sys
+import logging
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnx
 
-from engine.command import complain
 from engine.errors import UserError
 from stages.cards import load_card, sha256_of
 from training.card_file import save_card
 from training.files import whole_model
+
+log = logging.getLogger(__name__)
 
 _FEWEST = 256
 """Numbers of a tensor; of fewer nothing is won."""
@@ -60,18 +61,12 @@ def halve(folder: Path) -> int:
     return count
 
 
-def main() -> int:
-    """0: done; 2: a mistake that the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m training.halve", description=(__doc__ or "").partition("\n")[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `halve`."""
     parser.add_argument("folder", type=Path, help="of the model and its card")
-    try:
-        count = halve(parser.parse_args().folder)
-    except UserError as error:
-        complain("training.halve", error)
-        return 2
-    sys.stdout.write(f"{count} tensors are float16 now\n")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Halve; 0 on success."""
+    log.info("%d tensors of %s are float16 now", halve(args.folder), args.folder)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

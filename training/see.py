@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -38,7 +39,7 @@ from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
 from training.data.pictures import is_cut_off
 from training.data.readers import read_any
 from training.data.table import Table, append_table
-from training.files import whole_file
+from training.files import packed, whole_file
 from training.notes import read_note
 from training.processes import end_with_parent, helpers
 from training.seen_folder import DETECTORS_FILE, SHARD_ROWS, done_rows, refuse_another_table
@@ -67,6 +68,8 @@ class Detectors(msgspec.Struct, frozen=True, kw_only=True):
     correct: CorrectMethod = CorrectSettings().method
     sha256: dict[str, str] = {}
     """Of each network's file: one trained anew sees otherwise under the same name. Older folders don't say."""
+    pictures: int = 0
+    """How many are to be looked at; 0: an older folder, which doesn't say."""
 
     def identified(self) -> Detectors:
         """With the SHA-256 of the files. Raises UserError when a model is missing or broken."""
@@ -124,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
     table = read_any(args.data, names)
     if args.truth and args.hand != DetectSettings().hand:
         raise UserError("--truth takes the hand from the table; leave --hand out, or correct the column `true_hand`")
+    if unknown := sorted({*table.labels.tolist()} - {"", *names}):
+        log.warning("%s: the class file has no %s; is it another one (--classes)?", args.data, ", ".join(unknown))
     for row, picture in zip(table.rows, table.pictures, strict=True):
         if not picture:  # planned poses have none
             raise UserError(f"{row} of {args.data} names no picture to look at; give a table that does")
@@ -134,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
 def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, processes: int = 1) -> None:
     """Write table and crops of a data set's pictures, going on after the shards that are there."""
     (out / "crops").mkdir(parents=True, exist_ok=True)
-    _keep_detectors(out / DETECTORS_FILE, detectors)
+    _keep_detectors(out / DETECTORS_FILE, msgspec.structs.replace(detectors, pictures=len(data)))
     table = out / "table.csv"
     refuse_another_table(table, _as_true(data) if detectors.truth else data, names, with_keypoints=detectors.truth)
     done, files = done_rows(table, out / "crops")
@@ -144,7 +149,7 @@ def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, pr
     log.info("%d pictures to look at, %d are done", len(data), done)
     rest = data.select(slice(done, None))
     for number, (seen, crops) in enumerate(look_at(rest, detectors, processes), files):
-        np.save(out / "crops" / f"{number:05d}.npy", crops)
+        (out / "crops" / f"{number:05d}.npy").write_bytes(packed(partial(np.save, arr=crops)))
         append_table(seen, table, names)
 
 
@@ -153,7 +158,7 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
     detectors = detectors.identified()
     if file.is_file():
         begun = read_detectors(file)
-        names = [name for name in begun.__struct_fields__ if name != "sha256"]
+        names = [name for name in begun.__struct_fields__ if name not in ("sha256", "pictures")]
         pairs = [(name, getattr(begun, name), getattr(detectors, name)) for name in names]
         changed = [f"{name} {was or 'none'}" for name, was, asked in pairs if was != asked]
         if changed:
@@ -162,11 +167,17 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
         if anew:
             raise UserError(f"{file.parent} was begun with another {' and '.join(anew)}, which was trained anew since; "
                             "choose another --out, or delete the folder")  # fmt: skip
+        if begun.pictures != detectors.pictures:
+            _write_detectors(msgspec.structs.replace(begun, pictures=detectors.pictures), file)
     elif (file.parent / "table.csv").is_file():
         raise UserError(f"{file.parent} does not say whose eyes saw it; delete it, or choose another --out")
     else:
-        with whole_file(file) as part:
-            part.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
+        _write_detectors(detectors, file)
+
+
+def _write_detectors(detectors: Detectors, file: Path) -> None:
+    with whole_file(file) as part:
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(detectors)))
 
 
 def read_detectors(file: Path) -> Detectors:

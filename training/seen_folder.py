@@ -6,12 +6,14 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from engine.errors import UserError
 from training.data.cells import whole_lines
 from training.data.table import COLUMNS, KEYPOINT_COLUMNS, Table, written_rows
 from training.files import whole_file
+from training.notes import read_note
 
 DETECTORS_FILE = "detectors.json"
 """Beside the table: whose eyes saw it."""
@@ -39,6 +41,17 @@ def refuse_another_table(file: Path, data: Table, names: Sequence[str], with_key
                 f"{file.parent} was begun with another table: {changed} of {data.pictures[number]} was "
                 f"{was.get(changed, '')!r} and is {asked[changed]!r} now; {mend}"
             )
+
+
+class _Begun(msgspec.Struct):
+    pictures: int = 0
+
+
+def refuse_unfinished(folder: Path, count: int) -> None:
+    """Raises UserError when a folder with `count` rows was to have more."""
+    wanted = read_note(folder / DETECTORS_FILE, _Begun, "let `see` write the folder anew").pictures
+    if count < wanted:
+        raise UserError(f"{folder} has {count} of {wanted} pictures, as `see` was stopped; repeat its command")
 
 
 def done_rows(table: Path, crops: Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from stages.classes import load_classes
 from stages.skeleton import NODE_COUNT
 from training import app
+from training.data import convert_command
 from training.data.table import make_table, write_table
 
 
@@ -52,3 +54,17 @@ def test_a_reader_that_has_gone_is_told_nothing(tmp_path: Path) -> None:
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert ended.stderr == b""
+
+
+def test_a_full_disk_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = make_table(tmp_path, [""], ["neutral"], np.zeros((1, 2)), np.full((1, NODE_COUNT, 3), 0.5), ["a row"])
+    write_table(table, tmp_path / "poses.csv", load_classes().names)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` has it, without a name
+
+    monkeypatch.setattr(convert_command, "write_any", full)
+    assert app.main(["convert", str(tmp_path / "poses.csv"), "--out", str(tmp_path / "out.csv")]) == 2
+    assert "No space left on device; make room, then repeat the command" in capsys.readouterr().err

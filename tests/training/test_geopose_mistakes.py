@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("torch")
 from engine.errors import UserError
 from stages.classes import load_classes
 from training import app
+from training.data.table import make_table, write_table
 from training.geopose.batches import Mixture
 from training.geopose.data import keypoint_table, pose_table, read_source
 from training.geopose.fit import fit
@@ -34,6 +36,49 @@ def test_settings_out_of_bounds_are_named(words: str, capsys: pytest.CaptureFixt
 def test_who_trains_before_looking_is_sent_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["fit", "--seen", str(tmp_path / "seen"), "--run", str(tmp_path / "run")]) == 2
     assert "seen does not exist; make it with `arnis-train see`" in capsys.readouterr().err
+
+
+def drawn_table(path: Path, people: list[str], unseen: bool = False, only: tuple[str, ...] = CLASSES.names) -> Path:
+    """Keypoints drawn from the statistics, by people in turn, of some classes only."""
+    keypoints, labels = PoseStatistics(STATISTICS, CLASSES.names).draw(130, np.random.default_rng(0))
+    names = np.array(CLASSES.names)[labels]
+    kept = np.flatnonzero(np.isin(names, only))
+    groups = [people[n % len(people)] for n in range(len(kept))]
+    keypoints = keypoints[kept] * (0 if unseen else 1)
+    made = make_table(path.parent, [""] * len(kept), names[kept], np.full((len(kept), 2), 2), keypoints, groups,
+                      groups=groups)  # fmt: skip
+    write_table(made, path, CLASSES.names)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"people": ["ben"]}, "all rows name one person or recording, ben, and 3 are the least"),
+        ({"people": ["ann", "ben", "cleo"], "unseen": True}, "in no row is anybody seen; `arnis-train check` says"),
+        ({"people": ["ann", "ben", "cleo"], "only": ("neutral",)}, "there is neutral alone to train on"),
+    ],
+)
+@pytest.mark.parametrize("folds", [[], ["--folds", "2"]])
+def test_a_table_that_nothing_can_be_learnt_from_says_why(
+    table: dict[str, Any], message: str, folds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = drawn_table(tmp_path / "t.csv", **table)
+    assert app.main(["fit", "--table", str(file), "--run", str(tmp_path / "run"), "--epochs", "1", *folds]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_class_without_pictures_is_told_of_and_a_report_of_folds_is_not_overwritten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = drawn_table(tmp_path / "t.csv", [f"p{n}" for n in range(9)], only=CLASSES.names[1:])
+    words = ["fit", "--table", str(file), "--run", str(tmp_path / "run"), "--epochs", "1", "--threads", "1"]
+    assert app.main([*words, "--folds", "2"]) == 0
+    assert "no picture to train on shows crown_thrust: the model will never name it" in caplog.text
+    report = (tmp_path / "run" / "report.json").read_bytes()
+    assert app.main(words) == 2
+    assert "run holds a measurement by folds already, and one folder has one report" in capsys.readouterr().err
+    assert (tmp_path / "run" / "report.json").read_bytes() == report
 
 
 @pytest.mark.parametrize("words", ["--folds 1", "--folds 0", "--folds -2", "--drawn -1", "--crop-dropout 1.5"])

@@ -15,13 +15,14 @@ import pytest
 
 pytest.importorskip("tqdm")
 
+from engine.errors import UserError
 from stages.classes import load_classes, models_folder
 from stages.skeleton import GRIP, LEFT_WRIST, NODE_COUNT, TIP
 from training import app, see, seen_folder
 from training.data.cells import whole_lines
 from training.data.readers import read_any
 from training.data.table import KEYPOINT_COLUMNS, make_table, write_table
-from training.geopose.data import pose_table
+from training.geopose.data import pose_table, read_source
 from training.see import Detectors, is_of_a_hold
 
 
@@ -90,6 +91,27 @@ def test_a_table_cut_off_in_a_line_is_gone_on_with_from_its_whole_files_of_crops
 def rewritten(data: Path, **parts: np.ndarray) -> None:
     names = load_classes().names
     write_table(replace(read_any(data, names), **parts), data, names)
+
+
+def test_a_folder_that_is_not_finished_is_not_learnt_from(tmp_path: Path) -> None:
+    out = tmp_path / "seen"
+    command = ["see", str(write_people(tmp_path, 40)), "--truth", "--out", str(out)]
+    assert app.main(command) == 0
+    lines = (out / "table.csv").read_text().splitlines(keepends=True)
+    (out / "table.csv").write_text("".join(lines[:33]))  # as when it is killed after the first file of crops
+    for source in (out, out / "table.csv"):
+        with pytest.raises(UserError, match="seen has 32 of 40 pictures, as `see` was stopped; repeat its command"):
+            read_source(source, load_classes().names)
+    assert app.main(command) == 0
+    assert len(read_source(out, load_classes().names)[0]) == 40
+
+
+def test_a_table_of_other_classes_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = write_people(tmp_path, 2)
+    rows = read_any(table)
+    write_table(replace(rows, labels=np.array(["hoch", "neutral"])), table, load_classes().names)
+    assert app.main(["see", str(table), "--truth", "--out", str(tmp_path / "seen")]) == 0
+    assert "the class file has no hoch; is it another one (--classes)?" in caplog.text
 
 
 def test_a_folder_that_is_done_says_so_and_nothing_is_looked_at(

@@ -56,6 +56,11 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
             f"table {path} has semicolons between its columns, as spreadsheets write it where a number has a comma; "
             "save it with commas between columns and points in numbers"
         )
+    if head[:1] and (head[0].startswith("sep=") or "\t" in head[0]):
+        raise UserError(
+            f"table {path} has tabs between its columns, or a line `sep=` before their names; save it with commas and "
+            "with the names first"
+        )
     missing = [name for name in (*_REQUIRED, *keypoint_columns(layout_of(head).count)) if name not in head]
     if missing:
         raise UserError(

@@ -8,6 +8,7 @@ Read are categories with these names in any order, or with 17 (body), 2 (stick) 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ from training.data.pictures import as_class_name, class_and_group
 from training.data.table import SPLIT_NAMES, Table, make_table
 from training.data.ultralytics import NODES, confidence_of, flags_of
 from training.files import whole_file
+
+log = logging.getLogger(__name__)
 
 _BOX_MARGIN = 0.05
 _PLACES = (".", "images", "..", "../images", "../images/default", "../images/train", "../images/val")
@@ -122,10 +125,13 @@ def read_coco(path: Path, names: Sequence[str]) -> Table:
     # What is no number of pixels is unknown.
     sizes = np.nan_to_num([[image.width, image.height] for image in images], posinf=0, neginf=0)
     labels, groups, views, hands, true_hands, splits = zip(*texts, strict=True)
+    _say_what_is_unknown(path, content.categories)
     return make_table(
         _folder(path, files[0]), files, labels, sizes, np.array(keypoints), where,
-        guessed=[not _attributes(person).get("group") for person in people], groups=groups, views=views, hands=hands,
-        true_hands=true_hands, splits=splits,
+        guessed=[not _attributes(person).get("group") for person in people],
+        label_guessed=[not _said_class(*parts, names) for parts in zip(people, kinds, strict=True)],
+        known=np.array([_known(*parts) for parts in zip(people, kinds, strict=True)]),
+        groups=groups, views=views, hands=hands, true_hands=true_hands, splits=splits,
     )  # fmt: skip
 
 
@@ -198,9 +204,9 @@ def _keypoints(person: _Person, category: _Category, where: str) -> np.ndarray:
         points = np.array(person.keypoints, np.float32).reshape(-1, 3)
     except (ValueError, TypeError, OverflowError):
         raise UserError(f"{where}: its keypoints are not numbers in threes; export the file again") from None
-    named = [as_class_name(str(name)) for name in category.keypoints]
+    named = _point_names(category)
     placed = np.zeros((NODE_COUNT, 3), np.float32)
-    if len(named) == len(points) and set(named) & set(KEYPOINT_NAMES):
+    if _is_named(named, len(points)):
         for name, point in zip(named, points, strict=True):
             if name in KEYPOINT_NAMES:
                 placed[KEYPOINT_NAMES.index(name)] = point
@@ -217,6 +223,41 @@ def _keypoints(person: _Person, category: _Category, where: str) -> np.ndarray:
     return placed
 
 
+def _point_names(category: _Category) -> list[str]:
+    return [as_class_name(str(name)) for name in category.keypoints]
+
+
+def _is_named(named: Sequence[str], count: int) -> bool:
+    """Whether these are names of `count` points, and any is known."""
+    return len(named) == count and bool(set(named) & set(KEYPOINT_NAMES))
+
+
+def _known(person: _Person, category: _Category) -> np.ndarray:
+    """bool (19,): the keypoints that somebody could have set in such a person."""
+    named, count = _point_names(category), np.array(person.keypoints, np.float32).size // 3
+    if _is_named(named, count):
+        return np.isin(KEYPOINT_NAMES, named)
+    known = np.zeros(NODE_COUNT, bool)
+    known[NODES[count]] = True
+    return known
+
+
+def _say_what_is_unknown(path: Path, categories: Sequence[_Category]) -> None:
+    """A point whose name is misspelt would be lost without a word."""
+    for named in map(_point_names, categories):
+        unknown, missing = ([n for n in these if n not in those] for these, those in
+                            ((named, KEYPOINT_NAMES), (KEYPOINT_NAMES, named)))  # fmt: skip
+        if unknown and missing and _is_named(named, len(named)):
+            log.warning("%s: no such keypoints as %s: they are passed over, and %s missing", path, ", ".join(unknown),
+                        f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'}")  # fmt: skip
+
+
+def _said_class(person: _Person, category: _Category, classes: Sequence[str]) -> str:
+    """The class that the attributes or the category name; empty where only the picture's path may tell it."""
+    own = as_class_name(str(category.name))
+    return as_class_name(_attributes(person).get("pose", "")) or (own if own in classes else "")
+
+
 def _attributes(person: _Person) -> dict[str, str]:
     return {name: str(value).strip() for name, value in person.attributes.items()}
 
@@ -225,8 +266,7 @@ def _texts(person: _Person, category: _Category, file: str, classes: Sequence[st
     """Class, group, view, hand, true hand and split: from the attributes, else from the category and the path."""
     attributes = _attributes(person)
     named, group = class_and_group(file, classes)
-    own = as_class_name(str(category.name))
-    label = as_class_name(attributes.get("pose", "")) or (own if own in classes else named)
+    label = _said_class(person, category, classes) or named
     hand, split = attributes.get("grip_hand", ""), attributes.get("split", "")
     words = ((hand, HANDS), (attributes.get("true_hand") or hand, HANDS), (split, SPLIT_NAMES))
     hand, true_hand, split = (word if word in allowed else "" for word, allowed in words)

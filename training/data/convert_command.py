@@ -77,10 +77,10 @@ def _say_what_is_corrected(paths: Sequence[Path], tables: Sequence[Table]) -> No
 
 def _is_corrected(export: Table, row: int, table: Table, old: int) -> bool:
     """True when an export says anything else of a picture than the table."""
-    known = (export.keypoints[..., 2] > 0).any(0)
-    if not untouched(export.keypoints[row], table.keypoints[old])[known].all():
+    if not untouched(export.keypoints[row], table.keypoints[old])[export.known[row]].all():
         return True
-    # Who is only guessed from an export's name overrules nobody.
-    texts = ("labels", "hands", "true_hands", "splits", *([] if export.guessed[row] else ["groups"]))
+    # What is only guessed from an export's name overrules nothing.
+    guessed = (("labels", export.label_guessed), ("groups", export.guessed))
+    texts = ("hands", "true_hands", "splits", *(name for name, is_guess in guessed if not is_guess[row]))
     said = np.array([[getattr(export, name)[row], getattr(table, name)[old]] for name in texts])
     return bool(((said[:, 0] != said[:, 1]) & (said[:, 0] != "")).any())

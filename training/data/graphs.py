@@ -23,7 +23,7 @@ from engine.errors import UserError
 from stages.graph import CROP_SIZE_PX, EDGE_FEATURES, NODE_FEATURES, build_graph, hand_crop
 from stages.skeleton import COCO19, Layout
 from training.data.table import Table
-from training.files import whole_file
+from training.files import packed, whole_file
 
 
 def save_graphs(graphs: list[Data], path: Path, names: Sequence[str], layout: Layout) -> None:
@@ -34,7 +34,7 @@ def save_graphs(graphs: list[Data], path: Path, names: Sequence[str], layout: La
         "node_features": list(NODE_FEATURES), "edge_features": list(EDGE_FEATURES),
     }  # fmt: skip
     with whole_file(path) as part:
-        torch.save(content, part)
+        part.write_bytes(packed(lambda file: torch.save(content, file)))
 
 
 def load_graphs(path: Path) -> dict[str, Any]:

@@ -25,19 +25,19 @@ def merged(tables: Sequence[Table]) -> Table:
     """One row a picture, in the order of the last table, then what only earlier ones hold; what the first table knows
     overrules the later ones, but for how sure a point is that nobody moved.
 
-    A table knows a keypoint when it has it in any row: so a body's and a stick's data set complete each other, and a
-    stick that was deleted in a corrected table is not put back by the old one. Rows without a picture are all kept.
+    What a table does not know (`Table.known`) the next one adds: so a body's and a stick's data set complete each
+    other, and a stick that was deleted in a corrected table is not put back by the old one. Rows without a picture are
+    all kept.
     """
     if len(tables) == 1:
         return tables[0]
     joined = Table.joined([table.in_folder(tables[0].folder) for table in tables])
     source = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    known = np.array([(table.keypoints[..., 2] > 0).any(0) for table in tables])
     keys = [key or f"row {i}" for i, key in enumerate(chain.from_iterable(picture_keys(tables)))]
     rows: dict[str, list[int]] = {keys[i]: [] for i in np.argsort(-source, kind="stable").tolist()}
     for i, key in enumerate(keys):
         rows[key].append(i)
-    return _first_known(joined, list(rows.values()), known[source])
+    return _first_known(joined, list(rows.values()))
 
 
 def untouched(corrected: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
@@ -52,7 +52,8 @@ def picture_keys(tables: Sequence[Table]) -> list[list[str]]:
     where it is gone. Empty for a row without a picture.
 
     The name is without its folder where that is unique in each table: data sets sort their pictures differently. Else a
-    name that is the end of just one name in the other tables stands for that: an export may leave out folders.
+    name that is the end of just one name in the other tables stands for that: an export may leave out folders. Pictures
+    of one name that are said to be of several people are several.
     """
     paths = [[_without_suffix(name) for name in table.pictures.tolist()] for table in tables]
     bare = [[without_upload_prefix(path.name) if path else "" for path in own] for own in paths]
@@ -67,9 +68,25 @@ def picture_keys(tables: Sequence[Table]) -> list[list[str]]:
     for name, size in zip(chain(*names), chain(*sizes), strict=True):
         known.setdefault(name, set()).update({size} - {""})
     only = {name: next(iter(found)) for name, found in known.items() if len(found) == 1}
-    return [
+    keys = [
         [f"{name} {size or only.get(name, '')}" if name else "" for name, size in zip(*own, strict=True)]
         for own in zip(names, sizes, strict=True)
+    ]
+    return _told_apart(keys, tables)
+
+
+def _told_apart(keys: list[list[str]], tables: Sequence[Table]) -> list[list[str]]:
+    """The keys, with the person behind them where files are gone whose names without folders are the same: cameras
+    begin again with IMG_0001."""
+    paths, people = dict[str, set[str]](), dict[str, set[str]]()
+    for table, own in zip(tables, keys, strict=True):
+        for key, path, person, guessed in zip(own, table.pictures, table.groups, table.guessed, strict=True):
+            paths.setdefault(key, set()).add(str(path))
+            people.setdefault(key, set()).update({str(person)} - {""} if not guessed else ())
+    several = {key for key in paths if key and len(paths[key]) > 1 and len(people[key]) > 1}
+    return [
+        [f"{key} {person}" if key in several else key for key, person in zip(own, table.groups, strict=True)]
+        for table, own in zip(tables, keys, strict=True)
     ]
 
 
@@ -106,31 +123,34 @@ def _whole_name(path: PurePosixPath, others: Sequence[dict[str, set[str]]]) -> s
     return str(path)
 
 
-def _first_known(joined: Table, rows: list[list[int]], known: np.ndarray) -> Table:
-    """A row for each list of rows of one picture; `known` bool (N, 19) says which keypoints a row's table has."""
+def _first_known(joined: Table, rows: list[list[int]]) -> Table:
+    """A row for each list of rows of one picture."""
     firsts, lasts = (np.array([own[place] for own in rows]) for place in (0, -1))
-    chosen: dict[str, np.ndarray] = {}
-    for name in ("labels", "views", "hands", "true_hands", "splits"):
+    chosen: dict[str, np.ndarray] = {
+        "labels": _first_said(joined.labels, joined.label_guessed, rows),
+        "groups": _first_said(joined.groups, joined.guessed, rows),
+    }
+    for name in ("views", "hands", "true_hands", "splits"):
         texts = getattr(joined, name).tolist()
         chosen[name] = np.array([next((texts[i] for i in own if texts[i]), "") for own in rows], dtype=str)
     there = [next((i for i in own if joined.picture_path(i).is_file()), own[-1]) for own in rows]
     sized = [next((i for i in own if joined.sizes[i].all()), own[0]) for own in rows]
+    known = joined.known
     sources = np.array([[next((i for i in own if known[i, k]), own[0]) for k in range(NODE_COUNT)] for own in rows])
     keypoints = joined.keypoints[sources, np.arange(NODE_COUNT)]
     # An export calls every point sure that is visible: of those that nobody moved the table knows how sure they are.
     kept = untouched(keypoints, joined.keypoints[lasts])
     keypoints[kept] = joined.keypoints[lasts][kept]
     out = replace(
-        joined.select(firsts), pictures=joined.pictures[there], sizes=joined.sizes[sized], keypoints=keypoints,
-        groups=_first_named(joined, rows), **chosen,
-    )  # fmt: skip
+        joined.select(firsts), pictures=joined.pictures[there], sizes=joined.sizes[sized], keypoints=keypoints, **chosen
+    )
     return out.with_landmarks() if out.landmarks.shape[1] else out
 
 
-def _first_named(joined: Table, rows: list[list[int]]) -> np.ndarray:
-    """str (rows,): the first person who is said for a picture, before one who is only guessed from its name: an export
-    leaves out folders."""
-    groups = joined.groups.tolist()
-    said = [[groups[i] for i in own if groups[i] and not joined.guessed[i]] for own in rows]
-    guessed = [[groups[i] for i in reversed(own) if groups[i]] for own in rows]
-    return np.array([([*first, *second] or [""])[0] for first, second in zip(said, guessed, strict=True)], dtype=str)
+def _first_said(texts: np.ndarray, guessed: np.ndarray, rows: list[list[int]]) -> np.ndarray:
+    """str (rows,): the first that is said for a picture, before one that is only guessed from its name: an export
+    leaves out folders, and what a table corrects may still stand there."""
+    values = texts.tolist()
+    said = [[values[i] for i in own if values[i] and not guessed[i]] for own in rows]
+    told = [[values[i] for i in reversed(own) if values[i]] for own in rows]
+    return np.array([([*first, *second] or [""])[0] for first, second in zip(said, told, strict=True)], dtype=str)

@@ -22,9 +22,9 @@ from stages.sources.images import SUFFIXES
 # What phones and programs put before the underscore says nothing about who is in the picture.
 _NOBODY = frozenset({
     "", "img", "image", "images", "pic", "picture", "photo", "foto", "dsc", "dscn", "pxl", "mvimg", "vid", "video",
-    "frame", "screenshot", "whatsapp", "signal", "train", "val", "valid", "test",
+    "dscf", "cimg", "gopr", "p", "frame", "screenshot", "whatsapp", "signal", "train", "val", "valid", "test",
 })  # fmt: skip
-_DATE = re.compile(r"\d{8}")
+_DATE = re.compile(r"\d{4}(\d{4})?")
 """Other phones put this there."""
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 Image.MAX_IMAGE_PIXELS = None  # phones take pictures of 200 megapixels

@@ -73,6 +73,8 @@ class Table:
     """str (N,): the person or recording; none may be on two sides of a split."""
     guessed: np.ndarray
     """bool (N,): that is only guessed, from the picture's name."""
+    label_guessed: np.ndarray
+    """bool (N,): so is the class."""
     views: np.ndarray
     hands: np.ndarray
     """str (N,): the hand that seems to hold the stick: left, right or empty."""
@@ -85,6 +87,8 @@ class Table:
     keypoints: np.ndarray
     """float32 (N, 19, 3): x and y in pixels, confidence 0..1, which is 0 where missing. A missing point is at (0, 0);
     one that lies outside the picture and is known all the same (renders) keeps its place."""
+    known: np.ndarray
+    """bool (N, 19): the keypoints of which the row's file speaks: one that is missing there is not in the picture."""
     landmarks: np.ndarray
     """float32 (N, 35, 3): all points of BLAZE35 where the file has them, else (N, 0, 3)."""
     rows: np.ndarray
@@ -202,20 +206,26 @@ def make_table(
     rows: Sequence[str],
     landmarks: np.ndarray | None = None,
     guessed: Sequence[bool] | None = None,
+    label_guessed: Sequence[bool] | None = None,
+    known: np.ndarray | None = None,
     **texts: Sequence[str],
 ) -> Table:
-    """A table of parts as Table describes them; of `groups, views, hands, true_hands, splits` any may be left out."""
+    """A table of parts as Table describes them; of `groups, views, hands, true_hands, splits` any may be left out.
+    Without `known`, those keypoints are that any row has."""
     count = len(labels)
     given = {name: np.array(values, dtype=str).reshape(count) for name, values in texts.items()}
     empty = np.full(count, "")
     hands = given.get("hands", empty)
+    cleaned = _cleaned(keypoints, COCO19.count)
+    known = np.broadcast_to((cleaned[..., 2] > 0).any(0), cleaned.shape[:2]) if known is None else known
     table = Table(
         folder=folder, pictures=np.array(pictures, dtype=str).reshape(count),
         labels=np.array(labels, dtype=str).reshape(count), groups=given.get("groups", empty),
         guessed=np.zeros(count, bool) if guessed is None else np.array(guessed, bool).reshape(count),
+        label_guessed=np.array(np.zeros(count) if label_guessed is None else label_guessed, bool).reshape(count),
         views=given.get("views", empty), hands=hands, true_hands=given.get("true_hands", hands),
         splits=given.get("splits", empty), sizes=np.asarray(sizes, np.int32).reshape(count, 2),
-        keypoints=_cleaned(keypoints, COCO19.count),
+        keypoints=cleaned, known=np.array(known, bool).reshape(count, COCO19.count),
         landmarks=np.zeros((count, 0, 3), np.float32) if landmarks is None else _cleaned(landmarks, BLAZE35.count),
         rows=np.array(rows, dtype=str).reshape(count),
     )  # fmt: skip

@@ -63,11 +63,14 @@ def read_ultralytics(path: Path, names: Sequence[str]) -> Table:
     if not pictures:
         raise UserError(f"{data.file}: there is no picture in train, val or test; correct the folders that it names")
     parts = [_read_picture(data, picture, names) for picture in pictures]
-    labels, groups, sizes, keypoints = zip(*parts, strict=True)
+    labels, groups, sizes, keypoints, guessed = zip(*parts, strict=True)
+    known = np.zeros((len(pictures), NODE_COUNT), bool)
+    known[:, NODES[data.shape[0]]] = True
     relative = [Path(os.path.relpath(p, data.root)).as_posix() for p in pictures]
     return make_table(
         data.root, relative, labels, np.array(sizes), np.array(keypoints), [f"picture {name}" for name in relative],
-        groups=groups, guessed=[True] * len(pictures), splits=list(pictures.values()),
+        groups=groups, guessed=[True] * len(pictures), label_guessed=guessed, known=known,
+        splits=list(pictures.values()),
     )  # fmt: skip
 
 
@@ -111,21 +114,25 @@ def _pictures_of(data: _DataSet, entry: str) -> list[Path]:
     return [(place.parent if line.startswith("./") else data.root) / line for line in lines if line]
 
 
-def _read_picture(data: _DataSet, picture: Path, names: Sequence[str]) -> tuple[str, str, tuple[int, int], np.ndarray]:
-    """Class, group, size and keypoints (19, 3) of one picture."""
+def _read_picture(
+    data: _DataSet, picture: Path, names: Sequence[str]
+) -> tuple[str, str, tuple[int, int], np.ndarray, bool]:
+    """Class, group, size and keypoints (19, 3) of one picture, and whether the class is only told from its path."""
     size = picture_size(picture)
     if not size[0]:
         raise UserError(f"picture {picture} cannot be read; replace it or take it out of {data.file}")
     label, group = class_and_group(os.path.relpath(picture, data.root), names)
     keypoints = np.zeros((NODE_COUNT, 3), np.float32)
     number, points = _largest(label_file(picture), data)
+    guessed = True
     if points is not None:
         keypoints[NODES[data.shape[0]]] = points
         keypoints[:, :2] *= size
         own = as_class_name(data.names[number])
         # A data set of persons or sticks has one class, which is no pose.
-        label = own if own in names else label or ("" if len(data.names) == 1 else own)
-    return label, group, size, keypoints
+        guessed = own not in names
+        label = label or ("" if len(data.names) == 1 else own) if guessed else own
+    return label, group, size, keypoints, guessed
 
 
 def label_file(picture: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from engine.errors import UserError
-from training.files import whole_file
+from training.files import packed, whole_file
 from training.geopose.settings import FitSettings
 
 _IDENTITY = ("network", "classes", "settings", "classes_sha256", "start_sha256", "data_sha256")
@@ -47,7 +47,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 def write_checkpoint(state: Mapping[str, Any], file: Path) -> None:
     """Write a `best.pt`; one that is there stays until the new one is whole."""
     with whole_file(file) as part:
-        torch.save(dict(state), part)
+        part.write_bytes(packed(lambda file: torch.save(dict(state), file)))
 
 
 def report_facts(state: Mapping[str, Any]) -> dict[str, Any]:

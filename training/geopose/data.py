@@ -12,7 +12,7 @@ from stages.graph import CROP_SIZE_PX, mirror_keypoints, torso_length
 from stages.skeleton import GRIP, LEFT_HIP, RIGHT_HIP
 from training.data.readers import read_any
 from training.data.table import FEWEST_PEOPLE, SPLIT_NAMES, Table, mirrored_views
-from training.seen_folder import DETECTORS_FILE
+from training.seen_folder import DETECTORS_FILE, refuse_unfinished
 
 _HIPS = [LEFT_HIP, RIGHT_HIP]
 NO_CROPS = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
@@ -101,10 +101,16 @@ def read_source(source: Path, class_names: tuple[str, ...]) -> tuple[Table, Path
         raise UserError(f"folder {source} does not exist; make it with `arnis-train see`")
     if not source.is_dir():
         rows = read_any(source, class_names)
-        return (rows if (source.parent / DETECTORS_FILE).is_file() else rows.as_held()), None
+        if not (source.parent / DETECTORS_FILE).is_file():
+            return rows.as_held(), None
+        refuse_unfinished(source.parent, len(rows))
+        return rows, None
     if not (source / "table.csv").is_file() or not (source / "crops").is_dir():
         raise UserError(f"folder {source} is none that `arnis-train see` wrote; let it write one, or give a table file")
-    return read_any(source / "table.csv", class_names), source / "crops"
+    rows = read_any(source / "table.csv", class_names)
+    if (source / DETECTORS_FILE).is_file():
+        refuse_unfinished(source, len(rows))
+    return rows, source / "crops"
 
 
 def with_hand(rows: Table, hand: str | None) -> Table:

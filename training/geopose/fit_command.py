@@ -32,6 +32,7 @@ from training.geopose.parts import (
     load_exact,
     load_parts,
     load_source,
+    say_what_is_missing,
     true_keypoints,
 )
 from training.geopose.people import groups_with_warning
@@ -165,6 +166,7 @@ def lent_truth(args: argparse.Namespace, rows: Table, classes: ClassFile) -> np.
 def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """The one network to ship; its report is about the table's test people."""
     network_model(args.model)
+    _refuse_other_kind(args.run, args.run / "fold0", "a measurement by folds")
     settings = settings_of(args)
     refuse_start(args.model, settings)
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
@@ -190,14 +192,22 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     }  # fmt: skip
 
 
+def _refuse_other_kind(run: Path, sign: Path, what: str) -> None:
+    """Raises UserError where the report of another kind would be overwritten."""
+    if sign.exists():
+        raise UserError(f"{run} holds {what} already, and one folder has one report; choose another --run")
+
+
 def _measure_by_folds(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -> dict[str, Any]:
     """Figures of a cross-validation; every fold keeps its network in the run's folder."""
+    _refuse_other_kind(args.run, args.run / "best.pt", "a training without --folds")
     settings = settings_of(args)
     refuse_start(args.model, settings)
     rows, table = load_source(args.seen, classes, args.hand)
     table, groups = with_groups(table, args.no_groups)
     groups = groups_with_warning(groups, settings.start, table.people) if settings.start else groups
     every = classes
+    say_what_is_missing(table, classes)
     if args.graph_only:
         table = table.without_crops()
     refuse_blind(args.model, bool(table.crop_present.any()))

@@ -17,6 +17,7 @@ from engine.errors import UserError
 from stages.classes import NEUTRAL_KIND, ClassFile
 from stages.classify import class_probabilities
 from training.classifiers import make_classifier
+from training.data.table import FEWEST_PEOPLE
 from training.geopose import measure
 from training.geopose.batches import Mixture
 from training.geopose.data import PoseTable
@@ -66,6 +67,11 @@ def with_groups(table: PoseTable, allow_none: bool) -> tuple[PoseTable, str]:
     nameless = (table.people == "") | (len(np.unique(table.people)) == 1)  # one person alone cannot be split
     if not nameless.any():
         return table, groups_of(table.people)
+    if not allow_none and (table.people != "").all():
+        raise UserError(
+            f"all rows name one person or recording, {table.people[0]}, and {FEWEST_PEOPLE} are the least: what is "
+            "learnt from one is tested on another; picture more people, or give --no-groups and mistrust the figures"
+        )
     if not allow_none:
         raise UserError(
             "the table names no person or recording in its column `group` for every row, so nothing keeps one person's "

@@ -51,6 +51,7 @@ def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
         train, validation, test = split_table(table)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+    say_what_is_missing(train, classes)
     log.info("%d samples to train on, %d to validate, %d to test", len(train), len(validation), len(test))
     if (people := len(np.unique(table.people))) < FEW_PEOPLE:
         log.warning("%d people or recordings: figures of so few say little; believe `fit --folds %d`", people, people)
@@ -67,7 +68,21 @@ def load_exact(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
 def load_source(source: Path, classes: ClassFile, hand: str | None = None) -> tuple[Table, PoseTable]:
     """The table of `read_source`, and its samples."""
     rows, crops = read_source(source, classes.names)
+    if not (rows.keypoints[..., 2] > 0).any():
+        raise UserError(f"{source}: in no row is anybody seen; `arnis-train check` says of each what is wrong")
     return rows, pose_table(with_hand(rows, hand), classes.names, crops)
+
+
+def say_what_is_missing(table: PoseTable, classes: ClassFile) -> None:
+    """Of classes that cannot be learnt from this. Raises UserError when there is only one that can."""
+    there = np.unique(table.labels)
+    if len(there) < 2:
+        only = classes.names[there[0]] if len(there) else "no class"
+        raise UserError(f"there is {only} alone to train on, and nothing to tell it from; add other classes' pictures")
+    missing = [name for number, name in enumerate(classes.names) if number not in there]
+    if missing:
+        log.warning("no picture to train on shows %s: the model will never name %s", ", ".join(missing),
+                    "it" if len(missing) == 1 else "them")  # fmt: skip
 
 
 def true_keypoints(rows: Table, truth: Path, classes: ClassFile, hand: str | None) -> np.ndarray:

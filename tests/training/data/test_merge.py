@@ -154,3 +154,15 @@ def test_who_names_the_corrections_last_is_told_that_they_are_lost(
     corrected = export(table)
     assert app.main(["convert", str(table), str(corrected), "--out", str(table)]) == 0
     assert f"{table} overrules {corrected}; name corrections first" in caplog.text
+
+
+def test_a_class_corrected_in_the_table_stays_where_an_export_only_tells_it_by_the_folder(
+    table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = read_any(table)
+    labels = rows.labels.copy()
+    labels[0] = NAMES[5]
+    write_table(replace(rows, labels=labels), table, NAMES)
+    with caplog.at_level("INFO"):
+        assert merged(table, export(table, attributes=False)).labels[0] == NAMES[5]
+    assert "1 rows corrected, 5 as they were" in caplog.text

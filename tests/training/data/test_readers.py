@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import UserError
 from stages.classes import load_classes
-from stages.skeleton import BODY_COUNT, GRIP, NODE_COUNT, TIP
+from stages.skeleton import BODY_COUNT, GRIP, KEYPOINT_NAMES, NODE_COUNT, TIP
 from training.data.coco import write_coco
 from training.data.merge import merged
 from training.data.pictures import class_and_group, list_pictures, picture_size
@@ -156,14 +156,15 @@ def test_coco_keypoints_are_placed_by_name_and_the_class_may_be_the_category(tmp
     assert (table.keypoints[..., 2] > 0).sum() == 2
 
 
-def test_a_stick_deleted_by_hand_is_not_put_back_by_the_old_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [[0], [0, 1, 2, 3]])
+def test_a_stick_deleted_by_hand_is_not_put_back_by_the_old_table(wrong: list[int], tmp_path: Path) -> None:
     old = table_of(tmp_path, points(4))
     write_table(old, tmp_path / "table.csv", NAMES)
     corrected = old.keypoints.copy()
-    corrected[0, GRIP:] = 0
+    corrected[wrong, GRIP:] = 0
     write_coco(make_table(tmp_path, old.pictures, [""] * 4, old.sizes, corrected, old.rows), tmp_path / "a.json")
     table = merged([read_any(tmp_path / "a.json"), read_any(tmp_path / "table.csv")])
-    assert not table.keypoints[0, GRIP:].any() and table.keypoints[1, GRIP:, 2].all()
+    assert not table.keypoints[wrong, GRIP:].any() and (table.keypoints[:, GRIP:, 2] > 0).sum() == 2 * (4 - len(wrong))
     assert table.labels.tolist() == old.labels.tolist() and table.hands.tolist() == old.hands.tolist()
     assert len(table) == 4
 
@@ -176,6 +177,24 @@ def test_other_pictures_of_the_same_name_stay_apart(tmp_path: Path) -> None:
         tables.append(table_of(tmp_path / folder, points(2)).select(slice(0, 1)))
     assert len(merged(tables)) == 2
     assert len(merged([tables[0], table_of(tmp_path, points(2)).select(slice(0, 1))])) == 1
+
+
+def test_pictures_of_one_name_and_several_people_stay_apart_when_they_are_gone(tmp_path: Path) -> None:
+    names = ("old/neutral/anna/IMG_0001.jpg", "new/neutral/cleo/IMG_0001.jpg")
+    rows = [table_of(tmp_path, points(2)).select(slice(0, 1)) for _ in names]
+    tables = [
+        replace(row, pictures=np.array([name]), groups=np.array([Path(name).parent.name]))
+        for row, name in zip(rows, names, strict=True)
+    ]
+    assert merged(tables).groups.tolist() == ["cleo", "anna"]
+    corrected = replace(tables[1], groups=np.array(["Cleo"]))
+    assert merged([corrected, tables[1]]).groups.tolist() == ["Cleo"]
+
+
+def test_points_whose_names_are_misspelt_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    coco_file(tmp_path / "a.json", category_keypoints=[*KEYPOINT_NAMES[:GRIP], "griff", "tip"])
+    assert not read_any(tmp_path / "a.json").keypoints[0, GRIP].any()
+    assert "no such keypoints as griff: they are passed over, and grip is missing" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,8 @@ def test_a_class_that_the_class_file_does_not_have_is_named_with_its_row(tmp_pat
         (None, "does not exist"),
         (b"", "lacks the column image_path"),
         (b"image_path;label\n", "has semicolons between its columns"),
+        (b"image_path\tlabel\n", "tabs between its columns, or a line `sep=` .*save it with commas"),
+        (b"sep=,\nimage_path,label\n", "tabs between its columns, or a line `sep=` .*save it with commas"),
         (b"\xff\xfe\x00", "not a CSV file in UTF-8"),
         (",".join(["image_path", "label", *KEYPOINT_COLUMNS]).encode(), "has a head and no rows"),
         (
