@@ -230,7 +230,7 @@ def test_variants_that_make_no_sense_are_named(capsys: pytest.CaptureFixture[str
     assert not any("hard_negatives" in text for text in effect_variants("geopose", True, [], has_neutral=False))
     bare = effect_variants("geopose+faults=none", True, [])
     assert "geopose+faults=none+faults=mild" in bare and not any("without=" in text for text in bare)
-    with pytest.raises(UserError, match="correct is one of off, forearm, evidence"):
+    with pytest.raises(UserError, match="correct is one of evidence, forearm, off"):
         parse_variant("geopose_graph+correct=forarm")
     assert "geopose_graph+without=jitter" in effect_variants("geopose_graph", False, [])
     assert "geopose_graph+correct=evidence" in effect_variants("geopose_graph", False, ["forearm", "evidence"])

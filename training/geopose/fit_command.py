@@ -170,6 +170,7 @@ def _train_one(args: argparse.Namespace, classes: ClassFile, mixture: Mixture) -
     settings = settings_of(args)
     refuse_start(args.model, settings)
     parts = load_parts(args.seen, classes, args.no_groups, args.hand)
+    say_what_is_missing(parts.train, classes)
     groups = groups_with_warning(parts.groups, settings.start, parts.test.people) if settings.start else parts.groups
     # Before the training: a truth that cannot be read would cost it.
     keypoints = keypoint_figures_of(parts.rows, classes, parts.test, args.truth)

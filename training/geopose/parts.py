@@ -51,7 +51,6 @@ def load_parts(source: Path, classes: ClassFile, no_groups: bool = False, hand: 
         train, validation, test = split_table(table)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    say_what_is_missing(train, classes)
     log.info("%d samples to train on, %d to validate, %d to test", len(train), len(validation), len(test))
     if (people := len(np.unique(table.people))) < FEW_PEOPLE:
         log.warning("%d people or recordings: figures of so few say little; believe `fit --folds %d`", people, people)
