@@ -29,9 +29,10 @@ def halved(model: onnx.ModelProto) -> int:
     """Store the tensors that lose nothing by it as float16, each with a node that makes float32 of it again; returns
     how many that were."""
     graph, casts = model.graph, []
+    replaceable = {item.name for item in graph.input}  # by whoever calls it, in old files
     for tensor in list(graph.initializer):
         values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < _FEWEST:
+        if values.dtype != np.float32 or values.size < _FEWEST or tensor.name in replaceable:
             continue
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)

@@ -139,9 +139,10 @@ def run(args: argparse.Namespace) -> int:
 def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, processes: int = 1) -> None:
     """Write table and crops of a data set's pictures, going on after the shards that are there."""
     (out / "crops").mkdir(parents=True, exist_ok=True)
-    _keep_detectors(out / DETECTORS_FILE, msgspec.structs.replace(detectors, pictures=len(data)))
+    begun = _keep_detectors(out / DETECTORS_FILE, detectors)
     table = out / "table.csv"
     refuse_another_table(table, _as_true(data) if detectors.truth else data, names, with_keypoints=detectors.truth)
+    _write_detectors(msgspec.structs.replace(begun, pictures=len(data)), out / DETECTORS_FILE)
     done, files = done_rows(table, out / "crops")
     if done == len(data):
         log.info("%s: all of its %d pictures were looked at before", out, done)
@@ -153,8 +154,8 @@ def see(data: Table, names: tuple[str, ...], out: Path, detectors: Detectors, pr
         append_table(seen, table, names)
 
 
-def _keep_detectors(file: Path, detectors: Detectors) -> None:
-    """Raises UserError when the folder was begun with others."""
+def _keep_detectors(file: Path, detectors: Detectors) -> Detectors:
+    """Those by which the folder was begun, or is begun now. Raises UserError when they are others."""
     detectors = detectors.identified()
     if file.is_file():
         begun = read_detectors(file)
@@ -167,12 +168,11 @@ def _keep_detectors(file: Path, detectors: Detectors) -> None:
         if anew:
             raise UserError(f"{file.parent} was begun with another {' and '.join(anew)}, which was trained anew since; "
                             "choose another --out, or delete the folder")  # fmt: skip
-        if begun.pictures != detectors.pictures:
-            _write_detectors(msgspec.structs.replace(begun, pictures=detectors.pictures), file)
-    elif (file.parent / "table.csv").is_file():
+        return begun
+    if (file.parent / "table.csv").is_file():
         raise UserError(f"{file.parent} does not say whose eyes saw it; delete it, or choose another --out")
-    else:
-        _write_detectors(detectors, file)
+    _write_detectors(detectors, file)
+    return detectors
 
 
 def _write_detectors(detectors: Detectors, file: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_answer_is_what_head_and_further_opinions_say_together(name: str) ->
     with torch.no_grad():
         graph = network.skeleton(nodes, edges, mask)
         seen = nodes if network.hand is None else network.hand(crop)
-        each = answers(network, (nodes, edges), graph, seen, present).softmax(-1)
+        each = answers(network, nodes, edges, graph, seen, present).softmax(-1)
         got = network(nodes, edges, mask, crop, present).softmax(-1)
     assert len(each) == 1 + OPINIONS and (each[0] - each[1]).abs().max() > 0.01
     wanted = each.prod(0) ** (1 / len(each))

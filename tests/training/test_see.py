@@ -104,6 +104,10 @@ def test_a_folder_that_is_not_finished_is_not_learnt_from(tmp_path: Path) -> Non
             read_source(source, load_classes().names)
     assert app.main(command) == 0
     assert len(read_source(out, load_classes().names)[0]) == 40
+    (tmp_path / "others").mkdir()
+    others = write_people(tmp_path / "others", 50)
+    assert app.main(["see", str(others), "--truth", "--out", str(out), "--limit", "50"]) == 2, "of another folder"
+    assert len(read_source(out, load_classes().names)[0]) == 40, "which costs this one nothing"
 
 
 def test_a_table_of_other_classes_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,7 +24,7 @@ class GraphNet(nn.Module):
 
     def forward(self, nodes: Tensor, edges: Tensor, mask: Tensor, crop: Tensor, crop_present: Tensor) -> Tensor:
         """As `GeoPoseNet.forward`."""
-        return together(answers(self, (nodes, edges), self.skeleton(nodes, edges, mask), nodes, crop_present))
+        return together(answers(self, nodes, edges, self.skeleton(nodes, edges, mask), nodes, crop_present))
 
     def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
         return self.head(graph)

@@ -24,8 +24,8 @@ _NOBODY = frozenset({
     "", "img", "image", "images", "pic", "picture", "photo", "foto", "dsc", "dscn", "pxl", "mvimg", "vid", "video",
     "dscf", "cimg", "gopr", "p", "frame", "screenshot", "whatsapp", "signal", "train", "val", "valid", "test",
 })  # fmt: skip
-_DATE = re.compile(r"\d{4}(\d{4})?")
-"""Other phones put this there."""
+_DATE = re.compile(r"\d{8}|20\d\d")
+"""Other phones put this there, or a year and what follows after it; 0012 may be a person's number."""
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 Image.MAX_IMAGE_PIXELS = None  # phones take pictures of 200 megapixels
 _EXIF_ORIENTATION = 274

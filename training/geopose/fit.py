@@ -179,7 +179,7 @@ def streams(network: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
     present = torch.from_numpy(batch.crop_present)
     graph, geometry = network.skeleton(nodes, edges, mask), None
     if network.hand is None:
-        return answers(network, (nodes, edges), graph, nodes, present), graph, None
+        return answers(network, nodes, edges, graph, nodes, present), graph, None
     seen = torch.zeros(len(nodes), *network.hand.shape)
     if len(batch.crop):
         inner = network.hand(torch.from_numpy(batch.crop))
@@ -187,7 +187,7 @@ def streams(network: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         shaft = torch.from_numpy(batch.shaft)[present > 0]
         error = functional.smooth_l1_loss(network.crop_geometry(inner), shaft[:, :2], reduction="none").sum(1)
         geometry = (error * shaft[:, 2]).sum() / shaft[:, 2].sum().clamp(min=1)
-    return answers(network, (nodes, edges), graph, seen, present), graph, geometry
+    return answers(network, nodes, edges, graph, seen, present), graph, geometry
 
 
 def data_hash(mixture: Mixture, validation: PoseTable) -> str:

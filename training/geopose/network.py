@@ -7,7 +7,6 @@ equals `torch_geometric.nn.GATv2Conv` (a test proves it), trains faster than a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -186,19 +185,21 @@ class Opinions(nn.Module):
         return torch.stack([member(nodes, edges, *seen) for member in self.members])
 
 
-def answers(network: Any, inputs: Sequence[Tensor], graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
-    """Logits (M, B, classes) of a network's head and of its further opinions, if it has any; `inputs` begin with nodes
-    and edges, the rest is as in `PoseNetwork.combine`."""
+def answers(
+    network: Any, nodes: Tensor, edges: Tensor, graph: Tensor, seen: Tensor, crop_present: Tensor
+) -> Tensor:
+    """Logits (M, B, classes) of a network's head and of its further opinions, if it has any; nodes and edges are as in
+    `GeoPoseNet.forward`, the rest as in `PoseNetwork.combine`."""
     logits = network.combine(graph, seen, crop_present).unsqueeze(0)
     if network.opinions is None:
         return logits
     picture = () if network.hand is None else (seen, crop_present.unsqueeze(-1))
-    return torch.cat([logits, network.opinions(*inputs[:2], *picture)])
+    return torch.cat([logits, network.opinions(nodes, edges, *picture)])
 
 
-def together(answers: Tensor) -> Tensor:
+def together(opinions: Tensor) -> Tensor:
     """Logits (B, classes) of logits (M, B, classes): the mean of M opinions' log probabilities."""
-    return answers[0] if len(answers) == 1 else answers.log_softmax(-1).mean(0)
+    return opinions[0] if len(opinions) == 1 else opinions.log_softmax(-1).mean(0)
 
 
 class GeoPoseNet(nn.Module):
@@ -220,7 +221,7 @@ class GeoPoseNet(nn.Module):
         -> logits (B, classes)."""
         seen = self.hand(crop) * crop_present.unsqueeze(-1)
         graph = self.skeleton(nodes, edges, mask)
-        return together(answers(self, (nodes, edges), graph, seen, crop_present))
+        return together(answers(self, nodes, edges, graph, seen, crop_present))
 
     def combine(self, graph: Tensor, seen: Tensor, crop_present: Tensor) -> Tensor:
         """Logits of the head from both streams; `seen` must be zero where there is no crop."""

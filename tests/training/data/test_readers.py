@@ -202,6 +202,9 @@ def test_points_whose_names_are_misspelt_are_told_of(tmp_path: Path, caplog: pyt
     [
         ("crown_thrust/anna/1.jpg", ("crown_thrust", "anna")),
         ("Crown Thrust/anna_1.jpg", ("crown_thrust", "anna")),
+        ("neutral/2023_05_01_1.jpg", ("neutral", "")),
+        ("neutral/DSCF_0012.jpg", ("neutral", "")),
+        ("neutral/0012_front.jpg", ("neutral", "0012")),
         ("crown_thrust/IMG_2031.jpg", ("crown_thrust", "")),
         ("crown_thrust/20260912_193012.jpg", ("crown_thrust", "")),
         ("crown_thrust/1.jpg", ("crown_thrust", "")),
